@@ -1,0 +1,1 @@
+"""Decide how much and what kind of thinking a request gets. Imports models."""

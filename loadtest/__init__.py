@@ -1,0 +1,1 @@
+"""A black-box client for any OpenAI-compatible server. Imports nothing of ours."""

@@ -1,0 +1,86 @@
+"""The tokenizer of an engine: client text, control text and chat templates to token ids.
+
+Control tokens are ours. Text from a client never encodes to one: before a template is rendered, every control token
+that client text spells is split by a seam, a Unicode noncharacter; the rendered text is cut at the seams and the
+pieces are encoded apart, so that no piece spells a whole control token.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+from transformers import AutoTokenizer
+
+SEAM = "\ufdd0"  # a noncharacter: never valid for interchange, so removing it from client text loses nothing
+
+
+class HubTokenizer:
+    """A Hugging Face fast tokenizer with its chat template."""
+
+    def __init__(self, path: str | Path, *, chat_template: str | None = None, revision: str | None = None) -> None:
+        self._hf = AutoTokenizer.from_pretrained(path, revision=revision)
+        if not getattr(self._hf, "is_fast", False):
+            raise ValueError(f"{path}: a fast tokenizer (tokenizer.json) is needed")
+        if chat_template is not None:
+            self._hf.chat_template = chat_template
+        self.backend = self._hf.backend_tokenizer
+        self._controls: dict[str, int] = {
+            token.content: token_id for token_id, token in self._hf.added_tokens_decoder.items()
+        }
+        spelled = "|".join(re.escape(text) for text in sorted(self._controls, key=len, reverse=True) if len(text) > 1)
+        self._control_start = re.compile(f"(?=(?:{spelled}))" if spelled else r"(?!)")
+        self.eos_ids: frozenset[int] = frozenset(() if self._hf.eos_token_id is None else (self._hf.eos_token_id,))
+        self.vocab_size: int = len(self._hf)
+        self.has_template: bool = bool(self._hf.chat_template)
+
+    def guard(self, value: Any) -> Any:
+        """A copy of a JSON value in which no string spells a control token: a seam stands behind its first character."""
+        if isinstance(value, str):
+            text = value.replace(SEAM, "")
+            starts = [match.start() + 1 for match in self._control_start.finditer(text)]
+            if not starts:
+                return text
+            return SEAM.join(text[a:b] for a, b in zip([0, *starts], [*starts, len(text)], strict=True))
+        if isinstance(value, Mapping):
+            return {self.guard(key): self.guard(item) for key, item in value.items()}
+        if isinstance(value, Sequence):
+            return [self.guard(item) for item in value]
+        return value
+
+    def encode(self, text: str) -> list[int]:
+        return self._encode_guarded(self.guard(text))
+
+    def encode_control(self, text: str) -> list[int]:
+        return cast(list[int], self.backend.encode(text, add_special_tokens=False).ids)
+
+    def _encode_guarded(self, text: str) -> list[int]:
+        if SEAM not in text:
+            return self.encode_control(text)
+        return [token_id for piece in text.split(SEAM) for token_id in self.encode_control(piece)]
+
+    def decode(self, token_ids: Sequence[int], skip_special_tokens: bool = True) -> str:
+        return cast(str, self.backend.decode(list(token_ids), skip_special_tokens=skip_special_tokens))
+
+    def token_text(self, token_id: int) -> str:
+        return cast(str, self.backend.decode([token_id], skip_special_tokens=False))
+
+    def control_id(self, text: str) -> int | None:
+        return self._controls.get(text)
+
+    def render(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        template_kwargs: Mapping[str, Any] | None = None,
+        continue_final: bool = False,
+    ) -> list[int]:
+        rendered = self._hf.apply_chat_template(
+            self.guard(messages),
+            tools=self.guard(tools) if tools else None,
+            tokenize=False,
+            add_generation_prompt=not continue_final,
+            continue_final_message=continue_final,
+            **(template_kwargs or {}),
+        )
+        return self._encode_guarded(rendered)

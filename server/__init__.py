@@ -1,0 +1,1 @@
+"""HTTP and its edges. Imports controllers and models."""
