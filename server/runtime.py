@@ -1,0 +1,69 @@
+"""What a running server is made of: its settings, engines, routes and metrics, put together once."""
+
+import asyncio
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+
+from controllers.policy import Defaults
+from controllers.route import Route
+from models.engine import Engine, Sampling
+from models.templates import opens_thinking
+from server.config import Config, ConfigError, RouteConfig
+from server.metrics import Metrics
+
+
+@dataclass(frozen=True, slots=True)
+class Runtime:
+    """Handed to every request as `app.state.runtime`. `draining` is set when the server has been told to stop.
+
+    `started` is the Unix time, in seconds, at which the engines were up.
+    """
+
+    config: Config
+    engines: Mapping[str, Engine]
+    routes: Mapping[str, Route]
+    metrics: Metrics
+    draining: asyncio.Event
+    started: int
+
+
+def assemble(config: Config, engines: Mapping[str, Engine], started: int) -> Runtime:
+    """Routes over engines that are up. Raises `ConfigError` where an engine turns out not to fit its route."""
+    if missing := config.engines.keys() - engines.keys():
+        raise ConfigError(f"engines.{min(missing)}: not given")
+    routes = {name: build_route(name, route, engines[route.engine]) for name, route in config.routes.items()}
+    return Runtime(config, engines, routes, Metrics(routes), asyncio.Event(), started)
+
+
+def build_route(name: str, config: RouteConfig, engine: Engine) -> Route:
+    family = config.of_family
+    if family.thinking is not None and opens_thinking(family, engine.tokenizer) != family.template_opens:
+        does = "does not open" if family.template_opens else "already opens"
+        raise ConfigError(
+            f"routes.{name}.family: the chat template of engine {config.engine!r} {does} {family.thinking[0]},"
+            f" which family {family.name!r} does not expect"
+        )
+    return Route.build(
+        name,
+        family,
+        engine,
+        Defaults(config.default_mode, config.think_threshold),
+        adapter=config.adapter or None,
+        sampling=Sampling(**config.sampling.model_dump(exclude_none=True)),
+        description=config.description,
+    )
+
+
+async def start_engines(config: Config, stack: AsyncExitStack) -> dict[str, Engine]:
+    """Starts the configured engines one after another: two that start at once fight over free memory.
+
+    `stack` closes those that are up, in reverse order, also when a later one fails to start.
+    """
+    from models.registry import build  # loads the libraries of the engines that are configured
+
+    engines: dict[str, Engine] = {}
+    for name, engine in config.engines.items():
+        engines[name] = await build(name, engine)
+        stack.push_async_callback(engines[name].close)
+    return engines
