@@ -20,18 +20,16 @@ async def side_by_side(runs: Sequence[AsyncGenerator[Event, None]]) -> AsyncGene
         try:
             for _ in runs:
                 while True:
-                    index, event = await queue.get()
-                    if event is None:
+                    index, said = await queue.get()
+                    if said is None:
                         break
-                    yield index, event
+                    yield index, said
         finally:
             for task in tasks:
                 task.cancel()
 
 
-async def _drain(
-    index: int, run: AsyncGenerator[Event, None], queue: asyncio.Queue[tuple[int, Event | None]]
-) -> None:
+async def _drain(index: int, run: AsyncGenerator[Event, None], queue: asyncio.Queue[tuple[int, Event | None]]) -> None:
     async with aclosing(run):
         async for event in run:
             await queue.put((index, event))

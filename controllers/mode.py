@@ -1,8 +1,8 @@
 """Think, do not think, or let the model or a threshold decide.
 
-A forced mode is a forced prefix: the mode's opening tokens stand behind the prompt, and the model goes on from there. In
-mode `auto` the model's own first token decides; with a threshold its probability does, asked for by a one-token probe
-before the reply is generated with the winning prefix.
+A forced mode is a forced prefix: the mode's opening tokens stand behind the prompt, and the model goes on from there.
+In mode `auto` the model's own first token decides; with a threshold its probability does, asked for by a one-token
+probe before the reply is generated with the winning prefix.
 """
 
 import math
@@ -10,13 +10,14 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 
+from models.stops import StopMatcher
+
 from controllers.policy import Policy
 from controllers.reply import Chunk, Decision, Event, Finished, Request
 from controllers.route import Route
 from controllers.thinking import ThinkingParser
 from models.engine import Delta, Finish, Prompt, Sampling
 from models.families import Mode
-from models.stops import StopMatcher
 
 
 async def run(route: Route, request: Request, policy: Policy, sampling: Sampling) -> AsyncGenerator[Event, None]:
@@ -74,7 +75,16 @@ async def probability_of_thinking(route: Route, prompt: Sequence[int]) -> float:
 class _Reply:
     """What has been said so far: the parser, the stop strings, and the counts."""
 
-    __slots__ = ("answer_tokens", "cached_tokens", "completion_tokens", "finish", "parser", "reasoning_tokens", "stopped_by", "stops")
+    __slots__ = (
+        "answer_tokens",
+        "cached_tokens",
+        "completion_tokens",
+        "finish",
+        "parser",
+        "reasoning_tokens",
+        "stopped_by",
+        "stops",
+    )
 
     def __init__(self, route: Route, sampling: Sampling) -> None:
         self.parser = ThinkingParser(route.tags)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, NoReturn, TypeGuard, get_args
 
 from controllers.reply import ChosenBy
-from models.families import Family, Mode
+from models.families import Family
 
 Wish = Literal["think", "no_think", "auto"]
 EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
@@ -54,7 +54,9 @@ class Said:
 
 def fold(asked: Mapping[str, Any], family: Family, defaults: Defaults) -> Policy:
     """One policy from a request's control fields, over the route's defaults. Raises `PolicyError`."""
-    said = [item for field, read in CONTROLS.items() if asked.get(field) is not None for item in read(asked[field], field)]
+    said = [
+        item for field, read in CONTROLS.items() if asked.get(field) is not None for item in read(asked[field], field)
+    ]
     for item in said:
         if item.budget:
             raise PolicyError(f"{item.field}: thinking budgets are not served by this route yet", item.field)

@@ -8,9 +8,8 @@ from controllers.reply import Event, Request
 from models.engine import Engine, Sampling
 from models.families import Family, Mode, Tags, compile_tags
 
-
 Controller = Callable[["Route", Request, Policy, Sampling], AsyncGenerator[Event, None]]
-"""Turns one request into a stream of events: decisions and chunks, then one `Finished`. Closing it ends all its work."""
+"""Turns one request into a stream of events: a decision and chunks, then one `Finished`. Closing it ends its work."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,5 +9,5 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 async def read_body(request: Request, model: type[Model]) -> Model:
-    """The request's JSON body as `model`. Raises pydantic's `ValidationError`, also for what is not JSON or not UTF-8."""
+    """The request's JSON body as `model`. Raises pydantic's `ValidationError`, also for bytes that are not JSON."""
     return model.model_validate_json(await request.body())

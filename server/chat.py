@@ -73,7 +73,7 @@ def prepare(body: ChatBody, runtime: Runtime, request_id: str) -> Job:
     sampling = body.sampling(
         route.sampling, max_tokens=body.max_completion_tokens or body.max_tokens, logprobs=logprobs
     )
-    kwargs = getattr(body, "chat_template_kwargs") or {}
+    kwargs = body.chat_template_kwargs or {}
     conversation = Conversation(
         messages=[message.as_template_input() for message in body.messages],
         template_kwargs={key: value for key, value in kwargs.items() if key not in TEMPLATE_CONTROLS},
@@ -101,11 +101,11 @@ async def stream(job: Job, watch: Watch, headers: dict[str, str]) -> AsyncGenera
             async for index, event in events:
                 watch.saw(index, event)
                 tally.add(event)
-                if type(event) is Decision:
+                if isinstance(event, Decision):
                     headers.update(decision_headers(event))
                     waiting[index] = frames.first(index, event)
                     continue
-                if type(event) is Finished:
+                if isinstance(event, Finished):
                     frame = frames.last(index, event)
                 elif event.kind in hidden or not (event.text or job.body.return_token_ids):
                     continue
@@ -161,11 +161,11 @@ class _Choice:
         self._end: Finished | None = None
 
     def add(self, event: Event) -> None:
-        if type(event) is Chunk:
+        if isinstance(event, Chunk):
             self._texts[event.kind].append(event.text)
             self._logprobs.extend(event.logprobs or ())
             self._token_ids.extend(event.token_ids)
-        elif type(event) is Finished:
+        elif isinstance(event, Finished):
             self._end = event
 
     @property

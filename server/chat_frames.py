@@ -51,7 +51,12 @@ class ChatFrames:
         return frame + b"}]}\n\n"
 
     def last(self, index: int, finished: Finished) -> bytes:
-        end = {"delta": {}, "logprobs": None, "finish_reason": finished.reason, "stop_reason": finished.stopped_by}
+        end: dict[str, Any] = {
+            "delta": {},
+            "logprobs": None,
+            "finish_reason": finished.reason,
+            "stop_reason": finished.stopped_by,
+        }
         choice = b"%d," % index + orjson.dumps(end)[1:-1] + b"}]"
         return self._choice + choice + b',"reasond":' + orjson.dumps(finished.record) + b"}\n\n"
 

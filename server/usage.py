@@ -14,13 +14,13 @@ class Tally:
         self.prompt_tokens = self.completion_tokens = self.reasoning_tokens = self.cached_tokens = 0
 
     def add(self, event: Event) -> None:
-        if type(event) is Chunk:
+        if isinstance(event, Chunk):
             self.completion_tokens += len(event.token_ids)
             if event.kind == "reasoning":
                 self.reasoning_tokens += len(event.token_ids)
-        elif type(event) is Decision:
+        elif isinstance(event, Decision):
             self.prompt_tokens = len(event.prompt)
-        elif type(event) is Finished:
+        elif isinstance(event, Finished):
             self.cached_tokens = max(self.cached_tokens, event.cached_tokens)
 
     def usage(self) -> dict[str, Any]:

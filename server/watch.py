@@ -24,10 +24,10 @@ class Watch:
         return self
 
     def saw(self, index: int, event: Event) -> None:
-        if type(event) is Chunk:
+        if isinstance(event, Chunk):
             if event.text and index not in self._answered:
                 self._first(index, event)
-        elif type(event) is Decision:
+        elif isinstance(event, Decision):
             self._route.decided(event.mode, event.chosen_by)
         else:
             self._route.replied(event.reasoning_tokens, event.answer_tokens, empty=index not in self._answered)

@@ -73,6 +73,7 @@ class ChatBody(SamplingFields):
     max_completion_tokens: Annotated[Count, Field(ge=1)] | None = None
     logprobs: Flag | None = None
     top_logprobs: Annotated[Count, Field(ge=0, le=20)] | None = None
+    chat_template_kwargs: Any = None
     continue_final_message: Flag = False
     add_generation_prompt: Flag = True
 
@@ -105,9 +106,11 @@ class ChatBody(SamplingFields):
         return {name: value for name in CONTROLS if (value := getattr(self, name)) is not None}
 
 
+_UNTYPED: dict[str, Any] = dict.fromkeys((*CONTROLS, *IGNORED_FIELDS), (Any, None))
+
 ChatRequest: type[ChatBody] = create_model(
     "ChatRequest",
     __base__=ChatBody,
     __doc__="A chat request: control fields are read by the policy, ignored ones by nobody; both are plain JSON here.",
-    **dict.fromkeys((*CONTROLS, *IGNORED_FIELDS), (Any, None)),
+    **_UNTYPED,
 )
