@@ -14,23 +14,30 @@ async def side_by_side(runs: Sequence[AsyncGenerator[Event, None]]) -> AsyncGene
             async for event in events:
                 yield 0, event
         return
-    queue: asyncio.Queue[tuple[int, Event | None]] = asyncio.Queue(maxsize=4 * len(runs))
-    async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(_drain(index, run, queue)) for index, run in enumerate(runs)]
-        try:
-            for _ in runs:
-                while True:
-                    index, said = await queue.get()
-                    if said is None:
-                        break
-                    yield index, said
-        finally:
-            for task in tasks:
-                task.cancel()
+    queue: _Queue = asyncio.Queue(maxsize=4 * len(runs))
+    tasks = [asyncio.create_task(_drain(index, run, queue)) for index, run in enumerate(runs)]
+    try:
+        for _ in runs:
+            while (said := await queue.get()) is not None:
+                if isinstance(said[1], Exception):
+                    raise said[1]
+                yield said[0], said[1]
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
 
 
-async def _drain(index: int, run: AsyncGenerator[Event, None], queue: asyncio.Queue[tuple[int, Event | None]]) -> None:
-    async with aclosing(run):
-        async for event in run:
-            await queue.put((index, event))
-    await queue.put((index, None))
+_Queue = asyncio.Queue[tuple[int, Event | Exception] | None]
+
+
+async def _drain(index: int, run: AsyncGenerator[Event, None], queue: _Queue) -> None:
+    """All events of one run into the queue, then None; an error goes the same way, to the one who reads."""
+    try:
+        async with aclosing(run):
+            async for event in run:
+                await queue.put((index, event))
+    except Exception as error:  # noqa: BLE001 - carried to the reader, who raises it
+        await queue.put((index, error))
+    else:
+        await queue.put(None)

@@ -161,9 +161,7 @@ def test_two_whole_tags_in_one_token() -> None:
 
 
 def test_text_held_for_a_spelled_tag_is_released_before_a_tag_that_is_a_token() -> None:
-    machine = Tags(
-        {END: Tag("</think>", {"reasoning": "answer"})}, (Tag("<think>", {"start": "reasoning"}),), "start"
-    )
+    machine = Tags({END: Tag("</think>", {"reasoning": "answer"})}, (Tag("<think>", {"start": "reasoning"}),), "start")
     parser = ThinkingParser(machine)
     chunks = parser.feed([1, 2, END, 3], ["<think>", "a", "</think>", "b"])
     assert texts(chunks) == [("reasoning", "a"), ("answer", "b")]
@@ -187,7 +185,9 @@ def test_logprobs_travel_with_their_tokens() -> None:
         assert [x for chunk in chunks for x in chunk.logprobs or ()] == at
 
 
-PIECES = st.sampled_from(["a", "b\n", "\n\n", "<", "</", "think", ">", "", "<think", "no_think>", "é", *SPELLED.values()])
+PIECES = st.sampled_from(
+    ["a", "b\n", "\n\n", "<", "</", "think", ">", "", "<think", "no_think>", "é", *SPELLED.values()]
+)
 
 
 @given(st.lists(PIECES, max_size=30), st.lists(st.integers(0, 40), max_size=6), st.booleans())
