@@ -30,7 +30,7 @@ class PromptTooLong(InvalidRequest):
 
     def __init__(self, prompt_tokens: int, context_length: int) -> None:
         super().__init__(
-            f"the prompt has {prompt_tokens} tokens; this model's context of {context_length} leaves no room for a reply",
+            f"the prompt has {prompt_tokens} tokens; the context of {context_length} leaves no room for a reply",
             "messages",
         )
 
@@ -64,7 +64,7 @@ class Grammar:
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How tokens are drawn. None means: the engine's own default (its model's generation config), never a constant here.
+    """How tokens are drawn. None means the engine's own default (its model's generation config), never a constant here.
 
     `max_tokens` None means up to the end of the context. `logprobs` is the number of alternatives wanted beside each
     sampled token (0: the sampled token's own log-probability only; None: no log-probabilities at all).

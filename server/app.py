@@ -10,7 +10,7 @@ from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
 from models.engine import Engine
-from server import __version__, errors, ops
+from server import __version__, chat, errors, ops
 from server.auth import Authentication, load_keys
 from server.body_limit import BodyLimit
 from server.config import Config
@@ -40,6 +40,7 @@ def create_app(config: Config, engines: Mapping[str, Engine] | None = None) -> F
     errors.install(app)
     _add_middlewares(app, config)
     app.include_router(ops.router)
+    app.include_router(chat.router)
     return app
 
 

@@ -13,7 +13,7 @@ from prometheus_client.exposition import generate_latest
 from controllers.reply import ChosenBy
 from models.families import Mode
 
-Outcome = Literal["stop", "length", "tool_calls", "error", "aborted"]
+Outcome = Literal["ok", "error", "aborted"]
 AbortCause = Literal["client", "shutdown"]
 
 TOKENS = (0, 1, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768, 65536)
@@ -45,7 +45,7 @@ class RouteMetrics:
         self.reasoning_tokens = families.reasoning_tokens.labels(name)
         self.answer_tokens = families.answer_tokens.labels(name)
         self.first_token = families.first_token.labels(name)
-        self.first_answer = families.first_answer.labels(name)
+        self._first_answer = families.first_answer.labels(name)
         self.empty_answers = families.empty_answers.labels(name)
         self.decisions: Mapping[tuple[Mode, ChosenBy], Counter] = {
             (mode, source): families.decisions.labels(name, mode, source)
@@ -58,6 +58,20 @@ class RouteMetrics:
         self.aborts: Mapping[AbortCause, Counter] = {
             cause: families.aborts.labels(name, cause) for cause in get_args(AbortCause)
         }
+
+    def decided(self, mode: Mode, source: ChosenBy) -> None:
+        self.decisions[mode, source].inc()
+
+    def first_answer(self, seconds: float) -> None:
+        """The first token of a choice's answer, `seconds` after the request arrived."""
+        self._first_answer.observe(seconds)
+
+    def replied(self, reasoning_tokens: int, answer_tokens: int, *, empty: bool) -> None:
+        """One choice is complete; `empty` says that its answer has no text."""
+        self.reasoning_tokens.observe(reasoning_tokens)
+        self.answer_tokens.observe(answer_tokens)
+        if empty:
+            self.empty_answers.inc()
 
     def started(self) -> "RequestMetrics":
         """Counts a request in. Its `finished` or `aborted` counts it out again; after the first, calls do nothing."""
@@ -75,9 +89,6 @@ class RequestMetrics:
         self._ended = False
         route.waiting.inc()
 
-    def decided(self, mode: Mode, source: ChosenBy) -> None:
-        self._route.decisions[mode, source].inc()
-
     def first_token(self, seconds: float) -> None:
         """The first token of any kind, `seconds` after the request arrived."""
         if self._waiting and not self._ended:
@@ -86,18 +97,9 @@ class RequestMetrics:
             self._route.running.inc()
             self._route.first_token.observe(seconds)
 
-    def first_answer(self, seconds: float) -> None:
-        """The first token of the answer, `seconds` after the request arrived."""
-        self._route.first_answer.observe(seconds)
-
-    def finished(self, outcome: Outcome, reasoning_tokens: int = 0, answer_tokens: int = 0) -> None:
-        """The end of a request that was not aborted. An error's tokens are not observed."""
-        if not self._end(outcome) or outcome == "error":
-            return
-        self._route.reasoning_tokens.observe(reasoning_tokens)
-        self._route.answer_tokens.observe(answer_tokens)
-        if answer_tokens == 0 and outcome != "tool_calls":
-            self._route.empty_answers.inc()
+    def finished(self, outcome: Literal["ok", "error"]) -> None:
+        """The end of a request that was not aborted."""
+        self._end(outcome)
 
     def aborted(self, cause: AbortCause) -> None:
         if self._end("aborted"):

@@ -11,18 +11,12 @@ from controllers.policy import modes
 from controllers.route import Route
 from models.engine import Engine, EngineDead
 from server import __version__
-from server.errors import model_not_found
-from server.runtime import Runtime
+from server.runtime import runtime_of
 
 log = logging.getLogger(__name__)
 router = APIRouter()
 
 CHECK_SECONDS = 5.0
-
-
-def runtime_of(request: Request) -> Runtime:
-    runtime: Runtime = request.app.state.runtime
-    return runtime
 
 
 @router.get("/v1/models")
@@ -35,9 +29,7 @@ async def models(request: Request) -> Response:
 @router.get("/v1/models/{name:path}")
 async def model(name: str, request: Request) -> Response:
     runtime = runtime_of(request)
-    if name not in runtime.routes:
-        raise model_not_found(name)
-    return JSONResponse(model_card(runtime.routes[name], runtime.started))
+    return JSONResponse(model_card(runtime.route(name), runtime.started))
 
 
 def model_card(route: Route, created: int) -> dict[str, Any]:
