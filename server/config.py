@@ -94,12 +94,14 @@ class RemoteEngineConfig(_Section):
 
 
 class ScriptedEngineConfig(_Section):
-    """An engine that replays `replies` in turn, one token every `delay_seconds`: for trying clients without a model."""
+    """An engine that replays `replies` in turn, for trying clients without a model. Delays are seconds."""
 
     kind: Literal["scripted"]
     tokenizer: str = Field(min_length=1)
     replies: tuple[str, ...] = Field(min_length=1)
-    delay_seconds: float = Field(default=0.0, ge=0)
+    context_length: int = Field(default=4096, ge=2)
+    first_token_delay: float = Field(default=0.0, ge=0)
+    token_delay: float = Field(default=0.0, ge=0)
     adapters: dict[str, str] = Field(default_factory=dict)
 
     @field_validator("tokenizer")
@@ -114,7 +116,7 @@ EngineConfig = Annotated[VllmEngineConfig | RemoteEngineConfig | ScriptedEngineC
 class SamplingConfig(_Section):
     """What a route's requests get where they do not say. None: the engine's own default."""
 
-    temperature: float | None = Field(default=None, ge=0)
+    temperature: float | None = Field(default=None, ge=0, le=2)
     top_p: float | None = Field(default=None, gt=0, le=1)
     top_k: int | None = Field(default=None, ge=-1)
     min_p: float | None = Field(default=None, ge=0, le=1)
@@ -242,9 +244,11 @@ def _memory_problems(config: Config) -> Iterator[str]:
 
 def _lines(error: ValidationError, table: Mapping[str, Any]) -> Iterator[str]:
     for problem in error.errors(include_url=False, include_input=False):
-        message = "unknown key" if problem["type"] == "extra_forbidden" else problem["msg"]
+        message = (
+            "unknown key" if problem["type"] == "extra_forbidden" else problem["msg"].removeprefix("Value error, ")
+        )
         key = _key(problem["loc"], table)
-        yield f"{key}: {message}" if key else message.removeprefix("Value error, ")
+        yield f"{key}: {message}" if key else message
 
 
 def _key(loc: tuple[Any, ...], table: Any) -> str:
