@@ -3,18 +3,19 @@
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
+from typing import TypeVar
 
-from controllers.reply import Event
+E = TypeVar("E")
 
 
-async def side_by_side(runs: Sequence[AsyncGenerator[Event, None]]) -> AsyncGenerator[tuple[int, Event], None]:
+async def side_by_side(runs: Sequence[AsyncGenerator[E, None]]) -> AsyncGenerator[tuple[int, E], None]:
     """Events of all runs as they come, each with the index of its run. The first error ends them all."""
     if len(runs) == 1:
         async with aclosing(runs[0]) as events:
             async for event in events:
                 yield 0, event
         return
-    queue: _Queue = asyncio.Queue(maxsize=4 * len(runs))
+    queue: asyncio.Queue[tuple[int, E | Exception] | None] = asyncio.Queue(maxsize=4 * len(runs))
     tasks = [asyncio.create_task(_drain(index, run, queue)) for index, run in enumerate(runs)]
     try:
         for _ in runs:
@@ -28,10 +29,9 @@ async def side_by_side(runs: Sequence[AsyncGenerator[Event, None]]) -> AsyncGene
         await asyncio.wait(tasks)
 
 
-_Queue = asyncio.Queue[tuple[int, Event | Exception] | None]
-
-
-async def _drain(index: int, run: AsyncGenerator[Event, None], queue: _Queue) -> None:
+async def _drain(
+    index: int, run: AsyncGenerator[E, None], queue: asyncio.Queue[tuple[int, E | Exception] | None]
+) -> None:
     """All events of one run into the queue, then None; an error goes the same way, to the one who reads."""
     try:
         async with aclosing(run):

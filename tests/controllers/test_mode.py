@@ -113,6 +113,24 @@ def test_a_reply_that_ends_at_once_has_a_decision_all_the_same(make_route: MakeR
     assert end(events).decision.mode == "no_think"
 
 
+def test_stray_tags_before_the_decision_are_counted_all_the_same(make_route: MakeRoute) -> None:
+    events = reply(make_route(["</think></think><think>1</think>2"]))
+    assert isinstance(events[0], Decision)
+    assert end(events).completion_tokens == 7
+    assert sum(len(event.token_ids) for event in events if isinstance(event, Chunk)) == 7
+
+
+def test_one_choice_is_its_run(make_route: MakeRoute) -> None:
+    route = make_route(["<think>1</think>2"])
+
+    async def collect() -> list[tuple[int, Event]]:
+        return [item async for item in side_by_side([route.controller(route, ASK, AUTO, Sampling())])]
+
+    events = asyncio.run(collect())
+    assert {index for index, _ in events} == {0}
+    assert text([event for _, event in events], "answer") == "2"
+
+
 def test_a_first_word_that_is_held_back_waits_for_its_section(make_route: MakeRoute) -> None:
     route = make_route(["<think>"], family="lhrm")
     from dataclasses import replace

@@ -143,5 +143,9 @@ def test_reasoning_can_be_hidden() -> None:
     assert of({"include_reasoning": True, "reasoning": {"exclude": False}}).show_reasoning is True
 
 
+def test_nulls_inside_an_object_say_nothing() -> None:
+    assert of({"reasoning": {"effort": None, "enabled": False}}).mode == "no_think"
+
+
 def test_every_control_that_is_null_says_nothing() -> None:
     assert of(dict.fromkeys(CONTROLS)) == Policy("auto", "route")

@@ -1,5 +1,6 @@
 """The state machine from token ids to chunks."""
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -55,7 +56,7 @@ def parse(machine: Tags, tokens: Sequence[Token], cuts: Sequence[int] = ()) -> l
     parser = ThinkingParser(machine)
     bounds = [0, *sorted({cut % (len(tokens) + 1) for cut in cuts}), len(tokens)]
     chunks: list[Chunk] = []
-    for a, b in zip(bounds, bounds[1:], strict=False):
+    for a, b in itertools.pairwise(bounds):
         chunks += parser.feed([t for t, _ in tokens[a:b]], [p for _, p in tokens[a:b]])
     return joined(chunks + parser.flush())
 
@@ -212,7 +213,7 @@ def test_how_the_text_falls_into_tokens_does_not_matter_where_tags_are_text(
     machine = tags(family, as_tokens=False)
     text = "".join(pieces)
     bounds = [0, *sorted({cut % (len(text) + 1) for cut in cuts}), len(text)]
-    recut = [(i, text[a:b]) for i, (a, b) in enumerate(zip(bounds, bounds[1:], strict=False))]
+    recut = [(i, text[a:b]) for i, (a, b) in enumerate(itertools.pairwise(bounds))]
     assert texts(parse(machine, recut)) == texts(parse(machine, list(enumerate(pieces))))
 
 
