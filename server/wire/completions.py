@@ -31,7 +31,7 @@ class CompletionBody(SamplingFields):
             return [self.prompt]
         if self.prompt and isinstance(self.prompt[0], int):
             return [list(self.prompt)]
-        return list(self.prompt)
+        return [*self.prompt]  # type: ignore[list-item]
 
 
 _UNTYPED: dict[str, Any] = dict.fromkeys(IGNORED_FIELDS, (Any, None))

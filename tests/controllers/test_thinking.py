@@ -135,7 +135,7 @@ def test_a_tag_split_over_tokens_and_shared_with_text_is_found_where_it_is_no_to
     tokens = [(1, "<thi"), (2, "nk>a"), (3, "b.</"), (4, "think"), (5, ">\n\nc"), (6, "d")]
     chunks = parse(machine, tokens)
     assert texts(chunks) == [("reasoning", "ab."), ("answer", "cd")]
-    # a token belongs to the chunk of its first character of text: 3 and 2 to reasoning, 5 to the answer, 1 and 4 to none
+    # a token belongs to the chunk of its first character of text: 2 and 3 to reasoning, 5 to the answer
     assert [(c.kind, c.token_ids) for c in chunks] == [
         ("control", (1,)),
         ("reasoning", (2, 3)),
