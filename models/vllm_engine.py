@@ -113,11 +113,11 @@ class VllmEngine:
         text = ReplyText(self.tokenizer.backend, prompt.token_ids, sampling)
         with self._translating_errors():
             async with aclosing(self._stream(prompt, sampling, most)) as stream:
-                cached_tokens = None
+                first = True
                 async for output in stream:
-                    first = cached_tokens is None
-                    cached_tokens = output.num_cached_tokens or 0
-                    delta = self._delta(output.outputs[0], text, sampling, cached_tokens if first else 0)
+                    cached_tokens = (output.num_cached_tokens or 0) if first else 0
+                    first = False
+                    delta = self._delta(output.outputs[0], text, sampling, cached_tokens)
                     if output.prompt_logprobs:
                         delta = _with_prompt_logprobs(delta, output.prompt_logprobs, sampling.prompt_logprobs or 0)
                     yield delta
@@ -173,6 +173,8 @@ class VllmEngine:
             raise EngineDead(f"engine {self.name} has stopped: {error}") from error
 
     async def close(self) -> None:
+        if self._llm.output_handler is not None:
+            self._llm.output_handler.cancel()  # it would take the end of the core process for a crash
         await asyncio.to_thread(self._llm.shutdown)
 
     def _params(self, sampling: Sampling, most: int) -> SamplingParams:
@@ -241,7 +243,9 @@ def _lora_rank(paths: Iterable[str]) -> int:
 
 
 def _structured_outputs(grammar: Grammar | None) -> StructuredOutputsParams | None:
-    return None if grammar is None else StructuredOutputsParams(**{grammar.kind: grammar.value})
+    if grammar is None:
+        return None
+    return StructuredOutputsParams(**{grammar.kind: grammar.value})
 
 
 def _positions(logprobs: FlatLogprobs, sampling: Sampling) -> tuple[PositionLogprobs, ...]:
