@@ -12,15 +12,12 @@ from pathlib import Path
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from server.config import ConfigError
 from server.errors import ApiError
 
 ENVIRONMENT = "REASOND_API_KEYS"
 OPEN_PATHS = frozenset({"/health", "/ready", "/version"})
 HEADERS = ("x-api-key", "api-key")
-
-
-class KeyFileError(Exception):
-    """A line of the keys file cannot be read."""
 
 
 def new_key() -> str:
@@ -37,7 +34,7 @@ def key_line(key: str, name: str) -> str:
 
 
 def parse_keys(text: str) -> dict[bytes, str]:
-    """Keys file to names by digest: `sha256:<hex> <name>` a line, `#` for comments."""
+    """Keys file to names by digest: `sha256:<hex> <name>` a line, `#` for comments. Raises `ConfigError`."""
     keys: dict[bytes, str] = {}
     for number, line in enumerate(text.splitlines(), 1):
         if not (line := line.partition("#")[0].strip()):
@@ -49,7 +46,7 @@ def parse_keys(text: str) -> dict[bytes, str]:
         except ValueError:
             hashed = b""
         if scheme != "sha256" or len(hashed) != 32 or not name.strip():
-            raise KeyFileError(f"line {number}: expected 'sha256:<64 hex digits> <name>'")
+            raise ConfigError(f"server.keys_file: line {number}: expected 'sha256:<64 hex digits> <name>'")
         keys[hashed] = name.strip()
     return keys
 

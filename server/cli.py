@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -49,7 +50,10 @@ def run_serve(args: argparse.Namespace) -> int:
 
 
 def run_check(args: argparse.Namespace) -> int:
+    from server.auth import load_keys
+
     config = load_config(args.config)
+    load_keys(config.server.keys_file, os.environ)
     print(json.dumps(resolved(config), ensure_ascii=False, indent=2))
     return 0
 

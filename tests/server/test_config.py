@@ -57,6 +57,10 @@ REFUSED = {
     "argument with its own place": (ENGINE + 'args = { model = "x" }\n' + ROUTE, "engines.demo.args: 'model'"),
     "missing local model": (ENGINE.replace("some/model", "./none") + ROUTE, "engines.demo.model: './none'"),
     "missing keys file": ('[server]\nkeys_file = "none"\n' + ENGINE + ROUTE, "server.keys_file"),
+    "origin with a path": (
+        '[server]\ncors_origins = ["https://chat.example/"]\n' + ENGINE + ROUTE,
+        "server.cors_origins.0",
+    ),
     "not TOML": ("[server", "not TOML"),
 }
 

@@ -1,6 +1,7 @@
 """A real server on the loopback: it answers, and it drains before it stops."""
 
 import asyncio
+import socket
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
@@ -8,8 +9,8 @@ import httpx
 import pytest
 from starlette.responses import StreamingResponse
 
-from server.config import Config, parse_config
-from server.serve import DrainingServer, build_server
+from server.config import Config, ConfigError, parse_config
+from server.serve import DrainingServer, build_server, require_free_port
 from tests.server.conftest import ENGINE_AND_ROUTE, ROOT
 
 
@@ -87,3 +88,11 @@ async def test_an_oversized_upload_over_a_real_socket_is_answered_and_the_server
         answer = await client.post("/v1/models", content=b"x" * 1_000_000)
         assert answer.status_code == 413
         assert (await client.get("/v1/models")).status_code == 200
+
+
+def test_a_port_that_is_taken_is_told_before_anything_is_loaded():
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(ConfigError, match=rf"server\.port: .*:{port}"):
+            require_free_port("127.0.0.1", port)
+    require_free_port("127.0.0.1", port)
