@@ -11,7 +11,7 @@ from fastapi import APIRouter, Request, Response
 
 from controllers.choices import side_by_side
 from controllers.route import Route
-from models.engine import Delta, PositionLogprobs, Prompt, Sampling, Tokenizer
+from models.engine import Delta, Engine, InvalidRequest, PositionLogprobs, Prompt, Sampling, Tokenizer
 from server.bodies import read_body
 from server.runtime import Runtime, runtime_of
 from server.sse import DONE, EventStream, while_connected
@@ -36,10 +36,21 @@ class Job:
         engine, adapter, salt = self.route.engine, self.route.adapter, self.body.cache_salt
         return side_by_side(
             [
-                engine.generate(Prompt(prompt, adapter, cache_salt=salt), sampling)
+                _continue(engine, Prompt(prompt, adapter, cache_salt=salt), sampling)
                 for prompt, sampling in zip(self.prompts, self.samplings, strict=True)
             ]
         )
+
+
+async def _continue(engine: Engine, prompt: Prompt, sampling: Sampling) -> AsyncGenerator[Delta, None]:
+    """The engine's own stream; what it says of the prompt is said of this API's field."""
+    try:
+        async with aclosing(engine.generate(prompt, sampling)) as deltas:
+            async for delta in deltas:
+                yield delta
+    except InvalidRequest as error:
+        error.field = "prompt" if error.field == "messages" else error.field
+        raise
 
 
 @router.post("/v1/completions")

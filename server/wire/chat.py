@@ -70,7 +70,7 @@ class Message(Body):
 class ChatBody(SamplingFields):
     model: Annotated[Text, Field(max_length=256)]
     messages: Annotated[list[Message], Field(min_length=1, max_length=10_000)]
-    max_completion_tokens: Annotated[Count, Field(ge=1)] | None = None
+    max_completion_tokens: Annotated[Count, Field(ge=1, lt=2**31)] | None = None
     logprobs: Flag | None = None
     top_logprobs: Annotated[Count, Field(ge=0, le=20)] | None = None
     chat_template_kwargs: Any = None

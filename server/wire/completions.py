@@ -11,7 +11,12 @@ Ids = Annotated[list[TokenId], Field(min_length=1)]
 
 class CompletionBody(SamplingFields):
     model: Annotated[Text, Field(max_length=256)]
-    prompt: Text | Ids | Annotated[list[Text], Field(min_length=1, max_length=1024)] | list[Ids]
+    prompt: (
+        Text
+        | Ids
+        | Annotated[list[Text], Field(min_length=1, max_length=1024)]
+        | Annotated[list[Ids], Field(min_length=1, max_length=1024)]
+    )
     logprobs: Annotated[Count, Field(ge=0, le=20)] | None = None
     echo: Flag = False
     best_of: Count | None = None
@@ -31,7 +36,7 @@ class CompletionBody(SamplingFields):
             return [self.prompt]
         if self.prompt and isinstance(self.prompt[0], int):
             return [list(self.prompt)]
-        return [*self.prompt]  # type: ignore[list-item]
+        return [*self.prompt]
 
 
 _UNTYPED: dict[str, Any] = dict.fromkeys(IGNORED_FIELDS, (Any, None))

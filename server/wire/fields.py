@@ -31,11 +31,11 @@ class StreamOptions(Body):
 class SamplingFields(Body):
     """Sampling as OpenAI's API names it, with the fields that vLLM's server adds."""
 
-    max_tokens: Annotated[Count, Field(ge=1)] | None = None
-    min_tokens: Annotated[Count, Field(ge=0)] = 0
+    max_tokens: Annotated[Count, Field(ge=1, lt=2**31)] | None = None
+    min_tokens: Annotated[Count, Field(ge=0, lt=2**31)] = 0
     temperature: Annotated[Finite, Field(ge=0, le=2)] | None = None
     top_p: Annotated[Finite, Field(gt=0, le=1)] | None = None
-    top_k: Annotated[Count, Field(ge=-1)] | None = None
+    top_k: Annotated[Count, Field(ge=-1, lt=2**31)] | None = None
     min_p: Annotated[Finite, Field(ge=0, le=1)] | None = None
     presence_penalty: Annotated[Finite, Field(ge=-2, le=2)] | None = None
     frequency_penalty: Annotated[Finite, Field(ge=-2, le=2)] | None = None
