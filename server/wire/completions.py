@@ -6,7 +6,10 @@ from pydantic import Field, create_model, model_validator
 
 from server.wire.fields import IGNORED_FIELDS, Count, Flag, SamplingFields, Text, TokenId
 
+MAX_PROMPTS = 1024
 Ids = Annotated[list[TokenId], Field(min_length=1)]
+Texts = Annotated[list[Text], Field(min_length=1, max_length=MAX_PROMPTS)]
+IdLists = Annotated[list[Ids], Field(min_length=1, max_length=MAX_PROMPTS)]
 
 
 class CompletionBody(SamplingFields):
