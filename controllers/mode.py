@@ -10,14 +10,13 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 
-from models.stops import StopMatcher
-
 from controllers.policy import Policy
 from controllers.reply import Chunk, Decision, Event, Finished, Request
 from controllers.route import Route
 from controllers.thinking import ThinkingParser
 from models.engine import Delta, Finish, Prompt, Sampling
 from models.families import Mode
+from models.stops import StopMatcher
 
 
 async def run(route: Route, request: Request, policy: Policy, sampling: Sampling) -> AsyncGenerator[Event, None]:
@@ -33,9 +32,11 @@ async def run(route: Route, request: Request, policy: Policy, sampling: Sampling
         prompt = list(decision.prompt)
     asked = Prompt(prompt, route.adapter, cache_salt=request.cache_salt)
     async with aclosing(route.engine.generate(asked, replace(sampling, stop=(), include_stop=False))) as stream:
+        undecided: list[Chunk] = []  # tags that lead nowhere may come before the one that decides
         async for delta in stream:
             chunks = reply.take(delta)
             if decision is None:
+                chunks = undecided = undecided + chunks
                 if reply.parser.section == "start" and reply.finish is None:
                     continue
                 decision = Decision("think" if reply.parser.section == "reasoning" else "no_think", "model", prompt)

@@ -35,6 +35,10 @@ class PromptTooLong(InvalidRequest):
         )
 
 
+class EngineBusy(EngineError):
+    """The engine's queue is full; the same request may succeed later."""
+
+
 class EngineDead(EngineError):
     """The engine has stopped for good; every request to it will fail until it is started again."""
 
@@ -123,7 +127,8 @@ class Delta:
     text could still turn out to be a stop string. Their concatenation over all deltas is the reply's text. `logprobs`
     is aligned with `token_ids`, or None when none were asked for. `finish` is set on the last delta only; `stopped_by`
     then tells which stop string or stop id ended the reply (None: end of sequence, or the length limit).
-    `cached_tokens`, on the first delta, counts the prompt tokens that came from the prefix cache.
+    `cached_tokens`, on the first delta, counts the prompt tokens that came from the prefix cache. `prompt_logprobs`, on
+    the first delta and only where asked for, has one entry a prompt token, None for the first.
     """
 
     token_ids: tuple[int, ...]
@@ -132,6 +137,7 @@ class Delta:
     finish: Finish | None = None
     stopped_by: str | int | None = None
     cached_tokens: int = 0
+    prompt_logprobs: tuple[PositionLogprobs | None, ...] | None = None
 
     @property
     def text(self) -> str:

@@ -107,7 +107,7 @@ async def stream(job: Job, watch: Watch, headers: dict[str, str]) -> AsyncGenera
                     continue
                 if isinstance(event, Finished):
                     frame = frames.last(index, event)
-                elif event.kind in hidden or not (event.text or job.body.return_token_ids):
+                elif event.kind in hidden or not (event.text or event.logprobs or job.body.return_token_ids):
                     continue
                 else:
                     frame = frames.chunk(index, event, tally.usage() if options.continuous_usage_stats else None)

@@ -26,20 +26,20 @@ class Watch:
     def saw(self, index: int, event: Event) -> None:
         if isinstance(event, Chunk):
             if event.text and index not in self._answered:
-                self._first(index, event)
+                self.spoke()
+                if event.kind == "answer":
+                    self._answered.add(index)
+                    self._route.first_answer(time.perf_counter() - self._began)
         elif isinstance(event, Decision):
             self._route.decided(event.mode, event.chosen_by)
         else:
             self._route.replied(event.reasoning_tokens, event.answer_tokens, empty=index not in self._answered)
 
-    def _first(self, index: int, chunk: Chunk) -> None:
-        elapsed = time.perf_counter() - self._began
+    def spoke(self) -> None:
+        """There is text."""
         if not self._spoke:
             self._spoke = True
-            self._request.first_token(elapsed)
-        if chunk.kind == "answer":
-            self._answered.add(index)
-            self._route.first_answer(elapsed)
+            self._request.first_token(time.perf_counter() - self._began)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         if kind is None:

@@ -1,5 +1,6 @@
 """The state machine from token ids to chunks."""
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -55,7 +56,7 @@ def parse(machine: Tags, tokens: Sequence[Token], cuts: Sequence[int] = ()) -> l
     parser = ThinkingParser(machine)
     bounds = [0, *sorted({cut % (len(tokens) + 1) for cut in cuts}), len(tokens)]
     chunks: list[Chunk] = []
-    for a, b in zip(bounds, bounds[1:], strict=False):
+    for a, b in itertools.pairwise(bounds):
         chunks += parser.feed([t for t, _ in tokens[a:b]], [p for _, p in tokens[a:b]])
     return joined(chunks + parser.flush())
 
@@ -134,7 +135,7 @@ def test_a_tag_split_over_tokens_and_shared_with_text_is_found_where_it_is_no_to
     tokens = [(1, "<thi"), (2, "nk>a"), (3, "b.</"), (4, "think"), (5, ">\n\nc"), (6, "d")]
     chunks = parse(machine, tokens)
     assert texts(chunks) == [("reasoning", "ab."), ("answer", "cd")]
-    # a token belongs to the chunk of its first character of text: 3 and 2 to reasoning, 5 to the answer, 1 and 4 to none
+    # a token belongs to the chunk of its first character of text: 2 and 3 to reasoning, 5 to the answer
     assert [(c.kind, c.token_ids) for c in chunks] == [
         ("control", (1,)),
         ("reasoning", (2, 3)),
@@ -161,9 +162,7 @@ def test_two_whole_tags_in_one_token() -> None:
 
 
 def test_text_held_for_a_spelled_tag_is_released_before_a_tag_that_is_a_token() -> None:
-    machine = Tags(
-        {END: Tag("</think>", {"reasoning": "answer"})}, (Tag("<think>", {"start": "reasoning"}),), "start"
-    )
+    machine = Tags({END: Tag("</think>", {"reasoning": "answer"})}, (Tag("<think>", {"start": "reasoning"}),), "start")
     parser = ThinkingParser(machine)
     chunks = parser.feed([1, 2, END, 3], ["<think>", "a", "</think>", "b"])
     assert texts(chunks) == [("reasoning", "a"), ("answer", "b")]
@@ -187,7 +186,9 @@ def test_logprobs_travel_with_their_tokens() -> None:
         assert [x for chunk in chunks for x in chunk.logprobs or ()] == at
 
 
-PIECES = st.sampled_from(["a", "b\n", "\n\n", "<", "</", "think", ">", "", "<think", "no_think>", "é", *SPELLED.values()])
+PIECES = st.sampled_from(
+    ["a", "b\n", "\n\n", "<", "</", "think", ">", "", "<think", "no_think>", "é", *SPELLED.values()]
+)
 
 
 @given(st.lists(PIECES, max_size=30), st.lists(st.integers(0, 40), max_size=6), st.booleans())
@@ -212,7 +213,7 @@ def test_how_the_text_falls_into_tokens_does_not_matter_where_tags_are_text(
     machine = tags(family, as_tokens=False)
     text = "".join(pieces)
     bounds = [0, *sorted({cut % (len(text) + 1) for cut in cuts}), len(text)]
-    recut = [(i, text[a:b]) for i, (a, b) in enumerate(zip(bounds, bounds[1:], strict=False))]
+    recut = [(i, text[a:b]) for i, (a, b) in enumerate(itertools.pairwise(bounds))]
     assert texts(parse(machine, recut)) == texts(parse(machine, list(enumerate(pieces))))
 
 
