@@ -19,7 +19,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from controllers.policy import PolicyError
-from models.engine import EngineDead, InvalidRequest, PromptTooLong
+from models.engine import EngineBusy, EngineDead, InvalidRequest, PromptTooLong
 
 log = logging.getLogger(__name__)
 
@@ -111,6 +111,12 @@ def _engine_dead(exc: EngineDead) -> ApiError:
     return ApiError(503, "the model's engine is down", type="server_error", code="engine_dead")
 
 
+def _engine_busy(exc: EngineBusy) -> ApiError:
+    return ApiError(
+        503, "the model's queue is full", type="server_error", code="overloaded", headers={"retry-after": "1"}
+    )
+
+
 def _gone(exc: ClientDisconnect) -> ApiError:
     return ApiError(499, "the client closed the connection", code="client_closed")
 
@@ -179,6 +185,7 @@ _ANSWERS: Mapping[type[Exception], Callable[[Any], ApiError]] = MappingProxyType
         InvalidRequest: _refused,
         PolicyError: _refused,
         EngineDead: _engine_dead,
+        EngineBusy: _engine_busy,
         ValidationError: _validation,
         RequestValidationError: _request_validation,
         HTTPException: _http,

@@ -87,7 +87,7 @@ def test_a_new_key_is_long_and_its_line_reads_back_as_its_hash():
     "line", ["rsk-plain alice", "sha256:abc alice", "md5:" + "0" * 64 + " a", "sha256:" + "0" * 64]
 )
 def test_a_line_that_is_not_a_hash_and_a_name_is_refused_with_its_number(line):
-    with pytest.raises(match="line 2"):
+    with pytest.raises(ConfigError, match="line 2"):
         parse_keys(f"# keys\n{line}\n")
 
 

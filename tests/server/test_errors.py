@@ -12,8 +12,9 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from controllers.policy import PolicyError
-from models.engine import EngineDead, EngineError, InvalidRequest, PromptTooLong
+from models.engine import EngineBusy, EngineDead, EngineError, InvalidRequest, PromptTooLong
 from server.errors import ApiError, api_error, error_json, model_not_found
+from server.sse import ClientGone
 
 SECRET = "postgres://user:secret@inside"
 
@@ -61,6 +62,7 @@ CASES = [
     (InvalidRequest("no such adapter", "model"), 400, "model", "invalid_value"),
     (PolicyError("think and enable_thinking contradict", "think"), 400, "think", "invalid_value"),
     (EngineDead(SECRET), 503, None, "engine_dead"),
+    (EngineBusy(SECRET), 503, None, "overloaded"),
     (EngineError(SECRET), 500, None, "internal_error"),
     (RuntimeError(SECRET), 500, None, "internal_error"),
     (HTTPException(404), 404, None, "not_found"),
@@ -68,6 +70,7 @@ CASES = [
     (HTTPException(413), 413, None, "request_too_large"),
     (HTTPException(502, SECRET), 502, None, "server_error"),
     (ClientDisconnect(), 499, None, "client_closed"),
+    (ClientGone(), 499, None, "client_closed"),
     (model_not_found("gpt"), 404, "model", "model_not_found"),
 ]
 
