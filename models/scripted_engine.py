@@ -8,11 +8,12 @@ keep their pace.
 import asyncio
 import random
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import cycle
 
 from models.admission import admit
-from models.engine import Delta, EngineDead, Finish, PositionLogprobs, Prompt, Sampling, TokenLogprob
+from models.engine import Delta, EngineDead, Finish, InvalidRequest, PositionLogprobs, Prompt, Sampling
+from models.logprobs import position
 from models.text import ReplyText
 from models.tokenizer import HubTokenizer
 
@@ -50,6 +51,7 @@ class ScriptedEngine:
         name: str = "scripted",
         context_length: int = 4096,
         adapters: frozenset[str] = frozenset(),
+        thinking: tuple[str, str] | None = None,
         first_token_delay: float = 0.0,
         token_delay: float = 0.0,
     ) -> None:
@@ -60,6 +62,7 @@ class ScriptedEngine:
         self.first_token_delay = first_token_delay
         self.token_delay = token_delay
         self._script = script if callable(script) else in_turn(script)
+        self._thinking = thinking and (_control_id(tokenizer, thinking[0]), _control_id(tokenizer, thinking[1]))
         self._eos = min(tokenizer.eos_ids, default=None)
         self._running = 0
         self._dead = False
@@ -69,19 +72,19 @@ class ScriptedEngine:
             raise EngineDead(f"engine {self.name} is closed")
         most = admit(self, prompt, sampling)
         reply = self._reply(prompt, sampling)
+        spoken = self._spoken(reply, prompt, sampling.thinking_budget)
         text = ReplyText(self.tokenizer.backend, prompt.token_ids, sampling)
         due = asyncio.get_running_loop().time() + self.first_token_delay
         self._running += 1
         try:
-            for count, token_id in enumerate(self._tokens(reply, sampling), 1):
+            for count, token_id in enumerate(self._tokens(spoken, reply, sampling), 1):
                 await self._wait_until(due)
                 due += self.token_delay
                 token_id = _obeying(token_id, reply.logprobs, sampling.allowed_token_ids)
                 finish, stopped_by = self._ending(token_id, count, most, sampling)
-                logprobs = _position_logprobs(token_id, reply.logprobs, sampling)
-                cached = reply.cached_tokens if count == 1 else 0
-                delta = text.delta((token_id,), logprobs, finish, stopped_by, cached)
-                yield delta
+                logprobs = _positions((token_id,), reply, sampling.logprobs, sampling.logprob_token_ids)
+                delta = text.delta((token_id,), logprobs, finish, stopped_by)
+                yield _with_prompt(delta, prompt, reply, sampling) if count == 1 else delta
                 if delta.finish is not None:
                     return
             if reply.error is not None:
@@ -103,10 +106,17 @@ class ScriptedEngine:
         line = self._script(prompt, sampling)
         return line if isinstance(line, Reply) else Reply(line)
 
-    def _tokens(self, reply: Reply, sampling: Sampling) -> Iterator[int]:
-        """The script's tokens, then the end of sequence; again from the start while the end is ignored or too early."""
+    def _spoken(self, reply: Reply, prompt: Prompt, budget: int | None) -> Sequence[int]:
         content = reply.content
         spoken = self.tokenizer.encode_control(content) if isinstance(content, str) else content
+        if budget is None:
+            return spoken
+        if self._thinking is None:
+            raise InvalidRequest(f"engine {self.name} was not given a tag pair to hold a budget to", "thinking_budget")
+        return held_to_budget(prompt.token_ids, spoken, budget, *self._thinking)
+
+    def _tokens(self, spoken: Sequence[int], reply: Reply, sampling: Sampling) -> Iterator[int]:
+        """The script's tokens, then the end of sequence; again from the start while the end is ignored or too early."""
         count = 0
         while True:
             yield from spoken
@@ -149,6 +159,32 @@ def babble(length: int, vocab: Sequence[int]) -> Script:
     return script
 
 
+def held_to_budget(
+    prompt: Sequence[int], spoken: Sequence[int], budget: int, opening: int, closing: int
+) -> Sequence[int]:
+    """What vLLM's native thinking budget makes of a reply: when `budget` tokens have followed the opening tag, in
+    prompt and reply together, the closing tag is forced. The reply goes on behind its own closing tag, if it has one.
+    """
+    used: int | None = None  # thinking tokens since the opening tag; None outside thinking
+    for index, token_id in enumerate((*prompt, *spoken), -len(prompt)):
+        if index >= 0 and used is not None and used >= budget and token_id != closing:
+            rest = spoken[index:]
+            behind = rest[rest.index(closing) + 1 :] if closing in rest else ()
+            return [*spoken[:index], closing, *behind]
+        if token_id in (opening, closing):
+            used = 0 if token_id == opening else None
+        elif used is not None:
+            used += 1
+    return spoken
+
+
+def _control_id(tokenizer: HubTokenizer, tag: str) -> int:
+    token_id = tokenizer.control_id(tag)
+    if token_id is None:
+        raise ValueError(f"{tag} is not one token of this vocabulary")
+    return token_id
+
+
 def _obeying(token_id: int, logprobs: Mapping[int, float], allowed: tuple[int, ...]) -> int:
     """The scripted token where it is allowed, else the likeliest of the allowed ones."""
     if not allowed or token_id in allowed:
@@ -156,19 +192,20 @@ def _obeying(token_id: int, logprobs: Mapping[int, float], allowed: tuple[int, .
     return max(allowed, key=lambda candidate: logprobs.get(candidate, UNLIKELY))
 
 
-def _position_logprobs(
-    token_id: int, scripted: Mapping[int, float], sampling: Sampling
+def _with_prompt(delta: Delta, prompt: Prompt, reply: Reply, sampling: Sampling) -> Delta:
+    """Adds what the first delta says of the prompt."""
+    positions = _positions(prompt.token_ids[1:], reply, sampling.prompt_logprobs)
+    known = None if positions is None else (None, *positions)
+    return replace(delta, cached_tokens=reply.cached_tokens, prompt_logprobs=known)
+
+
+def _positions(
+    token_ids: Sequence[int], reply: Reply, count: int | None, wanted: tuple[int, ...] = ()
 ) -> tuple[PositionLogprobs, ...] | None:
-    wanted = sampling.logprob_token_ids
-    if sampling.logprobs is None and not wanted:
+    """Made-up log-probabilities where any are asked for, with as many alternatives as were asked for."""
+    if count is None and not wanted:
         return None
-    known = {token_id: LIKELY, **scripted}
-    if wanted:
-        candidates = {candidate: known.get(candidate, UNLIKELY) for candidate in wanted}
-    else:
-        padding = range((sampling.logprobs or 0) + 1)
-        candidates = {**{candidate: UNLIKELY - candidate for candidate in padding}, **known}
-    best = sorted(candidates.items(), key=lambda item: item[1], reverse=True)
-    count = len(wanted) if wanted else sampling.logprobs
-    top = tuple(TokenLogprob(candidate, logprob) for candidate, logprob in best[:count])
-    return (PositionLogprobs(TokenLogprob(token_id, known[token_id]), top),)
+    unlikely = {candidate: UNLIKELY - candidate for candidate in (*range((count or 0) + 1), *wanted)}
+    return tuple(
+        position(token_id, {**unlikely, token_id: LIKELY, **reply.logprobs}, count, wanted) for token_id in token_ids
+    )

@@ -38,21 +38,20 @@ class ReplyText:
         logprobs: tuple[PositionLogprobs, ...] | None = None,
         finish: Finish | None = None,
         stopped_by: int | None = None,
-        cached_tokens: int = 0,
     ) -> Delta:
         """One engine step as a delta. A stop string makes it the last one and drops the step's tokens behind it."""
         if self._matcher is None and finish is None:
             pieces = [self._step(token_id) for token_id in token_ids]
-            return Delta(tuple(token_ids), tuple(pieces), logprobs, None, None, cached_tokens)
+            return Delta(tuple(token_ids), tuple(pieces), logprobs)
         pieces = self._matched_pieces(token_ids, silent_end=finish == "stop" and not self._include_stop)
         if self._matcher is not None and self._matcher.matched is not None:
             kept = len(pieces)
             logprobs = None if logprobs is None else logprobs[:kept]
             stop = self._matcher.matched
-            return Delta(tuple(token_ids[:kept]), tuple(pieces), logprobs, "stop", stop, cached_tokens)
+            return Delta(tuple(token_ids[:kept]), tuple(pieces), logprobs, "stop", stop)
         if finish is not None:
             self._release_held(pieces)
-        return Delta(tuple(token_ids), tuple(pieces), logprobs, finish, stopped_by, cached_tokens)
+        return Delta(tuple(token_ids), tuple(pieces), logprobs, finish, stopped_by)
 
     def _matched_pieces(self, token_ids: Sequence[int], silent_end: bool) -> list[str]:
         """The pieces up to and with the token that completes a stop string."""

@@ -21,7 +21,7 @@ from vllm.config.reasoning import ReasoningConfig
 from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.logprobs import FlatLogprobs
 from vllm.lora.request import LoRARequest
-from vllm.outputs import CompletionOutput, RequestOutput
+from vllm.outputs import RequestOutput
 from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
@@ -37,8 +37,8 @@ from models.engine import (
     PositionLogprobs,
     Prompt,
     Sampling,
-    TokenLogprob,
 )
+from models.logprobs import position
 from models.text import ReplyText
 from models.tokenizer import HubTokenizer
 
@@ -115,12 +115,9 @@ class VllmEngine:
             async with aclosing(self._stream(prompt, sampling, most)) as stream:
                 first = True
                 async for output in stream:
-                    cached_tokens = (output.num_cached_tokens or 0) if first else 0
+                    delta = self._delta(output, text, sampling)
+                    yield _with_prompt(delta, output, sampling) if first else delta
                     first = False
-                    delta = self._delta(output.outputs[0], text, sampling, cached_tokens)
-                    if output.prompt_logprobs:
-                        delta = _with_prompt_logprobs(delta, output.prompt_logprobs, sampling.prompt_logprobs or 0)
-                    yield delta
                     if delta.finish is not None:
                         return
 
@@ -138,16 +135,16 @@ class VllmEngine:
         )
         return stream
 
-    def _delta(self, output: CompletionOutput, text: ReplyText, sampling: Sampling, cached_tokens: int) -> Delta:
-        token_ids = output.token_ids
-        logprobs = None if output.logprobs is None else _positions(output.logprobs, sampling)
+    def _delta(self, request_output: RequestOutput, text: ReplyText, sampling: Sampling) -> Delta:
+        output = request_output.outputs[0]
+        logprobs = None if output.logprobs is None else _sampled_positions(output.logprobs, sampling)
         if output.finish_reason is None:
-            return text.delta(token_ids, logprobs, cached_tokens=cached_tokens)
+            return text.delta(output.token_ids, logprobs)
         if output.finish_reason not in ("stop", "length"):
             raise EngineError(f"engine {self.name} ended a request with {output.finish_reason!r}")
         # vLLM reports the further end-of-sequence ids of a generation config as stop ids; they are not the client's.
         stop = output.stop_reason if output.stop_reason in sampling.stop_token_ids else None
-        return text.delta(token_ids, logprobs, output.finish_reason, stop, cached_tokens)
+        return text.delta(output.token_ids, logprobs, output.finish_reason, stop)
 
     @contextmanager
     def _translating_errors(self) -> Iterator[None]:
@@ -248,27 +245,24 @@ def _structured_outputs(grammar: Grammar | None) -> StructuredOutputsParams | No
     return StructuredOutputsParams(**{grammar.kind: grammar.value})
 
 
-def _positions(logprobs: FlatLogprobs, sampling: Sampling) -> tuple[PositionLogprobs, ...]:
+def _with_prompt(delta: Delta, output: RequestOutput, sampling: Sampling) -> Delta:
+    """Adds what the first output says of the prompt."""
+    cached_tokens = output.num_cached_tokens or 0
+    if sampling.prompt_logprobs is None:
+        return dataclasses.replace(delta, cached_tokens=cached_tokens) if cached_tokens else delta
+    known = [_known(output.prompt_logprobs, index) for index in range(len(output.prompt_logprobs))]
+    positions = [position(next(iter(entries)), entries, sampling.prompt_logprobs) for entries in known[1:]]
+    return dataclasses.replace(delta, cached_tokens=cached_tokens, prompt_logprobs=(None, *positions))
+
+
+def _sampled_positions(logprobs: FlatLogprobs, sampling: Sampling) -> tuple[PositionLogprobs, ...]:
+    known = (_known(logprobs, index) for index in range(len(logprobs)))
     return tuple(
-        _position(logprobs, start, end, sampling.logprobs or 0, sampling.logprob_token_ids)
-        for start, end in zip(logprobs.start_indices, logprobs.end_indices, strict=True)
+        position(next(iter(entries)), entries, sampling.logprobs, sampling.logprob_token_ids) for entries in known
     )
 
 
-def _position(logprobs: FlatLogprobs, start: int, end: int, count: int, wanted: tuple[int, ...]) -> PositionLogprobs:
-    """vLLM puts the sampled token first and then the alternatives, the sampled one perhaps among them again."""
-    pairs = zip(logprobs.token_ids[start:end], logprobs.logprobs[start:end], strict=True)
-    entries = [TokenLogprob(token_id, logprob) for token_id, logprob in pairs]
-    alternatives = {entry.token_id: entry for entry in entries}
-    if wanted:
-        alternatives = {token_id: alternatives[token_id] for token_id in wanted}
-    best = sorted(alternatives.values(), key=lambda entry: entry.logprob, reverse=True)
-    return PositionLogprobs(entries[0], tuple(best[: len(wanted) or count]))
-
-
-def _with_prompt_logprobs(delta: Delta, logprobs: FlatLogprobs, count: int) -> Delta:
-    positions = tuple(
-        _position(logprobs, start, end, count, ()) if end > start else None
-        for start, end in zip(logprobs.start_indices, logprobs.end_indices, strict=True)
-    )
-    return dataclasses.replace(delta, prompt_logprobs=positions)
+def _known(logprobs: FlatLogprobs, index: int) -> dict[int, float]:
+    """Log-probabilities by token id at one position: the sampled token first, as vLLM orders them."""
+    span = slice(logprobs.start_indices[index], logprobs.end_indices[index])
+    return dict(zip(logprobs.token_ids[span], logprobs.logprobs[span], strict=True))
