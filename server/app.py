@@ -14,8 +14,9 @@ from server import __version__, chat, completions, errors, ops
 from server.auth import Authentication, load_keys
 from server.body_limit import BodyLimit
 from server.config import Config
+from server.engines import start_engines
 from server.request_scope import RequestScope
-from server.runtime import assemble, start_engines
+from server.runtime import assemble
 
 log = logging.getLogger(__name__)
 

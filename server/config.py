@@ -16,7 +16,6 @@ from models.families import FAMILIES, Family
 
 ROUTE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}")
 MEMORY_SHARES = ("kv_cache_memory_bytes", "gpu_memory_utilization")
-OWN_ARGUMENTS = frozenset({"model", "tokenizer", "revision", "enable_lora", "lora_modules", "served_model_name"})
 
 
 class ConfigError(Exception):
@@ -44,16 +43,30 @@ class ServerConfig(_Section):
         return resolve(value, info, must_exist=True) if value else ""
 
 
-class VllmEngineConfig(_Section):
-    """A model in this process. `args` are vLLM's own engine arguments, written with underscores."""
+class _EngineSection(_Section):
+    """`model` is a folder or a hub id. `chat_template` is a file, for a model that has no template or the wrong one."""
+
+    model: str = Field(min_length=1)
+    chat_template: str = ""
+    adapters: dict[str, str] = Field(default_factory=dict)
+
+    @field_validator("model")
+    @classmethod
+    def _resolved(cls, value: str, info: ValidationInfo) -> str:
+        return resolve(value, info)
+
+    @field_validator("chat_template")
+    @classmethod
+    def _template_exists(cls, value: str, info: ValidationInfo) -> str:
+        return resolve(value, info, must_exist=True) if value else ""
+
+
+class VllmEngineConfig(_EngineSection):
+    """A model in this process. `args` are vLLM's own engine arguments by their Python names; `adapters` are folders."""
 
     kind: Literal["vllm"]
-    model: str = Field(min_length=1)
-    tokenizer: str = ""
-    revision: str = ""
     args: dict[str, Any] = Field(default_factory=dict)
     env: dict[str, str] = Field(default_factory=dict)
-    adapters: dict[str, str] = Field(default_factory=dict)
 
     @field_validator("args")
     @classmethod
@@ -61,53 +74,42 @@ class VllmEngineConfig(_Section):
         for name in args:
             if "-" in name:
                 raise ValueError(f"write {name!r} with underscores")
-            if name in OWN_ARGUMENTS:
-                raise ValueError(f"{name!r} has its own place in the engine's table, or follows from it")
+        if "model" in args:
+            raise ValueError("'model' has its own key in the engine's table")
         return args
-
-    @field_validator("model", "tokenizer")
-    @classmethod
-    def _resolved(cls, value: str, info: ValidationInfo) -> str:
-        return resolve(value, info) if value else ""
 
     @field_validator("adapters")
     @classmethod
-    def _resolved_adapters(cls, adapters: dict[str, str], info: ValidationInfo) -> dict[str, str]:
+    def _folders(cls, adapters: dict[str, str], info: ValidationInfo) -> dict[str, str]:
         return {name: resolve(path, info) for name, path in adapters.items()}
 
 
-class RemoteEngineConfig(_Section):
-    """A vLLM server elsewhere, spoken to in token ids. `key_env` names the variable that holds its API key."""
+class RemoteEngineConfig(_EngineSection):
+    """A vLLM server elsewhere, spoken to in token ids. `model` is where its tokenizer is; `served_model` is its name
+    there (default: the only one). `adapters` gives their names there by ours. `key_env` names the variable that holds
+    the server's key. Times are seconds.
+    """
 
     kind: Literal["remote"]
     url: str = Field(pattern=r"^https?://")
-    served_name: str = Field(min_length=1)
-    tokenizer: str = Field(min_length=1)
-    revision: str = ""
+    served_model: str | None = None
     key_env: str = ""
-    adapters: dict[str, str] = Field(default_factory=dict)
-
-    @field_validator("tokenizer")
-    @classmethod
-    def _resolved(cls, value: str, info: ValidationInfo) -> str:
-        return resolve(value, info)
+    timeout: float | None = Field(default=None, gt=0)
+    connect_timeout: float | None = Field(default=None, gt=0)
 
 
-class ScriptedEngineConfig(_Section):
-    """An engine that replays `replies` in turn, for trying clients without a model. Delays are seconds."""
+class ScriptedEngineConfig(_EngineSection):
+    """An engine that replays `replies` in turn, or random tokens, `length` of them: for trying clients without a model.
+
+    Only the tokenizer of `model` is loaded. Delays are seconds.
+    """
 
     kind: Literal["scripted"]
-    tokenizer: str = Field(min_length=1)
-    replies: tuple[str, ...] = Field(min_length=1)
+    replies: tuple[str, ...] = ()
+    length: int = Field(default=100, ge=1)
     context_length: int = Field(default=4096, ge=2)
     first_token_delay: float = Field(default=0.0, ge=0)
     token_delay: float = Field(default=0.0, ge=0)
-    adapters: dict[str, str] = Field(default_factory=dict)
-
-    @field_validator("tokenizer")
-    @classmethod
-    def _resolved(cls, value: str, info: ValidationInfo) -> str:
-        return resolve(value, info)
 
 
 EngineConfig = Annotated[VllmEngineConfig | RemoteEngineConfig | ScriptedEngineConfig, Field(discriminator="kind")]

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Mapping
-from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
 from fastapi import Request
@@ -69,17 +68,3 @@ def _route(name: str, config: RouteConfig, engine: Engine) -> Route:
         sampling=Sampling(**config.sampling.model_dump(exclude_none=True)),
         description=config.description,
     )
-
-
-async def start_engines(config: Config, stack: AsyncExitStack) -> dict[str, Engine]:
-    """Starts the configured engines one after another: two that start at once fight over free memory.
-
-    `stack` closes those that are up, in reverse order, also when a later one fails to start.
-    """
-    from models.registry import build  # loads the libraries of the engines that are configured
-
-    engines: dict[str, Engine] = {}
-    for name, engine in config.engines.items():
-        engines[name] = await build(name, engine)
-        stack.push_async_callback(engines[name].close)
-    return engines

@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 ENGINE_AND_ROUTE = """
 [engines.demo]
 kind = "scripted"
-tokenizer = "demo/tokenizer"
+model = "demo/tokenizer"
 replies = ["<no_think>5</no_think>"]
 
 [routes.demo]

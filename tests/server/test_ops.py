@@ -10,7 +10,7 @@ from server import __version__
 THREE = """
 [engines.demo]
 kind = "scripted"
-tokenizer = "demo/tokenizer"
+model = "demo/tokenizer"
 replies = ["5"]
 
 [routes."demo/auto:1"]
