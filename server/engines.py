@@ -44,7 +44,6 @@ def engine_spec(config: Config, name: str, environment: Mapping[str, str]) -> En
     )
 
 
-
 def _remote_args(name: str, engine: RemoteEngineConfig, environment: Mapping[str, str]) -> dict[str, Any]:
     args = engine.model_dump(include={"url", "served_model", "timeout", "connect_timeout"}, exclude_none=True)
     if engine.key_env:
