@@ -8,7 +8,7 @@ from typing import Any
 
 from models.engine import Engine
 from models.registry import EngineSpec, load
-from server.config import Config, ConfigError, EngineConfig, RemoteEngineConfig, ScriptedEngineConfig
+from server.config import Config, ConfigError, RemoteEngineConfig, ScriptedEngineConfig
 
 
 async def start_engines(config: Config, stack: AsyncExitStack) -> dict[str, Engine]:
@@ -42,7 +42,6 @@ def engine_spec(config: Config, name: str, environment: Mapping[str, str]) -> En
         chat_template=Path(engine.chat_template).read_text(encoding="utf-8") if engine.chat_template else None,
         env=engine.env if engine.kind == "vllm" else {},
     )
-
 
 
 def _remote_args(name: str, engine: RemoteEngineConfig, environment: Mapping[str, str]) -> dict[str, Any]:
