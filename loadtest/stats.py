@@ -46,7 +46,7 @@ class Front:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """Throughputs are over the whole run, ramp and tail included; `think_ratio` is the share of replies that thought."""
+    """Throughputs are over the whole run, ramp and tail included. `think_ratio`: the share of replies that thought."""
 
     name: str
     arrivals: str
