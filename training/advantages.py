@@ -66,8 +66,8 @@ def leave_one_out(scores: Tensor) -> Tensor:
 def token_advantages(rewards: Tensor, mask: Tensor, settings: Settings) -> Tensor:
     """Eq 10, or Eq 22 and 23 by `estimator`: one advantage a token, the mode token first.
 
-    `rewards` (G, N); `mask` (G, N, T) is 1 on a reply's tokens, of which the first is its mode token. Returns (G, N, T),
-    0 outside the mask.
+    `rewards` (G, N); `mask` (G, N, T) is 1 on a reply's tokens, of which the first is its mode token. Returns
+    (G, N, T), 0 outside the mask.
     """
     inter = inter_scores(rewards, settings.delta)
     intra = intra_scores(rewards, settings.ties)
@@ -97,4 +97,4 @@ def _at_mode_token(scores: Tensor, mask: Tensor) -> Tensor:
 def _half(rewards: Tensor) -> int:
     if rewards.ndim != 2 or rewards.shape[1] % 2:
         raise ValueError(f"rewards must be (groups, an even number of replies), not {tuple(rewards.shape)}")
-    return rewards.shape[1] // 2
+    return int(rewards.shape[1]) // 2

@@ -58,7 +58,7 @@ def run(command: str, table: dict[str, object], resume: bool) -> None:
         recipe_evaluate = config.Evaluate.model_validate(table)
         from training import evaluate
 
-        evaluate.main(recipe_evaluate)
+        print(evaluate.main(recipe_evaluate))
 
 
 if __name__ == "__main__":

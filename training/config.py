@@ -53,7 +53,7 @@ class TaskMix(Recipe):
 
 
 class Optimizer(Recipe):
-    """AdamW; with `matrix_lr`, Muon takes the layers' matrices. `warmup` in steps, `decay_from` a share of all steps."""
+    """AdamW; with `matrix_lr`, Muon takes the layers' matrices. `warmup` in steps, `decay_from` a share of them all."""
 
     lr: PositiveFloat
     betas: tuple[float, float] = (0.9, 0.95)

@@ -12,7 +12,7 @@ from random import Random
 from typing import Any
 
 import torch
-from tqdm import tqdm
+from transformers.utils.logging import tqdm
 
 from models.families import Family, Mode
 from training import weights
@@ -78,15 +78,15 @@ class Subject:
         return float((found[:, 0] / found.sum(1)).mean())
 
 
-def main(recipe: Evaluate) -> None:
-    """Runs the recipe, prints the table, writes both files to `recipe.out`."""
+def main(recipe: Evaluate) -> str:
+    """Runs the recipe, writes both files to `recipe.out`, returns the table."""
     tokenizer = weights.load_tokenizer(recipe.model)
     model = weights.load_model(recipe.model, tokenizer, recipe.seed).eval()
     model.to("cuda" if torch.cuda.is_available() else "cpu")
     task, family = TASKS[recipe.task.name], choosing_family(recipe.model.family)
     result = evaluate(Subject(model, tokenizer, task, family, recipe))
     write(result, recipe.out)
-    tqdm.write(table(result))
+    return table(result)
 
 
 def evaluate(subject: Subject) -> dict[str, Any]:
@@ -94,23 +94,23 @@ def evaluate(subject: Subject) -> dict[str, Any]:
     recipe, rng = subject.recipe, Random(subject.recipe.seed)
     torch.manual_seed(recipe.seed)
     cells, trials = [], []
-    for difficulty in tqdm(sorted(set(recipe.task.difficulties)), desc="difficulties", disable=None):
+    for difficulty in tqdm(sorted(set(recipe.task.difficulties)), desc="difficulties"):
         questions = [draw(subject.task, difficulty, "test", rng) for _ in range(recipe.questions)]
         forced = {mode: subject.replies(questions, mode, recipe.samples) for mode in MODES}
         free = [replies[0] for replies in subject.replies(questions, None, 1)]
         found = [_trial(forced["think"][i], forced["no_think"][i], free[i]) for i in range(len(questions))]
         trials += found
-        cells.append(
-            {
-                "difficulty": difficulty,
-                "distinct_questions": len({question.text for question in questions}),
-                **{mode: _summary([reply for replies in forced[mode] for reply in replies]) for mode in MODES},
-                "free": _summary(free),
-                "think_ratio": mean([reply.mode == "think" for reply in free]),
-                "think_probability": subject.think_probability(questions),
-                "hybrid_accuracy": _hybrid(found, recipe),
-            }
-        )
+        cell: dict[str, Any] = {
+            "difficulty": difficulty,
+            "distinct_questions": len({question.text for question in questions}),
+            "free": _summary(free),
+            "think_ratio": mean([reply.mode == "think" for reply in free]),
+            "think_probability": subject.think_probability(questions),
+            "hybrid_accuracy": _hybrid(found, recipe),
+        }
+        for mode in MODES:
+            cell[mode] = _summary([reply for replies in forced[mode] for reply in replies])
+        cells.append(cell)
     settings = recipe.model_dump(mode="json", exclude={"out"})
     return {"recipe": settings, "by_difficulty": cells, "hybrid_accuracy": _hybrid(trials, recipe)}
 

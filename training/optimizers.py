@@ -14,7 +14,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from training.config import Optimizer
 
 
-class MuonAdamW(torch.optim.Optimizer):
+class MuonAdamW(torch.optim.Optimizer):  # type: ignore[misc]
     """Two optimizers behind one face: their parameter groups are shared, so that a scheduler reaches both."""
 
     def __init__(self, parts: Iterable[torch.optim.Optimizer]) -> None:
@@ -23,7 +23,7 @@ class MuonAdamW(torch.optim.Optimizer):
         super().__init__([dict(group) for group in groups], {})
         self.param_groups = groups
 
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:
         loss = closure() if closure is not None else None
         for part in self.parts:
             part.step()

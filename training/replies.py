@@ -38,7 +38,7 @@ def tags(family: Family, mode: Mode) -> tuple[str, str]:
 
 
 def write(family: Family, mode: Mode, thought: str, answer: str) -> str:
-    """The reply of one mode, without the end of turn: `<think>thought</think>answer` or `<no_think>answer</no_think>`."""
+    """The reply of one mode, end of turn left off: `<think>thought</think>answer` or `<no_think>answer</no_think>`."""
     opening, closing = tags(family, mode)
     return f"{opening}{thought}{closing}{answer}" if mode == "think" else f"{opening}{answer}{closing}"
 

@@ -45,7 +45,7 @@ class ForcedPrefixTrainer(GRPOTrainer):  # type: ignore[misc]
     def _generate_single_turn(
         self, prompt_ids: list[list[int]], images: Any, multimodal_fields: Any, num_generations: int, *rest: Any
     ) -> tuple[list[list[int]], list[list[float | None]] | None]:
-        """Samples behind the forced prefixes. Equal prompts stay contiguous: vLLM's server mode samples them at once."""
+        """Samples behind the forced prefixes. Equal prompts stay contiguous: vLLM's server mode needs it."""
         share = num_generations // len(self.prefixes)
         forced = [self.prefixes[i % num_generations // share] for i in range(len(prompt_ids))]
         begun = [[*ids, *prefix] for ids, prefix in zip(prompt_ids, forced, strict=True)]
@@ -89,7 +89,6 @@ class ForcedPrefixTrainer(GRPOTrainer):  # type: ignore[misc]
             chosen[i, 1 : len(self.prefixes[i % self.num_generations // share])] = 0
         return chosen
 
-    @torch.no_grad()
     def _old_logps(self, output: Mapping[str, Any]) -> Tensor:
         """(B, T) log-probabilities before the update, the mode token's replaced by log 1/2."""
         logps = output.get("old_per_token_logps")
@@ -97,7 +96,8 @@ class ForcedPrefixTrainer(GRPOTrainer):  # type: ignore[misc]
             ids = torch.cat([output["prompt_ids"], output["completion_ids"]], dim=1)
             mask = torch.cat([output["prompt_mask"], output["completion_mask"]], dim=1)
             length = output["completion_ids"].shape[1]
-            logps = self._get_per_token_logps_and_entropies(self.model, ids, mask, length)[0]
+            with torch.no_grad():
+                logps = self._get_per_token_logps_and_entropies(self.model, ids, mask, length)[0]
         logps = logps.clone()
         logps[:, 0] = math.log(0.5)
         return logps
