@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from random import Random
 from typing import Any
 
+import torch
 from datasets import Dataset
 from trl import SFTConfig, SFTTrainer
 
@@ -86,7 +87,8 @@ def settings(config: Hft) -> SFTConfig:
         logging_steps=run.log_every,
         save_strategy="steps" if run.checkpoint_every else "no",
         save_steps=run.checkpoint_every or 500,
-        save_total_limit=1,
+        save_total_limit=2,
         report_to="none",
+        dataloader_pin_memory=torch.cuda.is_available(),
         seed=run.seed,
     )

@@ -7,6 +7,7 @@ advantage (`advantages.py`); one clipped policy-gradient update. What touches TR
 from random import Random
 from typing import Any
 
+import torch
 from datasets import Dataset
 from torch import Tensor
 from trl import GRPOConfig
@@ -104,7 +105,8 @@ def arguments(config: Hgpo) -> GRPOConfig:
         logging_steps=run.log_every,
         save_strategy="steps" if run.checkpoint_every else "no",
         save_steps=run.checkpoint_every or 500,
-        save_total_limit=1,
+        save_total_limit=2,
         report_to="none",
+        dataloader_pin_memory=torch.cuda.is_available(),
         seed=run.seed,
     )
