@@ -43,6 +43,7 @@ from models.text import ReplyText
 from models.tokenizer import HubTokenizer
 
 LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # the ranks that vLLM allocates for
+SHUTDOWN_SECONDS = 30.0  # the core processes leave within about five; vLLM would kill them then
 DEFAULTED = (
     "temperature",
     "top_p",
@@ -174,7 +175,7 @@ class VllmEngine:
     async def close(self) -> None:
         if self._llm.output_handler is not None:
             self._llm.output_handler.cancel()  # it would take the end of the core process for a crash
-        await asyncio.to_thread(self._llm.shutdown)
+        await asyncio.to_thread(self._llm.shutdown, SHUTDOWN_SECONDS)
 
 
 def sampling_params(sampling: Sampling, most: int, defaults: Mapping[str, Any]) -> SamplingParams:
