@@ -115,6 +115,7 @@ def serving(model_folder: Path) -> Iterator[str]:
         "port": port,
         "model": model_folder,
         "served_model_name": "demo",
+        "disable_uvicorn_access_log": True,
         "reasoning_config": json.dumps({"reasoning_start_str": TAGS[0], "reasoning_end_str": TAGS[1]}),
     }
     command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server"]
