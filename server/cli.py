@@ -34,6 +34,7 @@ def parser() -> argparse.ArgumentParser:
 
     check = commands.add_parser("check", help="check a configuration; print it resolved, with its memory plan")
     check.add_argument("config", help="the TOML file")
+    check.add_argument("--device-memory", type=float, metavar="GIB", help="of one device, to plan its cache too")
     check.set_defaults(run=run_check)
 
     key = commands.add_parser("key", help="API keys").add_subparsers(required=True, metavar="ACTION")
@@ -51,10 +52,13 @@ def run_serve(args: argparse.Namespace) -> int:
 
 def run_check(args: argparse.Namespace) -> int:
     from server.auth import load_keys
+    from server.plan import plan_lines
 
     config = load_config(args.config)
     load_keys(config.server.keys_file, os.environ)
     print(json.dumps(resolved(config), ensure_ascii=False, indent=2))
+    for line in plan_lines(config, args.device_memory):
+        print(line)
     return 0
 
 

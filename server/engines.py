@@ -8,7 +8,7 @@ from typing import Any
 
 from models.engine import Engine
 from models.registry import EngineSpec, load
-from server.config import Config, ConfigError, EngineConfig, RemoteEngineConfig, ScriptedEngineConfig
+from server.config import Config, ConfigError, RemoteEngineConfig, ScriptedEngineConfig
 
 
 async def start_engines(config: Config, stack: AsyncExitStack) -> dict[str, Engine]:

@@ -5,6 +5,7 @@ from fastapi import Request
 from fastapi.routing import APIRoute
 
 from server.auth import OPEN_PATHS, digest, key_line, load_keys, new_key, parse_keys
+from server.config import ConfigError
 
 KEY = "rsk-one"
 BEARER = {"authorization": f"Bearer {KEY}"}

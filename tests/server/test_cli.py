@@ -1,5 +1,6 @@
 """The command line."""
 
+import json
 import os
 import subprocess
 import sys
@@ -54,6 +55,25 @@ def test_check_prints_the_modes_that_follow_and_no_value_of_an_engines_environme
     assert '"mode": "think"' in printed
     assert "HF_TOKEN" in printed
     assert "secret-1" not in printed
+
+
+def test_check_plans_the_memory_of_a_model_that_is_here_and_says_which_is_not(tmp_path, capsys):
+    shape = {"num_hidden_layers": 2, "num_attention_heads": 4, "hidden_size": 64, "max_position_embeddings": 128}
+    (tmp_path / "tiny").mkdir()
+    (tmp_path / "tiny/config.json").write_text(json.dumps({**shape, "dtype": "float32"}))
+    file = tmp_path / "settings.toml"
+    file.write_text(
+        '[engines.here]\nkind = "vllm"\nmodel = "./tiny"\nargs = { kv_cache_memory_bytes = 262144 }\n'
+        '[engines.away]\nkind = "vllm"\nmodel = "nobody/nothing"\nargs = { kv_cache_memory_bytes = 262144 }\n'
+        '[routes.r]\nengine = "here"\nfamily = "qwen3"\n'
+    )
+    assert main(["check", str(file)]) == 0
+    *_, here, away = capsys.readouterr().out.splitlines()
+    # keys and values x 2 layers x 64 numbers x 4 bytes = 1 KiB a token; 256 KiB hold 256 tokens, two contexts of 128
+    assert here == (
+        "memory of here: weights 0 bytes, cache 1 KiB a token; 256 KiB of cache hold 256 tokens, 2.0 full contexts"
+    )
+    assert away == "memory of away: nobody/nothing is not on this machine yet"
 
 
 def test_a_new_key_is_printed_with_the_line_that_lets_it_in(capsys):

@@ -1,7 +1,12 @@
 """A real server on the loopback: it answers, and it drains before it stops."""
 
 import asyncio
+import os
+import signal
 import socket
+import subprocess
+import sys
+import time
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
@@ -96,3 +101,32 @@ def test_a_port_that_is_taken_is_told_before_anything_is_loaded():
         with pytest.raises(ConfigError, match=rf"server\.port: .*:{port}"):
             require_free_port("127.0.0.1", port)
     require_free_port("127.0.0.1", port)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_the_command_serves_until_a_signal_and_leaves_with_success(tmp_path, number):
+    (tmp_path / "settings.toml").write_text(ENGINE_AND_ROUTE)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "server.cli", "serve", str(tmp_path / "settings.toml"), "--port", str(port)]
+    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, env={**os.environ})
+    try:
+        wait_until_ready(f"http://127.0.0.1:{port}/ready", process)
+        process.send_signal(number)
+        _, logged = process.communicate(timeout=20)
+    finally:
+        process.kill()
+    assert process.returncode == 0, logged
+    assert "no API keys are configured" in logged
+    assert "Traceback" not in logged
+
+
+def wait_until_ready(url: str, process: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            if httpx.get(url).status_code == 200:
+                return
+        except httpx.ConnectError:
+            time.sleep(0.1)
+    raise AssertionError(f"not ready: {url}")
