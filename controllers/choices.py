@@ -1,9 +1,9 @@
 """Several replies to one request: `n` runs of the same controller, side by side."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Coroutine, Sequence
 from contextlib import aclosing
-from typing import TypeVar
+from typing import Any, TypeVar
 
 E = TypeVar("E")
 
@@ -41,3 +41,17 @@ async def _drain(
         await queue.put((index, error))
     else:
         await queue.put(None)
+
+
+async def together(works: Sequence[Coroutine[Any, Any, E]]) -> list[E]:
+    """The results of all, in order. The first error, or the end of the caller, ends them all before it travels on."""
+    if len(works) == 1:
+        return [await works[0]]
+    tasks = [asyncio.ensure_future(work) for work in works]
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)

@@ -150,14 +150,13 @@ def bradley_terry(n: int, matches: Sequence[Match]) -> list[float]:
     The maximum of the Bradley-Terry likelihood with a weak prior around 0, by Newton's method. It is a property of the
     results alone: neither the order of the replies nor that of the matches changes it.
     """
-    ratings = [0.0] * n
-    for _ in range(MOST_STEPS):
+    ratings, longest, steps = [0.0] * n, math.inf, 0
+    while longest > TOLERANCE and steps < MOST_STEPS:
         step = _solve(*_slope_and_curvature(ratings, matches))
         longest = max(map(abs, step), default=0.0)
-        shorter = min(1.0, LONGEST_STEP / longest) if longest else 1.0
+        shorter = min(1.0, LONGEST_STEP / max(longest, TOLERANCE))
         ratings = [rating + shorter * change for rating, change in zip(ratings, step, strict=True)]
-        if longest < TOLERANCE:
-            break
+        steps += 1
     return ratings
 
 
@@ -188,10 +187,10 @@ def _solve(right: list[float], matrix: list[list[float]]) -> list[float]:
         pivot = matrix[k]
         for i in range(k + 1, n):
             row = matrix[i]
-            if factor := row[k] / pivot[k]:
-                for j in range(k + 1, n):
-                    row[j] -= factor * pivot[j]
-                right[i] -= factor * right[k]
+            factor = row[k] / pivot[k]
+            for j in range(k + 1, n):
+                row[j] -= factor * pivot[j]
+            right[i] -= factor * right[k]
     for k in range(n - 1, -1, -1):
         right[k] = (right[k] - sum(matrix[k][j] * right[j] for j in range(k + 1, n))) / matrix[k][k]
     return right
