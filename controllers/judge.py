@@ -96,12 +96,13 @@ class Cache:
             self._sides.popitem(last=False)
 
 
-def silent(ballot: Ballot) -> None:
+def silent(verdict: Verdict) -> None:
     """Nobody counts."""
 
 
 class Judge:
-    """One judge route. `seen` is told of every ballot; `widening` is how much longer a second try may be."""
+    """One judge route. `seen` is told of every verdict; `widening` is how much longer a second try may be;
+    `votes` and `teams` are what callers get who do not say."""
 
     def __init__(
         self,
@@ -110,34 +111,44 @@ class Judge:
         family: JudgeFamily,
         forms: Mapping[Kind, Form],
         *,
+        votes: int = 1,
         concurrency: int = 256,
         cache_size: int = 100_000,
         widening: float = 2.0,
-        seen: Callable[[Ballot], None] = silent,
+        teams: bool = False,
+        seen: Callable[[Verdict], None] = silent,
     ) -> None:
         self.route = route
         self.family = family
         self.forms = forms
         self.cache = Cache(cache_size)
+        self.votes = votes
+        self.teams = teams
         self.concurrency = concurrency
         self._controller = controller
         self._slots = asyncio.Semaphore(concurrency)
         self._widening = widening
         self._seen = seen
 
-    def terms(self, votes: int = 1, seed: int = 0) -> Terms:
-        """The route's own terms."""
+    def terms(self, votes: int | None = None, seed: int = 0) -> Terms:
+        """The route's own terms, with its own number of votes where none is given."""
         defaults = self.route.defaults
         policy = Policy(defaults.mode, "route", defaults.think_threshold)
-        return Terms(policy, self.route.sampling, votes, seed)
+        return Terms(policy, self.route.sampling, votes or self.votes, seed)
 
     async def compare(self, comparison: Comparison, terms: Terms) -> Verdict:
         """Majority of `terms.votes`. A pair's vote stops as soon as it is decided; on a single reply all votes are
         cast, because their share is the reward.
         """
-        vote, ballots = Vote(terms.votes), list[Ballot]()
         if comparison.identical:
-            return Verdict(vote, identical=True)
+            verdict = Verdict(Vote(terms.votes), identical=True)
+        else:
+            verdict = await self._poll(comparison, terms)
+        self._seen(verdict)
+        return verdict
+
+    async def _poll(self, comparison: Comparison, terms: Terms) -> Verdict:
+        vote, ballots = Vote(terms.votes), list[Ballot]()
         content = digest(comparison.key, self.forms[comparison.kind], _repeatable(terms))
         while wave := vote.wave if comparison.kind == "pair" else vote.left:
             cast = range(len(ballots), len(ballots) + wave)
@@ -156,7 +167,6 @@ class Judge:
                 self.cache.put(key, _turned(ballot.side, comparison.turned))
         else:
             ballot = Ballot(_turned(known, comparison.turned), cached=True)
-        self._seen(ballot)
         return ballot
 
     async def _ask(self, comparison: Comparison, terms: Terms, content: bytes, index: int) -> Ballot:

@@ -12,6 +12,7 @@ from controllers.reply import ChosenBy
 from models.families import Family
 
 Wish = Literal["think", "no_think", "auto"]
+MOST_REPLIES = 64  # that one request may have drawn and ranked
 EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
 
 
@@ -31,14 +32,16 @@ class Policy:
     chosen_by: ChosenBy
     think_threshold: float | None = None
     show_reasoning: bool = True
+    best_of: int = 1
 
 
 @dataclass(frozen=True, slots=True)
 class Defaults:
-    """A route's own policy, for what a request leaves open."""
+    """A route's own policy, for what a request leaves open. `best_of` None: the route has no judge to rank with."""
 
     mode: Wish
     think_threshold: float | None = None
+    best_of: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +52,7 @@ class Said:
     mode: Wish | None = None
     threshold: float | None = None
     show: bool | None = None
+    best_of: int | None = None
     budget: bool = False
 
 
@@ -63,16 +67,20 @@ def fold(asked: Mapping[str, Any], family: Family, defaults: Defaults) -> Policy
     mode = _agreed(said, "mode")
     threshold = _agreed(said, "threshold")
     show = _agreed(said, "show")
+    best_of = _agreed(said, "best_of")
     wish: Wish = mode.mode if mode and mode.mode else defaults.mode
     if mode:
         _check_mode(wish, mode.field, family)
     if threshold and wish != "auto":
         raise PolicyError(f"{threshold.field} needs mode auto; this request's mode is {wish}", threshold.field)
+    if best_of and defaults.best_of is None:
+        raise PolicyError(f"{best_of.field}: this route has no judge to rank replies with", best_of.field)
     return Policy(
         mode=wish,
         chosen_by="client" if mode else "route",
         think_threshold=None if wish != "auto" else threshold.threshold if threshold else defaults.think_threshold,
         show_reasoning=show is None or show.show is not False,
+        best_of=(best_of and best_of.best_of) or defaults.best_of or 1,
     )
 
 
@@ -87,7 +95,7 @@ def _check_mode(wish: Wish, field: str, family: Family) -> None:
         raise PolicyError(f"{field}: this route's model has no mode {wish}; it has: {able}", field)
 
 
-def _agreed(said: list[Said], what: Literal["mode", "threshold", "show"]) -> Said | None:
+def _agreed(said: list[Said], what: Literal["mode", "threshold", "show", "best_of"]) -> Said | None:
     first: Said | None = None
     for item in said:
         value = getattr(item, what)
@@ -157,6 +165,12 @@ def _threshold(value: Any, field: str) -> Iterator[Said]:
     yield Said(field, threshold=float(value))
 
 
+def _best_of(value: Any, field: str) -> Iterator[Said]:
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MOST_REPLIES:
+        _wrong(field, f"a number of replies from 1 to {MOST_REPLIES}")
+    yield Said(field, best_of=value)
+
+
 def _thinking_type(value: Any, field: str) -> Iterator[Said]:
     wishes: dict[Any, Wish] = {"enabled": "think", "disabled": "no_think", "adaptive": "auto"}
     if not isinstance(value, str) or value not in wishes:
@@ -195,7 +209,7 @@ BUDGET_NAMES = (
 )
 
 CONTROLS: Mapping[str, Reader] = {
-    "reasond": _fields({"mode": _mode, "think_threshold": _threshold, "budget": _budget}),
+    "reasond": _fields({"mode": _mode, "think_threshold": _threshold, "budget": _budget, "best_of": _best_of}),
     "reasoning_effort": _effort,
     "reasoning": _fields(
         {"effort": _effort, "enabled": _switch, "max_tokens": _budget, "exclude": _hidden, "summary": _ignored}

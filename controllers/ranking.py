@@ -1,10 +1,10 @@
 """Several replies to one query, ranked or rated by a judge: a tournament, all matches of a round in flight together."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
-from controllers.choices import together
+from controllers.choices import narrated, together
 from controllers.judge import Judge, Terms, Verdict
 from controllers.tournament import (
     ELO_SCALE,
@@ -67,10 +67,10 @@ class Ranking:
     scores: list[float] | None = None
 
 
-Notify = Callable[[Progress], Awaitable[None]]
+Notify = Callable[[Progress], None]
 
 
-async def unheard(progress: Progress) -> None:
+def unheard(progress: Progress) -> None:
     """Nobody listens."""
 
 
@@ -91,6 +91,17 @@ async def rank(
     scale = ELO_SCALE if rules.rating == "elo" else 1.0
     order = _members(best_first(by_team), playing)
     return Ranking(order, playing, [played], ratings, win_rates(ratings, scale))
+
+
+def ranked(
+    judge: Judge, query: str, replies: Sequence[str], terms: Terms, rules: Rules
+) -> AsyncGenerator[Progress | Ranking, None]:
+    """The progress of `rank` while it is made, then the ranking."""
+
+    def work(tell: Notify) -> Coroutine[Any, Any, Ranking]:
+        return rank(judge, query, replies, terms, rules, tell)
+
+    return narrated(work)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +125,7 @@ class _Games:
             verdict = await self.judge.compare(comparison, self.terms)
             played = Played(Match(first, second, verdict.share), verdict)
             done += 1
-            await self.notify(Progress(number, done, len(pairings), played))
+            self.notify(Progress(number, done, len(pairings), played))
             return played
 
         return await together([one(self.captains[first], self.captains[second]) for first, second in pairings])

@@ -1,7 +1,7 @@
 """What a controller yields: decisions, chunks of text, and one end."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from models.engine import Finish, PositionLogprobs
@@ -50,7 +50,7 @@ class Decision:
 @dataclass(frozen=True, slots=True)
 class Finished:
     """The end of a reply. Counts are of token ids; tags count as completion, and as neither
-    reasoning nor answer."""
+    reasoning nor answer. `more` is what a controller adds to the decision record."""
 
     reason: Finish
     stopped_by: str | int | None
@@ -59,6 +59,7 @@ class Finished:
     answer_tokens: int
     cached_tokens: int
     decision: Decision
+    more: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def prompt_tokens(self) -> int:
@@ -66,10 +67,17 @@ class Finished:
 
     @property
     def record(self) -> dict[str, Any]:
-        return self.decision.record()
+        return {**self.decision.record(), **self.more}
 
 
-Event = Decision | Chunk | Finished
+@dataclass(frozen=True, slots=True)
+class Working:
+    """Something has happened that a client who waits may like to know; the reply itself has not begun."""
+
+    record: Mapping[str, Any]
+
+
+Event = Decision | Chunk | Finished | Working
 
 
 @dataclass(frozen=True, slots=True)

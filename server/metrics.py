@@ -10,6 +10,7 @@ from typing import Literal, get_args
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.exposition import generate_latest
 
+from controllers.judge import Verdict
 from controllers.reply import ChosenBy
 from models.families import Mode
 
@@ -47,6 +48,10 @@ class RouteMetrics:
         self.first_token = families.first_token.labels(name)
         self._first_answer = families.first_answer.labels(name)
         self.empty_answers = families.empty_answers.labels(name)
+        self.comparisons = families.comparisons.labels(name)
+        self.votes = families.votes.labels(name)
+        self.unparsable = families.unparsable.labels(name)
+        self.cache_hits = families.cache_hits.labels(name)
         self.decisions: Mapping[tuple[Mode, ChosenBy], Counter] = {
             (mode, source): families.decisions.labels(name, mode, source)
             for mode in get_args(Mode)
@@ -72,6 +77,13 @@ class RouteMetrics:
         self.answer_tokens.observe(answer_tokens)
         if empty:
             self.empty_answers.inc()
+
+    def judged(self, verdict: Verdict) -> None:
+        """One comparison of a judge, asked or remembered."""
+        self.comparisons.inc()
+        self.votes.inc(len(verdict.ballots))
+        self.unparsable.inc(sum(ballot.unparsable for ballot in verdict.ballots))
+        self.cache_hits.inc(sum(ballot.cached for ballot in verdict.ballots))
 
     def started(self) -> "RequestMetrics":
         """Counts a request in. Its `finished` or `aborted` counts it out again; after the first, calls do nothing."""
@@ -137,5 +149,9 @@ class _Families:
         )
         self.decisions = counter("mode_decisions", "Modes of replies, by who chose them.", "mode", "source")
         self.empty_answers = counter("empty_answers", "Replies whose answer has no token.")
+        self.comparisons = counter("judge_comparisons", "Comparisons that a judge was asked for.")
+        self.votes = counter("judge_votes", "Votes on comparisons, remembered ones included.")
+        self.unparsable = counter("judge_unparsable_verdicts", "Replies of a judge that held no verdict.")
+        self.cache_hits = counter("judge_cache_hits", "Votes that the cache of verdicts answered.")
         self.requests = counter("requests", "Requests, by how they ended.", "outcome")
         self.aborts = counter("request_aborts", "Requests ended before their reply was, by cause.", "cause")

@@ -4,7 +4,7 @@ import asyncio
 import time
 from types import TracebackType
 
-from controllers.reply import Chunk, Decision, Event
+from controllers.reply import Chunk, Decision, Event, Finished
 from server.metrics import RouteMetrics
 
 
@@ -32,7 +32,7 @@ class Watch:
                     self._route.first_answer(time.perf_counter() - self._began)
         elif isinstance(event, Decision):
             self._route.decided(event.mode, event.chosen_by)
-        else:
+        elif isinstance(event, Finished):
             self._route.replied(event.reasoning_tokens, event.answer_tokens, empty=index not in self._answered)
 
     def spoke(self) -> None:

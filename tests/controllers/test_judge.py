@@ -118,7 +118,7 @@ async def test_a_comparison_asked_again_is_answered_by_the_cache_even_the_other_
     assert len(reader.asked) == asked
     assert again.winner == 0
     assert all(ballot.cached for ballot in again.ballots)
-    assert [ballot.cached for ballot in seen] == [False] * asked + [True] * asked
+    assert [[ballot.cached for ballot in verdict.ballots] for verdict in seen] == [[False] * asked, [True] * asked]
 
 
 async def test_the_cache_never_answers_one_vote_with_another_of_the_same_comparison(make_judge):
@@ -220,7 +220,7 @@ async def test_a_round_robin_rates_every_reply_and_tells_of_its_progress(make_ju
     judge, _ = make_judge()
     heard = []
 
-    async def listen(progress):
+    def listen(progress):
         heard.append((progress.round, progress.done, progress.of))
 
     ranking = await rank(judge, "Which is larger?", ["5", "9", "1", "7"], judge.terms(), Rules(), listen)

@@ -4,7 +4,7 @@ import math
 import random
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from controllers.tournament import (
@@ -125,6 +125,7 @@ def test_win_rates_are_chances_against_the_others():
 shares = st.sampled_from([0.0, 0.2, 0.4, 0.5, 0.6, 0.8, 1.0])
 
 
+@settings(deadline=None)
 @given(st.integers(2, 12), st.data())
 def test_ratings_depend_neither_on_the_order_of_replies_nor_on_that_of_matches(n, data):
     matches = [Match(i, j, data.draw(shares)) for i, j in round_robin(n)]
@@ -140,6 +141,7 @@ def test_ratings_depend_neither_on_the_order_of_replies_nor_on_that_of_matches(n
         assert [after[moved[i]] for i in range(n)] == pytest.approx(before, abs=1e-8)
 
 
+@settings(deadline=None)
 @given(st.integers(2, 12), st.data())
 def test_who_has_the_larger_share_of_a_round_robin_has_the_higher_rating(n, data):
     matches = [Match(i, j, data.draw(shares)) for i, j in round_robin(n)]
@@ -170,6 +172,7 @@ def test_a_vote_of_five_by_hand():
 verdicts = st.lists(st.sampled_from([0, 1, None]), min_size=1, max_size=17)
 
 
+@settings(deadline=None)
 @given(verdicts)
 def test_a_vote_is_decided_exactly_when_the_rest_can_no_longer_change_it(cast):
     k = len(cast)
@@ -187,6 +190,7 @@ def ended(vote: Vote, rest) -> int | None:
     return vote.winner
 
 
+@settings(deadline=None)
 @given(verdicts)
 def test_waves_draw_the_votes_up_to_the_deciding_one_and_not_one_more(cast):
     one_by_one, drawn = Vote(len(cast)), 0
