@@ -13,6 +13,7 @@ from controllers.route import Controller, Route, build_route
 from models.engine import Engine, Sampling
 from models.judge_families import JUDGE_FAMILIES, load_forms
 from models.templates import opens_thinking
+from models.transcripts import Marks, marks_of
 from server.config import Config, ConfigError, RouteConfig
 from server.errors import model_not_found, no_judge, not_a_judge
 from server.metrics import Metrics
@@ -22,13 +23,14 @@ from server.metrics import Metrics
 class Runtime:
     """Handed to every request as `app.state.runtime`. `draining` is set when the server has been told to stop.
 
-    `started` is the Unix time, in seconds, at which the engines were up.
+    `started` is the Unix time, in seconds, at which the engines were up. `marks` are those of the judges' templates.
     """
 
     config: Config
     engines: Mapping[str, Engine]
     routes: Mapping[str, Route]
     judges: Mapping[str, Judge]
+    marks: Mapping[str, Marks]
     metrics: Metrics
     draining: asyncio.Event
     started: int
@@ -62,7 +64,8 @@ def assemble(config: Config, engines: Mapping[str, Engine], started: int) -> Run
         name: judges[name].route if name in judges else _route(name, route, engines[route.engine], judges)
         for name, route in config.routes.items()
     }
-    return Runtime(config, engines, routes, judges, metrics, asyncio.Event(), started)
+    marks = {name: marks_of(judge.route.engine.tokenizer, judge.route.family) for name, judge in judges.items()}
+    return Runtime(config, engines, routes, judges, marks, metrics, asyncio.Event(), started)
 
 
 def _judges(config: Config, name: str) -> bool:

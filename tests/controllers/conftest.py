@@ -8,11 +8,11 @@ from controllers import CONTROLLERS
 from controllers.judge import Judge
 from controllers.policy import Defaults
 from controllers.route import Route, build_route
-from models.engine import Prompt, Sampling
 from models.families import FAMILIES
 from models.judge_families import JUDGE_FAMILIES, load_forms
 from models.scripted_engine import Line, Script, ScriptedEngine
 from models.tokenizer import HubTokenizer
+from tests.judging import Reader, larger_number
 
 MakeRoute = Callable[..., Route]
 
@@ -31,33 +31,6 @@ def make_route(tokenizer: HubTokenizer) -> MakeRoute:
     return make
 
 
-class Reader:
-    """A script that judges by a rule: it reads the two replies out of the prompt of the shipped RRM template.
-
-    `rule(first, second)` is what it writes; every prompt that it has read is in `asked`, as pairs of replies.
-    """
-
-    def __init__(self, tokenizer: HubTokenizer, rule: Callable[[str, str], str]) -> None:
-        self.tokenizer = tokenizer
-        self.rule = rule
-        self.asked: list[tuple[str, str]] = []
-        self.sampled: list[Sampling] = []
-
-    def __call__(self, prompt: Prompt, sampling: Sampling) -> Line:
-        text = self.tokenizer.decode(prompt.token_ids, skip_special_tokens=False)
-        first = text.rpartition("### Assistant 1\n")[2].partition("\n\n### Assistant 2\n")[0]
-        second = text.rpartition("### Assistant 2\n")[2].partition("\n\n## Analysis")[0]
-        self.asked.append((first, second))
-        self.sampled.append(sampling)
-        return self.rule(first, second)
-
-
-def larger_number(first: str, second: str) -> str:
-    """The perfect judge of replies that are numbers."""
-    better = "Assistant 1" if int(first) > int(second) else "Assistant 2"
-    return f"<think>{first} against {second}</think>\\boxed{{{better}}}"
-
-
 MakeJudge = Callable[..., tuple[Judge, Reader]]
 
 
@@ -66,9 +39,14 @@ def make_judge(tokenizer: HubTokenizer, make_route: MakeRoute) -> MakeJudge:
     """A judge over a script that judges by a rule, and what the script has seen."""
 
     def make(
-        rule: Callable[[str, str], str] = larger_number, *, family: str = "rrm", engine: dict | None = None, **options
+        rule: Callable[[str, str], Line] = larger_number,
+        *,
+        single: Callable[[str, str], Line] | None = None,
+        family: str = "rrm",
+        engine: dict | None = None,
+        **options,
     ) -> tuple[Judge, Reader]:
-        reader = Reader(tokenizer, rule)
+        reader = Reader(tokenizer, rule, single)
         of_family = JUDGE_FAMILIES[family]
         route = make_route(reader, **(engine or {}))
         return Judge(route, CONTROLLERS["mode"], of_family, load_forms(of_family, {}), **options), reader

@@ -12,6 +12,7 @@ from controllers.tournament import Match
 from controllers.verdicts import Comparison
 from models.engine import EngineDead, Sampling
 from models.scripted_engine import Reply
+from tests.judging import boxed
 
 pytestmark = pytest.mark.anyio
 
@@ -21,10 +22,6 @@ PAIR = Comparison("pair", "Which is larger?", "3", "8")
 @pytest.fixture
 def anyio_backend() -> str:
     return "asyncio"
-
-
-def boxed(verdict: str) -> str:
-    return f"<no_think>\\boxed{{{verdict}}}</no_think>"
 
 
 async def test_a_verdict_names_the_better_reply_whichever_way_round_the_judge_read_them(make_judge):
@@ -101,7 +98,7 @@ async def test_replies_with_the_same_text_are_equal_and_nobody_is_asked(make_jud
 
 async def test_a_single_reply_is_held_against_a_reference_or_a_rubric_with_all_votes_cast(make_judge):
     said = iter([boxed("Correct"), boxed("Correct"), boxed("Incorrect"), boxed("Pass"), boxed("Fail"), boxed("Pass")])
-    judge, _ = make_judge(lambda first, second: next(said))
+    judge, _ = make_judge(single=lambda reply, against: next(said))
     verdict = await judge.compare(Comparison("reference", "q", "a", against="b"), judge.terms(votes=3))
     assert (verdict.vote.first, verdict.vote.second) == (2, 1)
     assert not any(ballot.swapped for ballot in verdict.ballots)
