@@ -35,7 +35,7 @@ class HubTokenizer:
         self.has_template: bool = bool(self._hf.chat_template)
 
     def guard(self, value: Any) -> Any:
-        """A copy of a JSON value in which no string spells a control token: a seam stands behind its first character."""
+        """A copy of a JSON value in which no string spells a control token: a seam follows its first character."""
         if isinstance(value, str):
             text = value.replace(SEAM, "")
             starts = [match.start() + 1 for match in self._control_start.finditer(text)]

@@ -1,0 +1,42 @@
+"""The bare emitter as tests use it: started in its own process, asked for its log."""
+
+import json
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from loadtest import Request, Target
+
+
+class Emitted:
+    def __init__(self, port: int) -> None:
+        self.target = Target(f"http://127.0.0.1:{port}", "emitter")
+
+    def log(self) -> dict[str, tuple[int, list[int]]]:
+        with urllib.request.urlopen(f"{self.target.url}/log") as response:
+            return dict(json.load(response))
+
+
+@contextmanager
+def emitter() -> Iterator[Emitted]:
+    command = [sys.executable, "-m", "tests.loadtest.emitter"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdin is not None and process.stdout is not None
+        try:
+            yield Emitted(int(process.stdout.readline()))
+        finally:
+            process.stdin.close()
+
+
+def asking(number: int, plan: Mapping[str, Any], **request: Any) -> Request:
+    """A request for which the emitter does what `plan` says."""
+    name = str(number)
+    body = {"emit": {"id": name, "reasoning": 5, "answer": 5, **plan}, **request.pop("body", {})}
+    return Request(name, ({"role": "user", "content": "go"},), body=body, **request)
+
+
+def all_asking(count: int, plan: Mapping[str, Any], **request: Any) -> Sequence[Request]:
+    return [asking(number, plan, **request) for number in range(count)]

@@ -1,0 +1,94 @@
+"""Every reported time against what the emitter wrote down as it sent (not against the delays it was asked for).
+
+This machine is shared: a load of others that delays one of the two processes in the middle of a run makes them
+disagree truly. So a run that disagrees is repeated; a client that measured wrongly would be wrong in every one.
+"""
+
+from collections.abc import Mapping
+from itertools import pairwise
+from time import perf_counter_ns
+
+import pytest
+import uvloop
+
+from loadtest import Concurrent, Result, run, summarise
+from loadtest.distribution import Distribution, distribution, percentile
+from tests.loadtest.emitted import Emitted, all_asking
+
+Log = Mapping[str, tuple[int, list[int]]]
+STATISTICS = ("mean", "p25", "p50", "p90", "p95", "p99")
+REASONING = 5
+ROUNDS = 5
+
+
+def true_figures(log: Log) -> dict[str, Distribution | None]:
+    """The definitions of `loadtest.measures`, written again over the emitter's log, in milliseconds."""
+    samples: dict[str, list[float]] = {
+        "time_to_first_token_ms": [sent[0] - received for received, sent in log.values()],
+        "time_to_first_output_token_ms": [sent[REASONING] - received for received, sent in log.values()],
+        "inter_token_latency_ms": [(sent[-1] - sent[0]) / (len(sent) - 1) for _, sent in log.values()],
+        "time_per_output_token_ms": [(sent[-1] - received) / len(sent) for received, sent in log.values()],
+        "inter_chunk_latency_ms": [later - earlier for _, sent in log.values() for earlier, later in pairwise(sent)],
+        "request_latency_ms": [sent[-1] - received for received, sent in log.values()],
+    }
+    return {name: distribution(value / 1e6 for value in sample) for name, sample in samples.items()}
+
+
+def disagreements(result: Result, log: Log) -> list[str]:
+    found = []
+    reported = summarise(result).measures
+    for name, truth in true_figures(log).items():
+        for statistic in STATISTICS:
+            true, said = getattr(truth, statistic), getattr(reported[name], statistic)
+            if abs(said - true) > max(1.0, 0.02 * true):
+                found.append(f"{name} {statistic}: said {said:.2f} ms, was {true:.2f} ms")
+    return found
+
+
+def added_ms(result: Result, log: Log) -> list[float]:
+    """For every event, what lies between the emitter's write and the client's time stamp. Rising."""
+    return sorted(
+        (event.at_ns - sent) / 1e6
+        for record in result.records
+        for event, sent in zip(record.events, log[record.request.id][1], strict=True)
+    )
+
+
+def check_agreement(emitted: Emitted, streams: int, plan: Mapping[str, float]) -> None:
+    requests = all_asking(streams, plan)
+    found = ["never ran"]
+    for _ in range(ROUNDS):
+        result = uvloop.run(run(emitted.target, requests, Concurrent(streams, ramp=plan["first"])))
+        log = emitted.log()
+        assert not summarise(result).errors
+        found = disagreements(result, log)
+        if not found:
+            return
+    pytest.fail("; ".join(found))
+
+
+def test_one_stream_is_reported_as_the_server_sent_it(emitted: Emitted) -> None:
+    check_agreement(emitted, 1, {"first": 0.1, "gap": 0.02, "jitter": 0.5})
+
+
+def test_a_hundred_streams_are_reported_as_the_server_sent_them(emitted: Emitted) -> None:
+    check_agreement(emitted, 100, {"first": 0.3, "gap": 0.1, "jitter": 0.5})
+
+
+@pytest.mark.accept
+def test_a_thousand_streams_are_reported_as_the_server_sent_them(emitted: Emitted) -> None:
+    check_agreement(emitted, 1000, {"first": 2.0, "gap": 0.2, "jitter": 0.5, "answer": 20})
+
+
+@pytest.mark.accept
+def test_two_thousand_streams_at_once_add_less_than_five_milliseconds_in_the_median(emitted: Emitted) -> None:
+    requests = all_asking(2000, {"first": 3.0, "gap": 0.2, "jitter": 0.5, "answer": 25})
+    medians = []
+    for _ in range(ROUNDS):
+        started = perf_counter_ns()
+        result = uvloop.run(run(emitted.target, requests, Concurrent(2000, ramp=2.0)))
+        assert summarise(result).max_in_flight == 2000, perf_counter_ns() - started
+        medians.append(percentile(added_ms(result, emitted.log()), 0.5))
+        if medians[-1] < 5:
+            return
+    pytest.fail(f"median milliseconds added in each run: {medians}")
