@@ -2,25 +2,18 @@
 
 import asyncio
 import json
-import os
 import shutil
-import signal
-import socket
-import subprocess
-import sys
-import time
 from collections.abc import Coroutine, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from threading import Thread
 from typing import Any, Protocol, TypeVar
 
-import httpx
 import pytest
 
 from models.engine import Engine
 from models.registry import EngineSpec, load
 from models.tokenizer import HubTokenizer
+from tests.processes import vllm
 
 ROOT = Path(__file__).parent.parent
 TAGS = ("<think>", "</think>")
@@ -102,53 +95,6 @@ def vllm_engine(run: Run, model_folder: Path) -> Iterator[Engine]:
 @pytest.fixture(scope="session")
 def vllm_server(model_folder: Path) -> Iterator[str]:
     """The one vLLM server of the session: its root URL. It serves the model as `demo`."""
-    with serving(model_folder) as url:
+    reasoning = json.dumps({"reasoning_start_str": TAGS[0], "reasoning_end_str": TAGS[1]})
+    with vllm(model_folder, {**ENGINE_ARGS, "reasoning_config": reasoning}) as (url, _):
         yield url
-
-
-@contextmanager
-def serving(model_folder: Path) -> Iterator[str]:
-    port = free_port()
-    arguments = {
-        **ENGINE_ARGS,
-        "host": "127.0.0.1",
-        "port": port,
-        "model": model_folder,
-        "served_model_name": "demo",
-        "disable_uvicorn_access_log": True,
-        "reasoning_config": json.dumps({"reasoning_start_str": TAGS[0], "reasoning_end_str": TAGS[1]}),
-    }
-    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server"]
-    for name, value in arguments.items():
-        option = f"--{name.replace('_', '-')}"
-        command += [option] if value is True else [option, str(value)]
-    environment = os.environ | ENGINE_ENV | {"VLLM_LOGGING_LEVEL": "WARNING"}
-    process = subprocess.Popen(command, env=environment, start_new_session=True)
-    try:
-        url = f"http://127.0.0.1:{port}"
-        wait_until_healthy(url, process)
-        yield url
-    finally:
-        os.killpg(process.pid, signal.SIGTERM)
-        process.wait(60)
-
-
-def wait_until_healthy(url: str, process: subprocess.Popen[bytes], seconds: float = 300) -> None:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if process.poll() is not None:
-            raise RuntimeError(f"the server ended with code {process.returncode}")
-        try:
-            httpx.get(f"{url}/health").raise_for_status()
-        except httpx.HTTPError:
-            time.sleep(0.5)
-        else:
-            return
-    raise TimeoutError(f"{url} was not healthy after {seconds} s")
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
