@@ -9,6 +9,7 @@ from threading import Thread
 from typing import Any, Protocol, TypeVar
 
 import pytest
+from hypothesis import settings
 
 from models.engine import Engine
 from models.registry import EngineSpec, load
@@ -25,6 +26,9 @@ ENGINE_ARGS = {
 }
 ENGINE_ENV = {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
 T = TypeVar("T")
+
+settings.register_profile("shared machine", deadline=None)  # a busy neighbour is no failure
+settings.load_profile("shared machine")
 
 
 class Run(Protocol):
@@ -81,11 +85,35 @@ def random_model(folder: Path) -> Path:
     return folder
 
 
+def random_adapter(folder: Path, model_folder: Path, rank: int = 4) -> Path:
+    import torch
+    from safetensors.torch import save_file
+
+    config = json.loads((model_folder / "config.json").read_text())
+    width, out = config["hidden_size"], config["num_attention_heads"] * config["head_dim"]
+    torch.manual_seed(1)
+    tensors = {}
+    for layer in range(config["num_hidden_layers"]):
+        name = f"base_model.model.model.layers.{layer}.self_attn.q_proj"
+        tensors[f"{name}.lora_A.weight"] = torch.randn(rank, width)
+        tensors[f"{name}.lora_B.weight"] = torch.randn(out, rank)
+    save_file(tensors, folder / "adapter_model.safetensors")
+    described = {"peft_type": "LORA", "r": rank, "lora_alpha": 2 * rank, "target_modules": ["q_proj"], "bias": "none"}
+    (folder / "adapter_config.json").write_text(json.dumps(described))
+    return folder
+
+
 @pytest.fixture(scope="session")
-def vllm_engine(run: Run, model_folder: Path) -> Iterator[Engine]:
-    """The one engine in this process. It lives in the loop of `run`."""
+def vllm_engine(run: Run, model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
+    """The one engine in this process, with a random LoRA adapter `other`. It lives in the loop of `run`."""
     spec = EngineSpec(
-        name="demo", kind="vllm", model=str(model_folder), args=ENGINE_ARGS, thinking=TAGS, env=ENGINE_ENV
+        name="demo",
+        kind="vllm",
+        model=str(model_folder),
+        args=ENGINE_ARGS,
+        adapters={"other": str(random_adapter(tmp_path_factory.mktemp("adapter"), model_folder))},
+        thinking=TAGS,
+        env=ENGINE_ENV,
     )
     engine = run(load(spec), timeout=300)
     yield engine
