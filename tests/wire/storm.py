@@ -30,7 +30,7 @@ class Held:
     aborted: float
     tasks: float
     descriptors: int
-    rss: dict[str, int]  # bytes, by the process's name
+    rss: dict[str, int]  # bytes, by the process's name and id
 
     def __str__(self) -> str:
         memory = "  ".join(f"{name} {size / MIB:.1f} MiB" for name, size in self.rss.items())
@@ -58,7 +58,7 @@ class Server:
             aborted=samples["reasond:request_aborts_total"],
             tasks=samples["reasond:asyncio_tasks"],
             descriptors=len(os.listdir(f"/proc/{self.pid}/fd")),
-            rss={name_of(pid): resident(pid) for pid in family_of(self.pid)},
+            rss={f"{name_of(pid)} {pid}": resident(pid) for pid in family_of(self.pid)},
         )
 
     def settled(self, seconds: float = 20.0) -> Held:
@@ -121,20 +121,20 @@ def _until_ready(url: str, process: subprocess.Popen[bytes], seconds: float) -> 
     raise TimeoutError(f"{url} was not ready within {seconds} s")
 
 
-def body_of(number: int) -> dict[str, Any]:
+def body_of(number: int, tokens: int) -> dict[str, Any]:
     """Requests of every kind: forced and chosen modes, with and without a threshold, one choice and two."""
     body: dict[str, Any] = {
         "model": ("demo", "demo-threshold", "demo-think", "demo-direct")[number % 4],
         "messages": [{"role": "user", "content": f"compute 3 + {number % 10}"}],
-        "max_tokens": 40,
+        "max_tokens": tokens,
         "ignore_eos": True,  # long enough to leave in the middle of
         "seed": number,
     }
     return body | ({"n": 2} if number % 8 == 0 else {})
 
 
-async def storm(url: str, requests: int, concurrency: int = 64) -> Counter[str]:
-    """Sends `requests`, a third of which leave midway, and counts how they went.
+async def storm(url: str, requests: int, tokens: int, concurrency: int = 64) -> Counter[str]:
+    """Sends `requests` for `tokens` tokens each, a third of which leave midway, and counts how they went.
 
     Those that leave: five of six hang up after some events of a stream, one of six while it waits for a whole reply.
     """
@@ -146,11 +146,11 @@ async def storm(url: str, requests: int, concurrency: int = 64) -> Counter[str]:
     async def worker(client: httpx.AsyncClient) -> None:
         for number in numbers:
             if number % 3:
-                outcomes[await whole(client, number, stream=number % 2 == 0)] += 1
+                outcomes[await whole(client, body_of(number, tokens), stream=number % 2 == 0)] += 1
             elif number % 18:
-                outcomes[await hang_up(client, number, events=drawn.randint(1, 20))] += 1
+                outcomes[await hang_up(client, body_of(number, tokens), events=drawn.randint(1, tokens // 2))] += 1
             else:
-                outcomes[await lose_patience(client, number, seconds=drawn.uniform(0.001, 0.05))] += 1
+                outcomes[await lose_patience(client, body_of(number, tokens), seconds=drawn.uniform(0.01, 0.1))] += 1
 
     async with httpx.AsyncClient(base_url=url, limits=limits, timeout=300) as client, asyncio.TaskGroup() as group:
         for _ in range(concurrency):
@@ -158,15 +158,15 @@ async def storm(url: str, requests: int, concurrency: int = 64) -> Counter[str]:
     return outcomes
 
 
-async def weathered(server: Server, requests: int, warm_up: int) -> tuple[Held, Counter[str], Held]:
+async def weathered(server: Server, requests: int, warm_up: int, tokens: int) -> tuple[Held, Counter[str], Held]:
     """What the server held before a storm, how the storm went, and what the server holds when it is over.
 
     A smaller storm goes before, so that pools and caches that fill once are full.
     """
-    await storm(server.url, warm_up)
+    await storm(server.url, warm_up, tokens)
     before = await asyncio.to_thread(server.settled)
     began = time.perf_counter()
-    outcomes = await storm(server.url, requests)
+    outcomes = await storm(server.url, requests, tokens)
     seconds = time.perf_counter() - began
     after = await asyncio.to_thread(server.settled)
     print(f"\nbefore  {before}\nafter   {after}\n{dict(outcomes)} in {seconds:.1f} s")
@@ -178,7 +178,7 @@ def nothing_left(before: Held, outcomes: Counter[str], after: Held, *, requests:
     leaving = len(range(0, requests, 3))
     assert outcomes["whole"] == requests - leaving
     assert outcomes["left midway"] > 0.95 * leaving
-    assert after.aborted - before.aborted > 0.75 * leaving  # the rest left before they were read, or as they ended
+    assert after.aborted - before.aborted > 0.75 * leaving  # the rest left unread or ended first
     assert (after.requests, after.engine_requests) == (0, 0)
     assert after.tasks <= before.tasks
     assert after.descriptors <= before.descriptors
@@ -190,14 +190,14 @@ def nothing_left(before: Held, outcomes: Counter[str], after: Held, *, requests:
 PATH = "/v1/chat/completions"
 
 
-async def whole(client: httpx.AsyncClient, number: int, *, stream: bool) -> str:
-    answer = await client.post(PATH, json={**body_of(number), "stream": stream})
+async def whole(client: httpx.AsyncClient, body: dict[str, Any], *, stream: bool) -> str:
+    answer = await client.post(PATH, json={**body, "stream": stream})
     complete = answer.text.endswith("data: [DONE]\n\n") if stream else "usage" in answer.json()
     return "whole" if answer.status_code == 200 and complete else f"failed with {answer.status_code}"
 
 
-async def hang_up(client: httpx.AsyncClient, number: int, *, events: int) -> str:
-    async with client.stream("POST", PATH, json={**body_of(number), "stream": True}) as answer:
+async def hang_up(client: httpx.AsyncClient, body: dict[str, Any], *, events: int) -> str:
+    async with client.stream("POST", PATH, json={**body, "stream": True}) as answer:
         seen = 0
         async for line in answer.aiter_lines():
             seen += line.startswith("data: ")
@@ -206,10 +206,10 @@ async def hang_up(client: httpx.AsyncClient, number: int, *, events: int) -> str
     return "ended before it could be left"
 
 
-async def lose_patience(client: httpx.AsyncClient, number: int, *, seconds: float) -> str:
+async def lose_patience(client: httpx.AsyncClient, body: dict[str, Any], *, seconds: float) -> str:
     try:
         async with asyncio.timeout(seconds):
-            await client.post(PATH, json=body_of(number))
+            await client.post(PATH, json=body)
     except TimeoutError:
         return "left midway"
     return "ended before it could be left"

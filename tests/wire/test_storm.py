@@ -38,5 +38,5 @@ mode = "no_think"
 def test_a_storm_of_requests_and_departures_leaves_nothing_behind(tmp_path):
     (tmp_path / "settings.toml").write_text(SETTINGS)
     with reasond_serve(tmp_path / "settings.toml") as server:
-        before, outcomes, after = asyncio.run(weathered(server, requests=1000, warm_up=200))
+        before, outcomes, after = asyncio.run(weathered(server, requests=1000, warm_up=200, tokens=40))
     nothing_left(before, outcomes, after, requests=1000, memory=8 * MIB)
