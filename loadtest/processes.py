@@ -21,7 +21,7 @@ from loadtest.records import Request, Result, Target
 from loadtest.run import Live, run
 
 _WORKER: Final = "from loadtest.processes import worker; worker()"
-_LEAD_NS: Final = 50_000_000
+_LEAD_NS: Final = 100_000_000
 """From the moment when all are ready to the start, so that the last one has heard it by then."""
 
 

@@ -32,7 +32,7 @@ def line(live: Live, seconds: float) -> str:
 
 @asynccontextmanager
 async def shown(title: str, quiet: bool = False, to: TextIO = sys.stderr) -> AsyncIterator[Live]:
-    """Shows what becomes of the `Live` it gives: rewritten twice a second in a terminal, every ten seconds elsewhere."""
+    """Shows what becomes of the `Live` it gives: rewritten twice a second in a terminal, every ten seconds if not."""
     live, began = Live(), perf_counter()
     if quiet:
         yield live

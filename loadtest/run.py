@@ -74,9 +74,9 @@ async def run(
     raise_file_limit()
     if isinstance(arrivals, Concurrent):
         await client.warm(min(arrivals.concurrency, len(requests)))
-    start_ns = perf_counter_ns() if begin is None else await begin()
     try:
         with undisturbed():
+            start_ns = perf_counter_ns() if begin is None else await begin()
             started_at, cpu = time.time(), time.process_time_ns()
             await runner.go(arrivals, start_ns)
             end_ns = perf_counter_ns()
