@@ -21,8 +21,8 @@ LABELS: Final = {
     "time_per_output_token_ms": "time per output token, ms",
     "inter_chunk_latency_ms": "inter-chunk latency, ms",
     "request_latency_ms": "end-to-end latency, ms",
-    "request_scheduled_latency_ms": "  from scheduled start, ms",
-    "request_dispatch_delay_ms": "  dispatch delay, ms",
+    "request_scheduled_latency_ms": "latency from schedule, ms",
+    "request_dispatch_delay_ms": "dispatch delay, ms",
     "output_tokens": "output tokens",
     "reasoning_tokens": "reasoning tokens",
     "answer_tokens": "answer tokens",
@@ -68,7 +68,7 @@ def facts(summary: Summary) -> Iterator[tuple[str, str]]:
     """What is one figure, named, in the order in which one wants to know it."""
     yield "requests", f"{summary.succeeded} of {summary.requests} succeeded, {summary.max_in_flight} at once at most"
     for kind, count in summary.errors.items():
-        yield f"  error {kind}", str(count)
+        yield f"error {kind}", str(count)
     yield "requests per second", number(summary.requests_per_second)
     reasoning = number(summary.reasoning_tokens_per_second)
     yield "output tokens per second", f"{number(summary.output_tokens_per_second)}, {reasoning} of them reasoning"
@@ -89,8 +89,8 @@ def facts(summary: Summary) -> Iterator[tuple[str, str]]:
     if summary.budgets is not None:
         budgets = summary.budgets
         yield "budgets asked, used (mean)", f"{number(budgets.asked.mean)}, {number(budgets.used.mean)}"
-        yield "  exceeded", percent(budgets.exceeded)
-        yield "  cut", percent(budgets.cut)
+        yield "budget exceeded", percent(budgets.exceeded)
+        yield "budget cut", percent(budgets.cut)
     yield "finish reasons", ", ".join(f"{reason}: {count}" for reason, count in summary.finish_reasons.items()) or "–"
     processes = f", in {summary.processes} processes" if summary.processes > 1 else ""
     yield "load tester's processor share", f"{100 * summary.cpu_share:.1f} % of one core{processes}"

@@ -1,7 +1,7 @@
 """The report's plots: records or figures in, SVG with a caption out, or None where there is nothing to show."""
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
@@ -28,11 +28,12 @@ class Figure:
 
 
 def latency_over_load(summaries: Sequence[Summary]) -> Figure | None:
-    """A line for each latency over the throughput that each level of a sweep reached."""
-    levels = sorted((one for one in summaries if one.succeeded), key=lambda one: one.requests_per_second)
+    """A line for each latency over the load that was offered at each level of a sweep."""
+    words, load = _load(summaries)
+    levels = sorted((one for one in summaries if one.succeeded), key=load)
     if len(levels) < 2:
         return None
-    x = svg.across(level.requests_per_second for level in levels)
+    x = svg.across(load(level) for level in levels)
     shown = [(style, name, words) for style, name, words in _LATENCIES if all(name in one.measures for one in levels)]
     y = svg.upward(
         (value for one in levels for _, name, _ in shown for value in (one.measures[name].p50, one.measures[name].p99)),
@@ -40,12 +41,21 @@ def latency_over_load(summaries: Sequence[Summary]) -> Figure | None:
     )
     marks = []
     for style, name, _ in shown:
-        p50 = [(x.at(one.requests_per_second), y.at(one.measures[name].p50)) for one in levels]
-        p99 = [(x.at(one.requests_per_second), y.at(one.measures[name].p99)) for one in levels]
+        p50 = [(x.at(load(one)), y.at(one.measures[name].p50)) for one in levels]
+        p99 = [(x.at(load(one)), y.at(one.measures[name].p99)) for one in levels]
         marks += [svg.line(p50, style), svg.dots(p50, style), svg.line(p99, f"{style} dashed")]
-    drawing = svg.plot("Latency over load", x, y, "requests per second, reached", "milliseconds", marks)
-    legend = svg.key([(style, words) for style, _, words in shown])
+    drawing = svg.plot("Latency over load", x, y, words, "milliseconds", marks)
+    legend = svg.key([(style, label) for style, _, label in shown])
     return Figure("Latency over load", drawing + legend, "Solid: median. Dashed: 99th percentile. One dot a run.")
+
+
+def _load(summaries: Sequence[Summary]) -> tuple[str, Callable[[Summary], float]]:
+    """What all levels have: the rate asked for, else the concurrency asked for, else the rate that was reached."""
+    if all(one.rate is not None for one in summaries):
+        return "requests per second, offered", lambda one: one.rate or 0.0
+    if all(one.concurrency is not None for one in summaries):
+        return "requests at a time", lambda one: one.concurrency or 0.0
+    return "requests per second, reached", lambda one: one.requests_per_second
 
 
 def latency_in_flight(records: Sequence[Record]) -> Figure | None:
@@ -65,7 +75,7 @@ def latency_in_flight(records: Sequence[Record]) -> Figure | None:
     return Figure("Latency over load", drawing, f"End-to-end latency of each reply{_of(shown, done)}.")
 
 
-def accuracy_over(groups: Sequence[Group], best: Front | None, cost: str, words: str) -> Figure | None:
+def accuracy_over(groups: Sequence[Group], best: Front | None, cost: str, words: str, unit: str) -> Figure | None:
     """A dot with its interval for each variant; the front joins those that no other variant beats."""
     known = [(group, group.accuracy, getattr(group, cost)) for group in groups]
     points = [(figures.mean, share, group.name) for group, share, figures in known if share and figures]
@@ -74,17 +84,14 @@ def accuracy_over(groups: Sequence[Group], best: Front | None, cost: str, words:
     x = svg.across(value for value, *_ in points)
     y = svg.Scale(0, 100, svg.HEIGHT - svg.BOTTOM, svg.TOP)
     marks = [svg.line([(x.at(value), y.at(100 * accuracy)) for value, accuracy in best.points], "s4 dashed")]
-    for value, share, name in points:
-        right = x.at(value) > 0.7 * svg.WIDTH
+    for value, share, _ in points:
         marks += [
             svg.whisker(x.at(value), y.at(100 * share.low), y.at(100 * share.high), "s1"),
             svg.dots([(x.at(value), y.at(100 * share.value))], "s1 large"),
-            svg.text(
-                x.at(value) + (-6 if right else 6), y.at(100 * share.value) - 5, name, "end" if right else "start"
-            ),
         ]
+    marks += svg.names([(x.at(value), y.at(100 * share.value), name) for value, share, name in points])
     title = f"Accuracy against {words}"
-    drawing = svg.plot(title, x, y, f"mean {words} of a reply", "correct, %", marks)
+    drawing = svg.plot(title, x, y, f"{unit} of a reply, mean", "correct, %", marks)
     return Figure(title, drawing, "Bars: 95 % interval (Wilson). Dashed: the front, what no other variant beats.")
 
 
@@ -122,7 +129,8 @@ def thinking_by_difficulty(groups: Sequence[Group]) -> Figure | None:
     for place, (_, figures) in enumerate(known):
         at = x.at(place)
         marks += [
-            svg.whisker(at, y.at(figures.min), y.at(figures.max), "s1"),
+            svg.whisker(at, y.at(figures.min), y.at(figures.p25), "s1"),
+            svg.whisker(at, y.at(figures.p90), y.at(figures.max), "s1"),
             svg.box(at, width, y.at(figures.p90), y.at(figures.p25), "s1"),
             svg.strokes([(at - width / 2, at + width / 2, y.at(figures.p50))], "s2", 2.5),
         ]
@@ -182,13 +190,19 @@ def ratios(found: Mapping[str, Ratio]) -> Figure | None:
         y = top + row * place
         low, high = (value if value == value else one.ratio.value for value in (one.ratio.low, one.ratio.high))
         marks += [
-            svg.text(172, y + 4, name.replace("_", " "), "end"),
+            svg.text(172, y + 4, _short(name), "end"),
             svg.strokes([(scale.at(low), scale.at(high), y)], "s1", 2),
             svg.dots([(scale.at(one.ratio.value), y)], "s1 large"),
         ]
     body = "".join(marks)
     drawing = f'<svg viewBox="0 0 {svg.WIDTH} {height}" role="img" aria-label="Ratios A over B">{body}</svg>'
     return Figure("Ratios, A over B", drawing, "Dot: geometric mean of the rounds. Bar: its 95 % interval.")
+
+
+def _short(name: str) -> str:
+    for _, measure, words in (*_LATENCIES, ("", "inter_token_latency_ms", "inter-token"), ("", "_ms", "")):
+        name = name.replace(measure, words)
+    return name.replace("_", " ")
 
 
 def _spread(ticks: Sequence[float], scale: svg.Scale) -> list[float]:

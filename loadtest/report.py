@@ -33,11 +33,10 @@ def report(results: Sequence[Result], goals: Sequence[Goal] = (), headline: str 
     body += [_levels(summaries)] if len(summaries) > 1 else []
     body.append(_figures(_plots(results, summaries, overall, last)))
     where = f" ({summaries[last].arrivals})" if len(summaries) > 1 else ""
-    body += [_measures(f"Distributions{where}", summaries[last]), _facts(f"Figures{where}", summaries[last])]
-    body += [
-        _groups("Variants", "variant", overall.variants),
-        _groups("Difficulties", "difficulty", overall.difficulties),
-    ]
+    tables = [_measures(f"Distributions{where}", summaries[last]), _facts(f"Figures{where}", summaries[last])]
+    tables.append(_groups("Variants", "variant", overall.variants))
+    tables.append(_groups("Difficulties", "difficulty", overall.difficulties))
+    body.append(_side_by_side(tables))
     return page(title, body)
 
 
@@ -58,8 +57,8 @@ def comparison_report(comparison: Comparison) -> str:
         _named(plots.time_line(comparison.results_b[-1]), "B"),
     ]
     body += [_figures(drawn), _table("Ratios", ["", "A", "B", "A / B", "95 % interval"], rows)]
-    for name, summaries in (("A", comparison.a), ("B", comparison.b)):
-        body += [_measures(f"{name}, last round", summaries[-1]), _facts(f"{name}, last round", summaries[-1])]
+    last = [(f"{name}, last round", summaries[-1]) for name, summaries in (("A", comparison.a), ("B", comparison.b))]
+    body.append(_side_by_side([_measures(*one) for one in last] + [_facts(*one) for one in last]))
     return page(title, body)
 
 
@@ -75,8 +74,8 @@ def _plots(
     load = plots.latency_over_load(summaries)
     yield load if load is not None else plots.latency_in_flight(results[last].records)
     tokens, latency = overall.accuracy_tokens_front, overall.accuracy_latency_front
-    yield plots.accuracy_over(overall.variants, tokens, "output_tokens", "tokens")
-    yield plots.accuracy_over(overall.variants, latency, "request_latency_ms", "milliseconds")
+    yield plots.accuracy_over(overall.variants, tokens, "output_tokens", "tokens", "tokens")
+    yield plots.accuracy_over(overall.variants, latency, "request_latency_ms", "latency", "milliseconds")
     yield plots.budget_asked_used(good)
     yield plots.thinking_by_difficulty(overall.difficulties)
     yield plots.time_line(results[last])
@@ -153,7 +152,11 @@ def _table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], st
     )
     heading = f"<thead><tr>{head}</tr></thead>" if columns else ""
     table = f'<table class="{style}">{heading}<tbody>{body}</tbody></table>'
-    return f'<h2>{escape(title)}</h2><div class="scroll">{table}</div>'
+    return f'<section><h2>{escape(title)}</h2><div class="scroll">{table}</div></section>'
+
+
+def _side_by_side(tables: Iterable[str]) -> str:
+    return f'<div class="tables">{"".join(tables)}</div>'
 
 
 def _levels(summaries: Sequence[Summary]) -> str:

@@ -140,6 +140,26 @@ def box(x: float, width: float, top: float, bottom: float, style: str) -> str:
     )
 
 
+def names(labelled: Iterable[tuple[float, float, str]]) -> list[str]:
+    """A name beside each point (x, y, name): at the first of four corners where it meets neither an edge nor a name."""
+    taken: list[tuple[float, float, float, float]] = []
+    drawn = []
+    for x, y, words in labelled:
+        width = 5.5 * len(words)
+        corners = [(x + 6, y - 5), (x - 6 - width, y - 5), (x + 6, y + 13), (x - 6 - width, y + 13)]
+        free = [(left, base) for left, base in corners if _fits((left, base - 10, left + width, base), taken)]
+        left, base = (free or corners)[0]
+        taken.append((left, base - 10, left + width, base))
+        drawn.append(text(left, base, words))
+    return drawn
+
+
+def _fits(area: tuple[float, float, float, float], taken: Iterable[tuple[float, float, float, float]]) -> bool:
+    left, top, right, bottom = area
+    inside = left > LEFT and right < WIDTH and top > TOP - 10 and bottom < HEIGHT - BOTTOM
+    return inside and all(left > other[2] or right < other[0] or top > other[3] or bottom < other[1] for other in taken)
+
+
 def key(entries: Sequence[tuple[str, str]]) -> str:
     """What the colours mean, as HTML under a plot: (style, words)."""
     items = "".join(f'<li class="{style}">{escape(words)}</li>' for style, words in entries)
