@@ -19,7 +19,7 @@ def rates_between(low: float, high: float, count: int) -> list[float]:
 
 
 async def sweep(
-    target: Target, requests: Sequence[Request], plans: Sequence[Arrivals], *, processes: int = 1, **options: Any
+    target: Target, requests: Sequence[Request], plans: Sequence[Arrivals], processes: int = 1, **options: Any
 ) -> AsyncIterator[Result]:
     """One run for each plan, one after another, each with all the requests."""
     for plan in plans:
@@ -27,7 +27,7 @@ async def sweep(
 
 
 async def sweep_range(
-    target: Target, requests: Sequence[Request], steps: int, *, processes: int = 1, seed: int = 0, **options: Any
+    target: Target, requests: Sequence[Request], steps: int, processes: int = 1, seed: int = 0, **options: Any
 ) -> AsyncIterator[Result]:
     """The whole range without knowing it beforehand: one at a time, all at once, and `steps` Poisson rates between."""
     ends: list[Result] = []
