@@ -29,7 +29,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return int(uvloop.run(commands[args.command](args)))
     except KeyboardInterrupt:
         return 130
-    except OSError as error:
+    except config.Invalid as error:
+        parser.error(str(error))
+    except OSError as error:  # no such file, no such server
         print(f"reasond-load: {error}", file=sys.stderr)
         return 1
 
@@ -83,9 +85,13 @@ async def _search(args: Namespace) -> int:
     ):
         trials.append(trial)
         verdict = "met" if trial.met else "not met"
-        _say(args, f"{trial.rate:.3g} requests/s: {output.percent(trial.fraction)} good, {verdict}")
+        _say(args, f"{output.number(trial.rate)} requests/s: {output.percent(trial.fraction)} good, {verdict}")
     found = best(trials)
-    said = "no rate met the goals" if found is None else f"highest rate that met the goals: {found.rate:.3g} requests/s"
+    said = (
+        "no rate met the goals"
+        if found is None
+        else f"highest rate that met the goals: {output.number(found.rate)} requests/s"
+    )
     status = _give(args, [trial.result for trial in trials], said)
     print(f"\n{said}")
     return status if found is not None else 1

@@ -15,6 +15,10 @@ from loadtest.records import Request, Target
 from loadtest.workload import Variant
 
 
+class Invalid(Exception):
+    """The arguments cannot be meant: the message says which."""
+
+
 def parser() -> ArgumentParser:
     top = ArgumentParser(
         "reasond-load", description="Measures an OpenAI-compatible server and what its reasoning costs."
@@ -146,13 +150,21 @@ def _integers(text: str) -> list[int]:
 
 
 def target(args: Namespace, url: str, model: str) -> Target:
-    """Raises KeyError if the key's variable is not set."""
+    """Raises Invalid if the key's variable is not set."""
+    if args.key_env is not None and args.key_env not in os.environ:
+        raise Invalid(f"--key-env: there is no {args.key_env} in the environment")
     return Target(url, model, os.environ[args.key_env] if args.key_env else None)
 
 
 def requests(args: Namespace, more: Mapping[str, Any] | None = None) -> list[Request]:
-    """The workload that the arguments ask for; `more` are further fields of every body."""
-    body = {**args.body, **(more or {})}
+    """The workload that the arguments ask for; `more` are further fields of every body. Raises Invalid, OSError."""
+    try:
+        return _requests(args, {**args.body, **(more or {})})
+    except ValueError as error:
+        raise Invalid(str(error)) from error
+
+
+def _requests(args: Namespace, body: Mapping[str, Any]) -> list[Request]:
     if args.data is not None:
         found = workload.load(args.data, body)
         found = workload.repeated(found, args.requests) if args.requests else found

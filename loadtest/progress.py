@@ -31,12 +31,13 @@ def line(live: Live, seconds: float) -> str:
 
 
 @asynccontextmanager
-async def shown(title: str, quiet: bool = False, to: TextIO = sys.stderr) -> AsyncIterator[Live]:
+async def shown(title: str, quiet: bool = False) -> AsyncIterator[Live]:
     """Shows what becomes of the `Live` it gives: rewritten twice a second in a terminal, every ten seconds if not."""
     live, began = Live(), perf_counter()
     if quiet:
         yield live
         return
+    to = sys.stderr
     terminal = to.isatty()
     print(title, file=to)
     task = asyncio.create_task(_show(live, began, to, terminal))

@@ -108,7 +108,7 @@ def plot(title: str, x: Scale, y: Scale, x_label: str, y_label: str, marks: Iter
 
 
 def text(x: float, y: float, words: str, anchor: str = "start", style: str = "tick") -> str:
-    return f'<text class="{style}" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(words)}</text>'
+    return words and f'<text class="{style}" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(words)}</text>'
 
 
 def dots(points: Iterable[Point], style: str) -> str:
