@@ -190,7 +190,7 @@ def _measures(title: str, summary: Summary) -> str:
         for name, label in LABELS.items()
         if (figures := summary.measures.get(name)) is not None
     ]
-    return _table(title, ["", *_STATISTICS], rows)
+    return _table(title, ["", *_STATISTICS], rows, "measures")
 
 
 def _facts(title: str, summary: Summary) -> str:
@@ -204,7 +204,7 @@ def _groups(title: str, column: str, groups: Sequence[Group]) -> str:
         [
             group.name,
             str(group.replies),
-            percent(group.accuracy),
+            percent(group.accuracy).replace(" %", ""),
             _share(group.think_ratio),
             _share(group.empty_answers),
             *(
@@ -215,5 +215,5 @@ def _groups(title: str, column: str, groups: Sequence[Group]) -> str:
         ]
         for group in groups
     ]
-    columns = [column, "replies", "accuracy [95 %]", "thought", "empty", "mean tokens", "reasoning", "mean ms"]
+    columns = [column, "replies", "% correct [95 %]", "thought", "empty", "tokens", "reasoning", "ms"]
     return _table(title, columns, rows)
