@@ -33,7 +33,7 @@ async def run(route: Route, request: Request, policy: Policy, sampling: Sampling
     asked = Prompt(prompt, route.adapter, cache_salt=request.cache_salt)
     async with aclosing(route.engine.generate(asked, replace(sampling, stop=(), include_stop=False))) as stream:
         undecided: list[Chunk] = []  # tags that lead nowhere may come before the one that decides
-        async for delta in stream:
+        async for delta in stream:  # pragma: no branch - left by `return`: an engine's last delta says how it ended
             chunks = reply.take(delta)
             if decision is None:
                 chunks = undecided = undecided + chunks
@@ -45,6 +45,7 @@ async def run(route: Route, request: Request, policy: Policy, sampling: Sampling
                 yield chunk
             if reply.finish is not None:
                 yield reply.finished(decision)
+                return
 
 
 async def decide(route: Route, prompt: Sequence[int], policy: Policy) -> Decision | None:
@@ -81,6 +82,7 @@ class _Reply:
         "cached_tokens",
         "completion_tokens",
         "finish",
+        "min_tokens",
         "parser",
         "reasoning_tokens",
         "stopped_by",
@@ -90,6 +92,7 @@ class _Reply:
     def __init__(self, route: Route, sampling: Sampling) -> None:
         self.parser = ThinkingParser(route.tags)
         self.stops = StopMatcher(sampling.stop, include_stop=sampling.include_stop) if sampling.stop else None
+        self.min_tokens = sampling.min_tokens  # stop strings count only beyond them
         self.completion_tokens = self.reasoning_tokens = self.answer_tokens = self.cached_tokens = 0
         self.finish: Finish | None = None
         self.stopped_by: str | int | None = None
@@ -114,8 +117,10 @@ class _Reply:
 
     def _stop(self, stops: StopMatcher, chunks: list[Chunk], ended: bool) -> list[Chunk]:
         kept: list[Chunk] = []
+        said = self.completion_tokens
         for chunk in chunks:
-            if chunk.kind != "answer":
+            said += len(chunk.token_ids)
+            if chunk.kind != "answer" or said <= self.min_tokens:
                 kept.append(chunk)
                 continue
             kept.append(replace(chunk, text=stops.feed(chunk.text)))

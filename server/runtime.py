@@ -58,7 +58,7 @@ def assemble(config: Config, engines: Mapping[str, Engine], started: int) -> Run
     """Routes over engines that are up. Raises `ConfigError` where an engine turns out not to fit its route."""
     if missing := config.engines.keys() - engines.keys():
         raise ConfigError(f"engines.{min(missing)}: not given")
-    metrics = Metrics(config.routes)
+    metrics = Metrics(config.routes, {name: engine.running for name, engine in engines.items()})
     judges = {name: _judge(name, config, engines, metrics) for name in config.routes if _judges(config, name)}
     routes = {
         name: judges[name].route if name in judges else _route(name, route, engines[route.engine], judges)

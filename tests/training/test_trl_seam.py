@@ -8,20 +8,25 @@ import torch
 from torch.testing import assert_close
 from trl import GRPOTrainer
 
+from models.tokenizer import HubTokenizer
 from training import hgpo, weights
-from training.replies import MODES
-from training.trl_seam import ForcedPrefixTrainer
+from training.replies import MODES, format_of
+from training.trl_seam import ForcedPrefixTrainer, unless_settled
+
+
+def form():
+    return format_of("lhrm", HubTokenizer("demo/tokenizer"))
 
 
 def build(recipe, mode_ratio="on_policy", prefixes=None, token_advantages=None):
     tokenizer = weights.load_tokenizer(recipe.model)
     return ForcedPrefixTrainer(
         model=weights.load_model(recipe.model, tokenizer, 0),
-        reward_funcs=hgpo.reward_function(recipe, tokenizer),
+        reward_funcs=hgpo.reward_function(recipe, form()),
         args=hgpo.arguments(recipe),
         train_dataset=hgpo.questions(recipe),
         processing_class=tokenizer,
-        prefixes=prefixes or [tokenizer.encode(f"<{mode}>", add_special_tokens=False) for mode in MODES],
+        prefixes=prefixes or [form().pairs[mode][:1] for mode in MODES],
         token_advantages=token_advantages or (lambda rewards, mask: mask.float()),
         mode_ratio=mode_ratio,
     )
@@ -100,6 +105,13 @@ def test_half_takes_one_half_as_the_old_probability_of_the_mode_token_alone(hgpo
     with torch.no_grad():
         now = trainer._get_per_token_logps_and_entropies(trainer.model, ids, mask, old.shape[1])[0]
     assert_close(old[:, 1:], now[:, 1:])
+
+
+def test_a_mode_token_that_is_where_it_is_pushed_is_left_alone():
+    advantages = torch.tensor([1.0, 1.0, -1.0, -1.0])
+    probability = torch.tensor([0.97, 0.99, 0.03, 0.01])
+    assert unless_settled(advantages, probability, 0.98).tolist() == [1, 0, -1, 0]
+    assert unless_settled(advantages, probability, 1.0).tolist() == [1, 1, -1, -1]
 
 
 def test_the_rest_of_a_longer_prefix_is_masked(hgpo_recipe):
