@@ -20,7 +20,7 @@ from models.judge_families import Form, JudgeFamily
 SIDES = ("[[A]]", "[[B]]")
 
 PAIRWISE = re.compile(
-    r"\[User Question\]\s*(?P<query>.*?)\s*"
+    r"\[(?:User )?Question\]\s*(?P<query>.*?)\s*"
     r"\[The Start of Assistant A's Answer\]\s*(?P<first>.*?)\s*\[The End of Assistant A's Answer\]\s*"
     r"\[The Start of Assistant B's Answer\]\s*(?P<second>.*)\s*\[The End of Assistant B's Answer\]\s*",
     re.DOTALL,

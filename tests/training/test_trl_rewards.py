@@ -1,4 +1,4 @@
-"""The example in `docs/examples`: TRL's GRPOTrainer learns from this server's rewards, over a real socket, with a key."""
+"""The example in `docs/examples`: TRL's GRPOTrainer learns from this server's rewards, by a real socket, with a key."""
 
 import importlib.util
 from pathlib import Path
