@@ -145,10 +145,6 @@ async def _knockout(games: _Games, seed: int) -> tuple[list[int], list[list[Play
     return bracket.order, rounds
 
 
-def _drawn(played: Played, by_lot: bool) -> Played:
-    return replace(played, match=replace(played.match, by_lot=by_lot))
-
-
 async def _round_robin(games: _Games, rules: Rules) -> tuple[list[float], list[Played]]:
     """The teams' ratings, and the matches."""
     pairings = round_robin(len(games.captains))

@@ -65,9 +65,8 @@ async def score(
     """Scores of all replies; none for no replies. A group's are chances against a rival drawn from the others;
     against a reference or a rubric, the share of votes for the reply; against a rival, whether it won (1, 1/2 or 0).
     """
+    require(yardstick, len(replies))
     if yardstick.basis == "group":
-        if len(replies) == 1:
-            raise NothingToJudgeBy
         if not replies:
             return Scores([], "group", [])
         ranking = await rank(judge, query, replies, terms, rules, notify)
@@ -75,6 +74,12 @@ async def score(
     comparisons = [_against(yardstick, query, reply) for reply in replies]
     verdicts = await together([judge.compare(comparison, terms) for comparison in comparisons])
     return Scores([value_of(verdict, yardstick.basis) for verdict in verdicts], yardstick.basis, verdicts)
+
+
+def require(yardstick: Yardstick, replies: int) -> None:
+    """Raises `NothingToJudgeBy` for a single reply without anything beside it."""
+    if yardstick.basis == "group" and replies == 1:
+        raise NothingToJudgeBy
 
 
 def _against(yardstick: Yardstick, query: str, reply: str) -> Comparison:

@@ -15,7 +15,7 @@ from controllers.choices import narrated
 from controllers.judge import Ballot, Judge, Terms
 from controllers.policy import fold
 from controllers.ranking import Notify, Progress, Rules, rank, unheard
-from controllers.scoring import Yardstick, score
+from controllers.scoring import Yardstick, require, score
 from controllers.verdicts import Comparison
 from server.batch import NotJudged, Work, in_order
 from server.bodies import read_body
@@ -105,6 +105,8 @@ async def _answer(
         frames = batch_events(job, watch, request_id) if body.stream else batch_json(job, watch, request_id)
         return EventStream(frames, {} if body.stream else {"content-type": "application/json"})
     item = body.item(body.inline)
+    if isinstance(item, ScoreItem):
+        require(yardstick_of(job, item), len(item.replies))  # before a stream begins: an error with its own status
     if body.stream:
         return EventStream(item_events(job, item, watch), {})
     return await while_connected(request.receive, one_item(job, item, watch))
@@ -219,10 +221,7 @@ async def _rank(job: Job, item: RankItem, tell: Notify) -> Judged:
 
 
 async def _score(job: Job, item: ScoreItem, tell: Notify) -> Judged:
-    yardstick = item.yardstick
-    rubric = job.runtime.config.routes[job.judge.route.name].judge.rubric
-    if yardstick.basis == "group" and len(item.replies) == 1 and rubric:
-        yardstick = Yardstick("rubric", rubric)
+    yardstick = yardstick_of(job, item)
     graded = await score(job.judge, query_of(item), item.replies, job.terms, rules_of(job), yardstick, tell)
     answer: dict[str, Any] = {"scores": graded.values, "basis": graded.basis}
     if graded.ranking:
@@ -230,6 +229,13 @@ async def _score(job: Job, item: ScoreItem, tell: Notify) -> Judged:
     else:
         answer["verdicts"] = [verdict_json(verdict) for verdict in graded.verdicts]
     return Judged(answer, graded.ballots)
+
+
+def yardstick_of(job: Job, item: ScoreItem) -> Yardstick:
+    """The item's own, or the route's rubric for a single reply that comes without."""
+    rubric = job.runtime.config.routes[job.judge.route.name].judge.rubric
+    alone = item.yardstick.basis == "group" and len(item.replies) == 1
+    return Yardstick("rubric", rubric) if alone and rubric else item.yardstick
 
 
 def rules_of(job: Job) -> Rules:

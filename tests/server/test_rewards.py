@@ -104,8 +104,9 @@ async def test_replies_are_scored_against_a_reference_a_rival_or_a_rubric(tokeni
     assert len(answer["verdicts"]) == 2
 
 
-async def test_a_single_reply_with_nothing_to_judge_it_by_is_refused_and_told_what_is_missing(server):
-    answer = await server.post("/v1/rewards/score", {"query": "q", "replies": ["5"]})
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_single_reply_with_nothing_to_judge_it_by_is_refused_and_told_what_is_missing(server, stream):
+    answer = await server.post("/v1/rewards/score", {"query": "q", "replies": ["5"], "stream": stream})
     assert answer.status_code == 400
     assert answer.json()["error"]["code"] == "nothing_to_judge_by"
     assert all(word in answer.json()["error"]["message"] for word in ("reference", "rubric", "rival"))
