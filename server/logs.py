@@ -9,7 +9,7 @@ import logging
 import sys
 import traceback
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, TextIO
 
 import orjson
 
@@ -23,9 +23,9 @@ QUIET_PATHS = frozenset({"/health", "/ready", "/metrics", "/version"})
 """Asked every few seconds by machines: logged at debug level only."""
 
 
-def configure(config: LoggingConfig) -> None:
-    """Sends every logger of this process to standard error, in the form that is asked for."""
-    handler = logging.StreamHandler(sys.stderr)
+def configure(config: LoggingConfig, to: TextIO = sys.stderr) -> None:
+    """Sends every logger of this process to one place, in the form that is asked for."""
+    handler = logging.StreamHandler(to)
     form = JsonLines if config.format == "json" else TextLines
     handler.setFormatter(form(prompts=config.prompts))
     logging.basicConfig(level=config.level.upper(), handlers=[handler], force=True)
