@@ -33,7 +33,7 @@ async def run(route: Route, request: Request, policy: Policy, sampling: Sampling
     asked = Prompt(prompt, route.adapter, cache_salt=request.cache_salt)
     async with aclosing(route.engine.generate(asked, replace(sampling, stop=(), include_stop=False))) as stream:
         undecided: list[Chunk] = []  # tags that lead nowhere may come before the one that decides
-        async for delta in stream:
+        async for delta in stream:  # pragma: no branch - left by `return`: an engine's last delta says how it ended
             chunks = reply.take(delta)
             if decision is None:
                 chunks = undecided = undecided + chunks
@@ -45,6 +45,7 @@ async def run(route: Route, request: Request, policy: Policy, sampling: Sampling
                 yield chunk
             if reply.finish is not None:
                 yield reply.finished(decision)
+                return
 
 
 async def decide(route: Route, prompt: Sequence[int], policy: Policy) -> Decision | None:

@@ -107,7 +107,11 @@ async def stream(job: Job, watch: Watch, headers: dict[str, str]) -> AsyncGenera
                     continue
                 if isinstance(event, Finished):
                     frame = frames.last(index, event)
-                elif event.kind in hidden or not (event.text or event.logprobs or job.body.return_token_ids):
+                elif event.kind in hidden:
+                    if index in waiting:  # the client is told that there is thinking, though not what
+                        yield waiting.pop(index)
+                    continue
+                elif not (event.text or event.logprobs or job.body.return_token_ids):
                     continue
                 else:
                     frame = frames.chunk(index, event, tally.usage() if options.continuous_usage_stats else None)

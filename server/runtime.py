@@ -49,7 +49,8 @@ def assemble(config: Config, engines: Mapping[str, Engine], started: int) -> Run
     if missing := config.engines.keys() - engines.keys():
         raise ConfigError(f"engines.{min(missing)}: not given")
     routes = {name: _route(name, route, engines[route.engine]) for name, route in config.routes.items()}
-    return Runtime(config, engines, routes, Metrics(routes), asyncio.Event(), asyncio.Event(), started)
+    metrics = Metrics(routes, {name: engine.running for name, engine in engines.items()})
+    return Runtime(config, engines, routes, metrics, asyncio.Event(), asyncio.Event(), started)
 
 
 def _route(name: str, config: RouteConfig, engine: Engine) -> Route:
