@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+import re
 import shutil
 import socket
 import subprocess
@@ -52,6 +53,15 @@ async def test_every_metric_in_a_query_or_an_alert_is_exported(make_client):
     ours = {name.removesuffix("_bucket") for name in exported if name.startswith("reasond:")}
     ours = {name for name in ours if not name.endswith(("_created", "_sum", "_count"))}
     assert ours <= {name.removesuffix("_bucket") for name in named}, "a metric that no panel and no alert shows"
+
+
+@pytest.mark.anyio
+async def test_the_manual_lists_every_metric_of_ours_and_no_other(make_client):
+    async with make_client() as client:
+        text = (await client.get("/metrics")).text
+    described = {name for name in re.findall(r"^# HELP (reasond:\S+)", text, re.M) if not name.endswith("_created")}
+    listed = set(re.findall(r"^\| `(reasond:\w+)` \|", (DEPLOY.parent / "docs/operations.md").read_text(), re.M))
+    assert listed == described
 
 
 def test_the_dashboard_is_in_order():
