@@ -82,6 +82,7 @@ class _Reply:
         "cached_tokens",
         "completion_tokens",
         "finish",
+        "min_tokens",
         "parser",
         "reasoning_tokens",
         "stopped_by",
@@ -91,6 +92,7 @@ class _Reply:
     def __init__(self, route: Route, sampling: Sampling) -> None:
         self.parser = ThinkingParser(route.tags)
         self.stops = StopMatcher(sampling.stop, include_stop=sampling.include_stop) if sampling.stop else None
+        self.min_tokens = sampling.min_tokens  # stop strings count only beyond them
         self.completion_tokens = self.reasoning_tokens = self.answer_tokens = self.cached_tokens = 0
         self.finish: Finish | None = None
         self.stopped_by: str | int | None = None
@@ -115,8 +117,10 @@ class _Reply:
 
     def _stop(self, stops: StopMatcher, chunks: list[Chunk], ended: bool) -> list[Chunk]:
         kept: list[Chunk] = []
+        said = self.completion_tokens
         for chunk in chunks:
-            if chunk.kind != "answer":
+            said += len(chunk.token_ids)
+            if chunk.kind != "answer" or said <= self.min_tokens:
                 kept.append(chunk)
                 continue
             kept.append(replace(chunk, text=stops.feed(chunk.text)))
