@@ -174,8 +174,14 @@ async def weathered(server: Server, requests: int, warm_up: int, tokens: int) ->
     return before, outcomes, after
 
 
-def nothing_left(before: Held, outcomes: Counter[str], after: Held, *, requests: int, memory: int) -> None:
-    """Asserts that all is as before; memory, in bytes, may differ by as much as a busy allocator's does."""
+def nothing_left(
+    before: Held, outcomes: Counter[str], after: Held, *, requests: int, memory: int, worker_memory: int = 0
+) -> None:
+    """Asserts that all is as before; memory, in bytes, may differ by as much as a busy allocator's does.
+
+    `worker_memory` is for vLLM's worker, which holds weights and cache and knows no connections: its heap grows a
+    little under any load at first, as much when nobody leaves.
+    """
     leaving = len(range(0, requests, 3))
     midway, late = outcomes["left midway"], outcomes["ended before it could be left"]
     assert (outcomes["whole"], midway + late) == (requests - leaving, leaving)
@@ -186,7 +192,7 @@ def nothing_left(before: Held, outcomes: Counter[str], after: Held, *, requests:
     assert after.descriptors <= before.descriptors
     assert after.rss.keys() == before.rss.keys()
     for name, size in after.rss.items():
-        assert size - before.rss[name] < memory, name
+        assert size - before.rss[name] < (worker_memory if name.startswith("VLLM::Worker") else memory), name
 
 
 PATH = "/v1/chat/completions"
