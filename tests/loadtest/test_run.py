@@ -171,13 +171,13 @@ def test_a_process_that_fails_ends_the_run() -> None:
 
 
 def test_two_servers_are_compared_in_alternation(emitted: Emitted) -> None:
-    fast, slow = all_asking(24, {"first": 0.02}), all_asking(24, {"first": 0.06})
+    fast, slow = all_asking(24, {"first": 0.1}), all_asking(24, {"first": 0.3})
     found = uvloop.run(
         compare(Side(emitted.target, slow), Side(emitted.target, fast), Concurrent(4), rounds=3, warmup=2)
     )
     ratio = found.ratios["time_to_first_token_ms p50"]
     assert len(ratio.rounds) == 3
-    assert ratio.ratio.value == pytest.approx(3, rel=0.3)
+    assert 1.5 < ratio.ratio.value < 5  # 300 ms over 100, on a machine that others use
     begins = [
         (result.start_ns, name) for name, side in (("a", found.results_a), ("b", found.results_b)) for result in side
     ]
