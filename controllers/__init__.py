@@ -1,1 +1,9 @@
 """Decide how much and what kind of thinking a request gets. Imports models."""
+
+from collections.abc import Mapping
+
+from controllers import mode
+from controllers.route import Controller
+
+CONTROLLERS: Mapping[str, Controller] = {"mode": mode.run}
+"""Every controller that a route can name in its configuration."""

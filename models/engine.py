@@ -30,9 +30,13 @@ class PromptTooLong(InvalidRequest):
 
     def __init__(self, prompt_tokens: int, context_length: int) -> None:
         super().__init__(
-            f"the prompt has {prompt_tokens} tokens; this model's context of {context_length} leaves no room for a reply",
+            f"the prompt has {prompt_tokens} tokens; the context of {context_length} leaves no room for a reply",
             "messages",
         )
+
+
+class EngineBusy(EngineError):
+    """The engine's queue is full; the same request may succeed later."""
 
 
 class EngineDead(EngineError):
@@ -64,13 +68,13 @@ class Grammar:
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How tokens are drawn. None means: the engine's own default (its model's generation config), never a constant here.
+    """How tokens are drawn. None means the engine's own default (its model's generation config), never a constant here.
 
-    `max_tokens` None means up to the end of the context. `logprobs` is the number of alternatives wanted beside each
-    sampled token (0: the sampled token's own log-probability only; None: no log-probabilities at all).
-    `logprob_token_ids` asks for the log-probabilities of exactly these ids. `stop` strings end the reply and are not
-    part of its text; `stop_token_ids` end it and are part of its token ids. `thinking_budget` is the engine's native
-    limit on thinking tokens, counted over prompt and output.
+    `max_tokens` is cut to what the context has room for; None means up to its end. `logprobs` is the number of
+    alternatives wanted beside each sampled token (0: the sampled token's own log-probability only; None: no
+    log-probabilities at all). `logprob_token_ids` asks for the log-probabilities of exactly these ids. `stop` strings
+    end the reply and are not part of its text; `stop_token_ids` end it and are part of its token ids.
+    `thinking_budget` is the engine's native limit on thinking tokens, counted over prompt and output.
     """
 
     max_tokens: int | None = None
@@ -123,7 +127,8 @@ class Delta:
     text could still turn out to be a stop string. Their concatenation over all deltas is the reply's text. `logprobs`
     is aligned with `token_ids`, or None when none were asked for. `finish` is set on the last delta only; `stopped_by`
     then tells which stop string or stop id ended the reply (None: end of sequence, or the length limit).
-    `cached_tokens`, on the first delta, counts the prompt tokens that came from the prefix cache.
+    `cached_tokens`, on the first delta, counts the prompt tokens that came from the prefix cache. `prompt_logprobs`, on
+    the first delta and only where asked for, has one entry a prompt token, None for the first.
     """
 
     token_ids: tuple[int, ...]
@@ -132,6 +137,7 @@ class Delta:
     finish: Finish | None = None
     stopped_by: str | int | None = None
     cached_tokens: int = 0
+    prompt_logprobs: tuple[PositionLogprobs | None, ...] | None = None
 
     @property
     def text(self) -> str:

@@ -41,27 +41,27 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
     {
         family.name: family
         for family in (
-                Family(
-                    name="lhrm",  # arXiv 2505.14631: <think> … </think> answer | <no_think> answer </no_think>
-                    thinking=("<think>", "</think>"),
-                    direct=("<no_think>", "</no_think>"),
-                    prefixes=MappingProxyType({"think": "<think>", "no_think": "<no_think>"}),
-                    wrap_up=WRAP_UP,
-                ),
-                Family(
-                    name="qwen3",  # no thinking is an empty block, written by the server in place of the template
-                    thinking=("<think>", "</think>"),
-                    prefixes=MappingProxyType({"think": "<think>\n", "no_think": "<think>\n\n</think>\n\n"}),
-                    wrap_up=WRAP_UP,
-                ),
-                Family(
-                    name="deepseek_r1",  # the template ends with "<think>\n"
-                    thinking=("<think>", "</think>"),
-                    prefixes=MappingProxyType({"think": "", "no_think": "\n</think>\n\n"}),
-                    template_opens=True,
-                    wrap_up=WRAP_UP,
-                ),
-                Family(name="plain"),
+            Family(
+                name="lhrm",  # arXiv 2505.14631: <think> … </think> answer | <no_think> answer </no_think>
+                thinking=("<think>", "</think>"),
+                direct=("<no_think>", "</no_think>"),
+                prefixes=MappingProxyType({"think": "<think>", "no_think": "<no_think>"}),
+                wrap_up=WRAP_UP,
+            ),
+            Family(
+                name="qwen3",  # no thinking is an empty block, written by the server in place of the template
+                thinking=("<think>", "</think>"),
+                prefixes=MappingProxyType({"think": "<think>\n", "no_think": "<think>\n\n</think>\n\n"}),
+                wrap_up=WRAP_UP,
+            ),
+            Family(
+                name="deepseek_r1",  # the template ends with "<think>\n"
+                thinking=("<think>", "</think>"),
+                prefixes=MappingProxyType({"think": "", "no_think": "\n</think>\n\n"}),
+                template_opens=True,
+                wrap_up=WRAP_UP,
+            ),
+            Family(name="plain"),
         )
     }
 )

@@ -1,1 +1,3 @@
 """HTTP and its edges. Imports controllers and models."""
+
+__version__ = "0.1.0"

@@ -47,7 +47,8 @@ CORPUS = (
     "Let us check whether there are some wrong steps.",
     "Considering the limited time, I have to give the answer based on the thinking so far.",
     "The final answer is 24. I am confident. So the answer is 24. Therefore the result is right. It is wrong.",
-    "You are a judge. Pick the better of two assistants, Assistant 1 or Assistant 2. Do not let order or length decide.",
+    "You are a judge. Pick the better of two assistants, Assistant 1 or Assistant 2. "
+    "Do not let order or length decide.",
     "## Query\n\n## Assistant responses\n\n### Assistant 1\n\n### Assistant 2\n\n## Analysis\n\n",
     "Let's analyze this step by step and decide which assistant is better, and then answer \\boxed{}.",
     "Assistant 1 is correct. Assistant 2 is wrong at step b. Recompute the steps. The reference answer is the same.",

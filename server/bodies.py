@@ -1,0 +1,13 @@
+"""Request bodies: bytes to a validated model, in one pass."""
+
+from typing import TypeVar
+
+from fastapi import Request
+from pydantic import BaseModel
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+async def read_body(request: Request, model: type[Model]) -> Model:
+    """The request's JSON body as `model`. Raises pydantic's `ValidationError`, also for bytes that are not JSON."""
+    return model.model_validate_json(await request.body())

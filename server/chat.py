@@ -1,0 +1,194 @@
+"""`POST /v1/chat/completions`: from a body to a policy, a controller, and its chunks on the wire."""
+
+import time
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import dataclass, replace
+from typing import Any
+
+import orjson
+from fastapi import APIRouter, Request, Response
+
+from controllers.choices import side_by_side
+from controllers.policy import TEMPLATE_CONTROLS, Policy, fold
+from controllers.reply import Chunk, Decision, Event, Finished, Kind
+from controllers.reply import Request as Conversation
+from controllers.route import Route
+from models.engine import PositionLogprobs, Sampling, Tokenizer
+from server.bodies import read_body
+from server.chat_frames import ChatFrames, logprob_items
+from server.runtime import Runtime, runtime_of
+from server.sse import DONE, EventStream, while_connected
+from server.usage import Tally
+from server.watch import Watch
+from server.wire.chat import ChatBody, ChatRequest
+from server.wire.fields import StreamOptions
+
+router = APIRouter()
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One validated chat request, ready to run."""
+
+    body: ChatBody
+    route: Route
+    policy: Policy
+    sampling: Sampling
+    conversation: Conversation
+    reply_id: str
+    created: int
+
+    @property
+    def n(self) -> int:
+        return self.body.n or 1
+
+    def run(self) -> AsyncGenerator[tuple[int, Event], None]:
+        """Events of all choices. Choice i is a run of its own with seed + i."""
+        return side_by_side(
+            [
+                self.route.controller(self.route, self.conversation, self.policy, sampling)
+                for sampling in _seeded(self.sampling, self.n)
+            ]
+        )
+
+
+@router.post("/v1/chat/completions")
+async def chat_completions(request: Request) -> Response:
+    body = await read_body(request, ChatRequest)
+    runtime = runtime_of(request)
+    job = prepare(body, runtime, request.scope["state"]["request_id"])
+    watch = Watch(runtime.metrics.route(job.route.name))
+    if body.stream:
+        headers: dict[str, str] = {}
+        return EventStream(stream(job, watch, headers), headers)
+    return await while_connected(request.receive, complete(job, watch))
+
+
+def prepare(body: ChatBody, runtime: Runtime, request_id: str) -> Job:
+    """Folds a body into a job. Raises `PolicyError` or `ApiError` naming the field at fault."""
+    route = runtime.route(body.model)
+    policy = fold(body.controls(), route.family, route.defaults)
+    logprobs = (body.top_logprobs or 0) if body.logprobs else None
+    sampling = body.sampling(
+        route.sampling, max_tokens=body.max_completion_tokens or body.max_tokens, logprobs=logprobs
+    )
+    kwargs = body.chat_template_kwargs or {}
+    conversation = Conversation(
+        messages=[message.as_template_input() for message in body.messages],
+        template_kwargs={key: value for key, value in kwargs.items() if key not in TEMPLATE_CONTROLS},
+        continue_final=body.continue_final_message,
+        cache_salt=body.cache_salt,
+    )
+    return Job(body, route, policy, sampling, conversation, f"chatcmpl-{request_id}", int(time.time()))
+
+
+def _seeded(sampling: Sampling, n: int) -> list[Sampling]:
+    if n == 1 or sampling.seed is None:
+        return [sampling] * n
+    return [replace(sampling, seed=sampling.seed + i) for i in range(n)]
+
+
+async def stream(job: Job, watch: Watch, headers: dict[str, str]) -> AsyncGenerator[bytes, None]:
+    """SSE frames. The first holds the role, the decision and the first text together; `headers` is filled with it."""
+    options = job.body.stream_options or StreamOptions()
+    frames = ChatFrames(job.reply_id, job.created, job.route, token_ids=bool(job.body.return_token_ids))
+    hidden = () if job.policy.show_reasoning else ("reasoning",)
+    tally = Tally()
+    waiting: dict[int, bytes] = {}  # first frames of choices that have decided and not yet spoken
+    with watch:
+        async with aclosing(job.run()) as events:
+            async for index, event in events:
+                watch.saw(index, event)
+                tally.add(event)
+                if isinstance(event, Decision):
+                    headers.update(decision_headers(event))
+                    waiting[index] = frames.first(index, event)
+                    continue
+                if isinstance(event, Finished):
+                    frame = frames.last(index, event)
+                elif event.kind in hidden:
+                    if index in waiting:  # the client is told that there is thinking, though not what
+                        yield waiting.pop(index)
+                    continue
+                elif not (event.text or event.logprobs or job.body.return_token_ids):
+                    continue
+                else:
+                    frame = frames.chunk(index, event, tally.usage() if options.continuous_usage_stats else None)
+                yield waiting.pop(index) + frame if waiting and index in waiting else frame
+    if options.include_usage:
+        yield frames.usage(tally.usage())
+    yield DONE
+
+
+async def complete(job: Job, watch: Watch) -> Response:
+    """The whole reply as one JSON answer."""
+    choices = [_Choice() for _ in range(job.n)]
+    tally = Tally()
+    with watch:
+        async with aclosing(job.run()) as events:
+            async for index, event in events:
+                watch.saw(index, event)
+                tally.add(event)
+                choices[index].add(event)
+    ends = [choice.end for choice in choices]
+    tokenizer, token_ids = job.route.engine.tokenizer, bool(job.body.return_token_ids)
+    reply = {
+        "id": job.reply_id,
+        "object": "chat.completion",
+        "created": job.created,
+        "model": job.route.name,
+        "choices": [
+            {"index": i, **choice.as_json(tokenizer, job.policy.show_reasoning, token_ids)}
+            for i, choice in enumerate(choices)
+        ],
+        "usage": tally.usage(),
+        "reasond": ends[0].record,
+    }
+    if token_ids:
+        reply["prompt_token_ids"] = list(ends[0].decision.prompt)
+    return Response(orjson.dumps(reply), headers=decision_headers(ends[0].decision), media_type="application/json")
+
+
+def decision_headers(decision: Decision) -> dict[str, str]:
+    """The short form of the decision record."""
+    return {"x-reasond-mode": decision.mode, "x-reasond-chosen-by": decision.chosen_by}
+
+
+class _Choice:
+    """One choice of a reply that is not streamed, while it grows."""
+
+    def __init__(self) -> None:
+        self._texts: dict[Kind, list[str]] = {"reasoning": [], "answer": [], "control": []}
+        self._logprobs: list[PositionLogprobs] = []
+        self._token_ids: list[int] = []
+        self._end: Finished | None = None
+
+    def add(self, event: Event) -> None:
+        if isinstance(event, Chunk):
+            self._texts[event.kind].append(event.text)
+            self._logprobs.extend(event.logprobs or ())
+            self._token_ids.extend(event.token_ids)
+        elif isinstance(event, Finished):
+            self._end = event
+
+    @property
+    def end(self) -> Finished:
+        if self._end is None:
+            raise RuntimeError("the controller ended without saying so")
+        return self._end
+
+    def as_json(self, tokenizer: Tokenizer, show_reasoning: bool, token_ids: bool) -> dict[str, Any]:
+        message: dict[str, Any] = {"role": "assistant", "content": "".join(self._texts["answer"])}
+        reasoning = "".join(self._texts["reasoning"])
+        if reasoning and show_reasoning:
+            message |= {"reasoning": reasoning, "reasoning_content": reasoning}
+        logprobs = {"content": logprob_items(self._logprobs, tokenizer)} if self._logprobs else None
+        choice = {
+            "message": message,
+            "logprobs": logprobs,
+            "finish_reason": self.end.reason,
+            "stop_reason": self.end.stopped_by,
+            "reasond": self.end.record,
+        }
+        return {**choice, "token_ids": self._token_ids} if token_ids else choice

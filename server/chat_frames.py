@@ -1,0 +1,80 @@
+"""Chat completions as bytes: one SSE event for each chunk, composed by hand because this is the path of every token."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import orjson
+
+from controllers.reply import Chunk, Decision, Finished
+from controllers.route import Route
+from models.engine import PositionLogprobs, Tokenizer
+
+
+class ChatFrames:
+    """Frames of one streamed reply. `index` arguments name the choice.
+
+    Reasoning text stands in `reasoning` and in `reasoning_content`, the same string; on other events both keys are
+    absent, never null (some clients let a null hide the text of the other key).
+    """
+
+    def __init__(self, reply_id: str, created: int, route: Route, *, token_ids: bool) -> None:
+        head = {"id": reply_id, "object": "chat.completion.chunk", "created": created, "model": route.name}
+        self._head = b"data: " + orjson.dumps(head)[:-1]
+        self._choice = self._head + b',"choices":[{"index":'
+        self._token_ids = token_ids
+        self._tokenizer = route.engine.tokenizer
+
+    def first(self, index: int, decision: Decision) -> bytes:
+        """The role, and the decision record as far as it is known."""
+        frame = self._choice + (
+            b'%d,"delta":{"role":"assistant","content":""},"logprobs":null,"finish_reason":null}]' % index
+        )
+        if self._token_ids:
+            frame += b',"prompt_token_ids":' + orjson.dumps(list(decision.prompt))
+        return frame + b',"reasond":' + orjson.dumps(decision.record()) + b"}\n\n"
+
+    def chunk(self, index: int, chunk: Chunk, usage: dict[str, Any] | None = None) -> bytes:
+        text = orjson.dumps(chunk.text)
+        if chunk.kind == "reasoning":
+            delta = b'%d,"delta":{"reasoning":%b,"reasoning_content":%b}' % (index, text, text)
+        else:
+            delta = b'%d,"delta":{"content":%b}' % (index, text)
+        if chunk.logprobs is None:
+            frame = self._choice + delta + b',"logprobs":null,"finish_reason":null'
+        else:
+            logprobs = orjson.dumps({"content": logprob_items(chunk.logprobs, self._tokenizer)})
+            frame = self._choice + delta + b',"logprobs":' + logprobs + b',"finish_reason":null'
+        if self._token_ids:
+            frame += b',"token_ids":' + orjson.dumps(chunk.token_ids)
+        if usage is not None:
+            return frame + b'}],"usage":' + orjson.dumps(usage) + b"}\n\n"
+        return frame + b"}]}\n\n"
+
+    def last(self, index: int, finished: Finished) -> bytes:
+        end: dict[str, Any] = {
+            "delta": {},
+            "logprobs": None,
+            "finish_reason": finished.reason,
+            "stop_reason": finished.stopped_by,
+        }
+        choice = b"%d," % index + orjson.dumps(end)[1:-1] + b"}]"
+        return self._choice + choice + b',"reasond":' + orjson.dumps(finished.record) + b"}\n\n"
+
+    def usage(self, usage: dict[str, Any]) -> bytes:
+        return self._head + b',"choices":[],"usage":' + orjson.dumps(usage) + b"}\n\n"
+
+
+def logprob_items(positions: Sequence[PositionLogprobs], tokenizer: Tokenizer) -> list[dict[str, Any]]:
+    """OpenAI's `logprobs.content`: one item for each token, in order."""
+
+    def item(token_id: int, logprob: float) -> dict[str, Any]:
+        token = tokenizer.token_text(token_id)
+        return {"token": token, "logprob": max(logprob, -9999.0), "bytes": list(token.encode())}
+
+    return [
+        {
+            **item(at.sampled.token_id, at.sampled.logprob),
+            "top_logprobs": [item(top.token_id, top.logprob) for top in at.top],
+        }
+        for at in positions
+    ]

@@ -1,0 +1,98 @@
+"""The command line: `reasond serve | check | key new`. Each command loads what it needs, so that help comes at once."""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from server import __version__
+from server.config import Config, ConfigError, load_config
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    args = parser().parse_args(arguments)
+    try:
+        status: int = args.run(args)
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        return 2
+    return status
+
+
+def parser() -> argparse.ArgumentParser:
+    top = argparse.ArgumentParser(prog="reasond", description="The reasoning-control server.")
+    top.add_argument("--version", action="version", version=f"reasond {__version__}")
+    commands = top.add_subparsers(required=True, metavar="COMMAND")
+
+    serve = commands.add_parser("serve", help="start the engines and serve")
+    serve.add_argument("config", help="the TOML file")
+    serve.add_argument("--host", help="instead of server.host")
+    serve.add_argument("--port", type=port, help="instead of server.port")
+    serve.set_defaults(run=run_serve)
+
+    check = commands.add_parser("check", help="check a configuration; print it resolved, with its memory plan")
+    check.add_argument("config", help="the TOML file")
+    check.add_argument("--device-memory", type=float, metavar="GIB", help="of one device, to plan its cache too")
+    check.set_defaults(run=run_check)
+
+    key = commands.add_parser("key", help="API keys").add_subparsers(required=True, metavar="ACTION")
+    new = key.add_parser("new", help="make a key; print it, and its line for the keys file")
+    new.add_argument("name", nargs="?", default="unnamed", help="whose key it is")
+    new.set_defaults(run=run_key_new)
+    return top
+
+
+def run_serve(args: argparse.Namespace) -> int:
+    from server.serve import serve
+
+    return serve(with_address(load_config(args.config), args.host, args.port))
+
+
+def run_check(args: argparse.Namespace) -> int:
+    from server.auth import load_keys
+    from server.plan import plan_lines
+
+    config = load_config(args.config)
+    load_keys(config.server.keys_file, os.environ)
+    print(json.dumps(resolved(config), ensure_ascii=False, indent=2))
+    for line in plan_lines(config, args.device_memory):
+        print(line)
+    return 0
+
+
+def run_key_new(args: argparse.Namespace) -> int:
+    from server.auth import key_line, new_key
+
+    key = new_key()
+    print(f"key, shown this once:     {key}")
+    print(f"line for the keys file:   {key_line(key, args.name)}")
+    return 0
+
+
+def with_address(config: Config, host: str | None, port: int | None) -> Config:
+    asked = {name: value for name, value in (("host", host), ("port", port)) if value is not None}
+    return config.model_copy(update={"server": config.server.model_copy(update=asked)})
+
+
+def port(text: str) -> int:
+    number = int(text)
+    if not 0 <= number <= 65535:
+        raise ValueError
+    return number
+
+
+def resolved(config: Config) -> dict[str, Any]:
+    """The settings as they will be used. Of an engine's environment the names are shown, the values may be secret."""
+    dump = config.model_dump(mode="json", exclude_none=True)
+    for name, route in config.routes.items():
+        dump["routes"][name]["mode"] = route.default_mode
+    for engine in dump["engines"].values():
+        if "env" in engine:
+            engine["env"] = dict.fromkeys(engine["env"], "(set)")
+    return dump
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,265 @@
+"""One TOML file to checked, frozen settings. Every error names the key it is about.
+
+Imports neither the web framework nor any engine, so that `reasond check` and `reasond --help` answer at once.
+"""
+
+import re
+import tomllib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
+
+from controllers.policy import Wish, modes
+from models.families import FAMILIES, Family
+
+ROUTE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}")
+MEMORY_SHARES = ("kv_cache_memory_bytes", "gpu_memory_utilization")
+
+
+class ConfigError(Exception):
+    """The configuration cannot be used. The message has one line a problem, each beginning with its key."""
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ServerConfig(_Section):
+    """`[server]`: the HTTP edge. `drain_seconds`: how long running requests may go on after a stop signal."""
+
+    host: str = "127.0.0.1"
+    port: int = Field(default=8000, ge=0, le=65535)
+    cors_origins: tuple[Annotated[str, Field(pattern=r"^(\*|https?://[^/]+)$")], ...] = ()
+    keys_file: str = ""
+    max_body_bytes: int = Field(default=32 * 1024 * 1024, ge=1)
+    drain_seconds: float = Field(default=30.0, ge=0)
+    log_requests: bool = False
+
+    @field_validator("keys_file")
+    @classmethod
+    def _file_exists(cls, value: str, info: ValidationInfo) -> str:
+        return resolve(value, info, must_exist=True) if value else ""
+
+
+class _EngineSection(_Section):
+    """`model` is a folder or a hub id. `chat_template` is a file, for a model that has no template or the wrong one."""
+
+    model: str = Field(min_length=1)
+    chat_template: str = ""
+    adapters: dict[str, str] = Field(default_factory=dict)
+
+    @field_validator("model")
+    @classmethod
+    def _resolved(cls, value: str, info: ValidationInfo) -> str:
+        return resolve(value, info)
+
+    @field_validator("chat_template")
+    @classmethod
+    def _template_exists(cls, value: str, info: ValidationInfo) -> str:
+        return resolve(value, info, must_exist=True) if value else ""
+
+
+class VllmEngineConfig(_EngineSection):
+    """A model in this process. `args` are vLLM's own engine arguments by their Python names; `adapters` are folders."""
+
+    kind: Literal["vllm"]
+    args: dict[str, Any] = Field(default_factory=dict)
+    env: dict[str, str] = Field(default_factory=dict)
+
+    @field_validator("args")
+    @classmethod
+    def _plain_arguments(cls, args: dict[str, Any]) -> dict[str, Any]:
+        for name in args:
+            if "-" in name:
+                raise ValueError(f"write {name!r} with underscores")
+        if "model" in args:
+            raise ValueError("'model' has its own key in the engine's table")
+        return args
+
+    @field_validator("adapters")
+    @classmethod
+    def _folders(cls, adapters: dict[str, str], info: ValidationInfo) -> dict[str, str]:
+        return {name: resolve(path, info) for name, path in adapters.items()}
+
+
+class RemoteEngineConfig(_EngineSection):
+    """A vLLM server elsewhere, spoken to in token ids. `model` is where its tokenizer is; `served_model` is its name
+    there (default: the only one). `adapters` gives their names there by ours. `key_env` names the variable that holds
+    the server's key. Times are seconds.
+    """
+
+    kind: Literal["remote"]
+    url: str = Field(pattern=r"^https?://")
+    served_model: str | None = None
+    key_env: str = ""
+    timeout: float | None = Field(default=None, gt=0)
+    connect_timeout: float | None = Field(default=None, gt=0)
+
+
+class ScriptedEngineConfig(_EngineSection):
+    """An engine that replays `replies` in turn, or random tokens, `length` of them: for trying clients without a model.
+
+    Only the tokenizer of `model` is loaded. Delays are seconds.
+    """
+
+    kind: Literal["scripted"]
+    replies: tuple[str, ...] = ()
+    length: int = Field(default=100, ge=1)
+    context_length: int = Field(default=4096, ge=2)
+    first_token_delay: float = Field(default=0.0, ge=0)
+    token_delay: float = Field(default=0.0, ge=0)
+
+
+EngineConfig = Annotated[VllmEngineConfig | RemoteEngineConfig | ScriptedEngineConfig, Field(discriminator="kind")]
+
+
+class SamplingConfig(_Section):
+    """What a route's requests get where they do not say. None: the engine's own default."""
+
+    temperature: float | None = Field(default=None, ge=0, le=2)
+    top_p: float | None = Field(default=None, gt=0, le=1)
+    top_k: int | None = Field(default=None, ge=-1)
+    min_p: float | None = Field(default=None, ge=0, le=1)
+    max_tokens: int | None = Field(default=None, ge=1)
+    presence_penalty: float | None = Field(default=None, ge=-2, le=2)
+    frequency_penalty: float | None = Field(default=None, ge=-2, le=2)
+    repetition_penalty: float | None = Field(default=None, gt=0)
+
+
+class RouteConfig(_Section):
+    """A name that clients put in `model`. `mode` left out: auto where the family chooses, else think, else no_think."""
+
+    engine: str
+    adapter: str = ""
+    family: str
+    controller: Literal["mode"] = "mode"
+    mode: Wish | None = None
+    think_threshold: float | None = Field(default=None, ge=0, le=1)
+    description: str = ""
+    sampling: SamplingConfig = SamplingConfig()
+
+    @field_validator("family")
+    @classmethod
+    def _known_family(cls, value: str) -> str:
+        if value not in FAMILIES:
+            raise ValueError(f"unknown family {value!r}; known: {', '.join(FAMILIES)}")
+        return value
+
+    @property
+    def of_family(self) -> Family:
+        return FAMILIES[self.family]
+
+    @property
+    def default_mode(self) -> Wish:
+        if self.mode is not None:
+            return self.mode
+        if self.of_family.chooses:
+            return "auto"
+        return "think" if "think" in self.of_family.prefixes else "no_think"
+
+
+class Config(_Section):
+    """The whole file."""
+
+    server: ServerConfig = ServerConfig()
+    engines: dict[str, EngineConfig] = Field(min_length=1)
+    routes: dict[str, RouteConfig] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _hangs_together(self) -> Self:
+        problems = [*_route_problems(self), *_memory_problems(self)]
+        if problems:
+            raise ValueError("\n".join(problems))
+        return self
+
+
+def load_config(path: str | Path) -> Config:
+    """Reads and checks a file. Relative paths in it are looked up beside it, then in the working directory."""
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}") from error
+    try:
+        return parse_config(text, path.parent)
+    except ConfigError as error:
+        raise ConfigError(f"{path}:\n{error}") from error
+
+
+def parse_config(text: str, folder: Path) -> Config:
+    """The text of a file that stands in `folder`."""
+    try:
+        table = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"not TOML: {error}") from error
+    try:
+        return Config.model_validate(table, context={"folder": folder})
+    except ValidationError as error:
+        raise ConfigError("\n".join(_lines(error, table))) from error
+
+
+def resolve(value: str, info: ValidationInfo, must_exist: bool = False) -> str:
+    """A path beside the config file, else one in the working directory, else the value itself (a hub id)."""
+    folder: Path = (info.context or {}).get("folder", Path())
+    for place in (folder / value, Path(value)):
+        if place.exists():
+            return str(place.resolve())
+    if must_exist or value.startswith(("/", "./", "../", "~")):
+        raise ValueError(f"{value!r} does not exist")
+    return value
+
+
+def _route_problems(config: Config) -> Iterator[str]:
+    for name, route in config.routes.items():
+        key = f"routes.{name}"
+        if not ROUTE_NAME.fullmatch(name):
+            yield f"{key}: a route's name is letters, digits and . _ : / -, at most 128"
+        engine = config.engines.get(route.engine)
+        if engine is None:
+            yield f"{key}.engine: no engine {route.engine!r}; there is {', '.join(config.engines)}"
+        elif route.adapter and route.adapter not in engine.adapters:
+            yield f"{key}.adapter: engine {route.engine!r} has no adapter {route.adapter!r}"
+        if route.default_mode not in (able := modes(route.of_family)):
+            yield f"{key}.mode: family {route.family!r} has {', '.join(able)}, not {route.mode}"
+        elif route.think_threshold is not None and route.default_mode != "auto":
+            yield f"{key}.think_threshold: only a route whose mode is auto can have one"
+
+
+def _memory_problems(config: Config) -> Iterator[str]:
+    """Engines that may share a device must say how much of it each takes."""
+    sharing: dict[str, dict[str, VllmEngineConfig]] = {}
+    for name, engine in config.engines.items():
+        if isinstance(engine, VllmEngineConfig):
+            sharing.setdefault(engine.env.get("CUDA_VISIBLE_DEVICES", ""), {})[name] = engine
+    for engines in sharing.values():
+        if len(engines) < 2:
+            continue
+        for name, engine in engines.items():
+            if not any(share in engine.args for share in MEMORY_SHARES) and "VLLM_CPU_KVCACHE_SPACE" not in engine.env:
+                yield f"engines.{name}.args: engines on one device need {' or '.join(MEMORY_SHARES)} each"
+        shares = [engine.args.get("gpu_memory_utilization", 0) for engine in engines.values()]
+        if all(isinstance(share, int | float) for share in shares) and sum(shares) > 1:
+            yield f"engines: gpu_memory_utilization of {', '.join(engines)} adds up to {sum(shares):g}, more than 1"
+
+
+def _lines(error: ValidationError, table: Mapping[str, Any]) -> Iterator[str]:
+    for problem in error.errors(include_url=False, include_input=False):
+        message = (
+            "unknown key" if problem["type"] == "extra_forbidden" else problem["msg"].removeprefix("Value error, ")
+        )
+        key = _key(problem["loc"], table)
+        yield f"{key}: {message}" if key else message
+
+
+def _key(loc: tuple[Any, ...], table: Any) -> str:
+    """The dotted key, without the union tags that pydantic writes into it: they lead nowhere in the table."""
+    parts: list[str] = []
+    for position, part in enumerate(loc):
+        if (isinstance(table, dict) and part in table) or (isinstance(table, list) and isinstance(part, int)):
+            table = table[part]
+        elif position < len(loc) - 1:
+            continue
+        parts.append(str(part))
+    return ".".join(parts)

@@ -1,0 +1,151 @@
+"""What no engine exports: how much was thought, who decided it, and when the answer began. Names in vLLM's manner.
+
+Label values come from the configuration and from the literals below, never from a request. Children are resolved when
+the server starts, so a request pays for counting and not for looking up.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
+from typing import Literal, get_args
+
+from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.exposition import generate_latest
+
+from controllers.reply import ChosenBy
+from models.families import Mode
+
+Outcome = Literal["ok", "error", "aborted"]
+AbortCause = Literal["client", "shutdown"]
+
+TOKENS = (0, 1, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768, 65536)
+SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 160, 320)
+
+
+class Metrics:
+    """The server's own metrics, in a registry of their own. `engines` gives what each engine says it holds now."""
+
+    def __init__(self, routes: Iterable[str], engines: Mapping[str, Callable[[], int]] = MappingProxyType({})) -> None:
+        self.registry = CollectorRegistry()
+        families = _Families(self.registry)
+        self._routes: Mapping[str, RouteMetrics] = {name: RouteMetrics(families, name) for name in routes}
+        self.tasks = Gauge("reasond:asyncio_tasks", "Tasks of the server's event loop.", registry=self.registry)
+        held = Gauge(
+            "reasond:engine_requests",
+            "Requests that an engine holds, waiting ones included.",
+            ["engine"],
+            registry=self.registry,
+        )
+        for name, running in engines.items():
+            held.labels(name).set_function(running)
+
+    def route(self, name: str) -> "RouteMetrics":
+        return self._routes[name]
+
+    def text(self) -> bytes:
+        """Prometheus' text format: ours, then the process's and vLLM's, which live in the global registry."""
+        return generate_latest(self.registry) + generate_latest(REGISTRY)
+
+
+class RouteMetrics:
+    """One route's children of every metric."""
+
+    def __init__(self, families: "_Families", name: str) -> None:
+        self.running = families.running.labels(name)
+        self.waiting = families.waiting.labels(name)
+        self.reasoning_tokens = families.reasoning_tokens.labels(name)
+        self.answer_tokens = families.answer_tokens.labels(name)
+        self.first_token = families.first_token.labels(name)
+        self._first_answer = families.first_answer.labels(name)
+        self.empty_answers = families.empty_answers.labels(name)
+        self.decisions: Mapping[tuple[Mode, ChosenBy], Counter] = {
+            (mode, source): families.decisions.labels(name, mode, source)
+            for mode in get_args(Mode)
+            for source in get_args(ChosenBy)
+        }
+        self.outcomes: Mapping[Outcome, Counter] = {
+            outcome: families.requests.labels(name, outcome) for outcome in get_args(Outcome)
+        }
+        self.aborts: Mapping[AbortCause, Counter] = {
+            cause: families.aborts.labels(name, cause) for cause in get_args(AbortCause)
+        }
+
+    def decided(self, mode: Mode, source: ChosenBy) -> None:
+        self.decisions[mode, source].inc()
+
+    def first_answer(self, seconds: float) -> None:
+        """The first token of a choice's answer, `seconds` after the request arrived."""
+        self._first_answer.observe(seconds)
+
+    def replied(self, reasoning_tokens: int, answer_tokens: int, *, empty: bool) -> None:
+        """One choice is complete; `empty` says that its answer has no text."""
+        self.reasoning_tokens.observe(reasoning_tokens)
+        self.answer_tokens.observe(answer_tokens)
+        if empty:
+            self.empty_answers.inc()
+
+    def started(self) -> "RequestMetrics":
+        """Counts a request in. Its `finished` or `aborted` counts it out again; after the first, calls do nothing."""
+        return RequestMetrics(self)
+
+
+class RequestMetrics:
+    """One request's marks. A request waits until its first token and runs from then on."""
+
+    __slots__ = ("_ended", "_route", "_waiting")
+
+    def __init__(self, route: RouteMetrics) -> None:
+        self._route = route
+        self._waiting = True
+        self._ended = False
+        route.waiting.inc()
+
+    def first_token(self, seconds: float) -> None:
+        """The first token of any kind, `seconds` after the request arrived."""
+        if self._waiting and not self._ended:
+            self._waiting = False
+            self._route.waiting.dec()
+            self._route.running.inc()
+            self._route.first_token.observe(seconds)
+
+    def finished(self, outcome: Literal["ok", "error"]) -> None:
+        """The end of a request that was not aborted."""
+        self._end(outcome)
+
+    def aborted(self, cause: AbortCause) -> None:
+        if self._end("aborted"):
+            self._route.aborts[cause].inc()
+
+    def _end(self, outcome: Outcome) -> bool:
+        if self._ended:
+            return False
+        self._ended = True
+        (self._route.waiting if self._waiting else self._route.running).dec()
+        self._route.outcomes[outcome].inc()
+        return True
+
+
+class _Families:
+    """The metrics themselves, before labels."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        def histogram(name: str, text: str, buckets: tuple[float, ...]) -> Histogram:
+            return Histogram(f"reasond:{name}", text, ["route"], buckets=buckets, registry=registry)
+
+        def counter(name: str, text: str, *labels: str) -> Counter:
+            return Counter(f"reasond:{name}", text, ["route", *labels], registry=registry)
+
+        def gauge(name: str, text: str) -> Gauge:
+            return Gauge(f"reasond:{name}", text, ["route"], registry=registry)
+
+        self.running = gauge("num_requests_running", "Requests that have had their first token.")
+        self.waiting = gauge("num_requests_waiting", "Requests that wait for their first token.")
+        self.reasoning_tokens = histogram("request_reasoning_tokens", "Thinking tokens of a reply.", TOKENS)
+        self.answer_tokens = histogram("request_answer_tokens", "Answer tokens of a reply.", TOKENS)
+        self.first_token = histogram("time_to_first_token_seconds", "Arrival to first token of any kind.", SECONDS)
+        self.first_answer = histogram(
+            "time_to_first_answer_token_seconds", "Arrival to first token of the answer.", SECONDS
+        )
+        self.decisions = counter("mode_decisions", "Modes of replies, by who chose them.", "mode", "source")
+        self.empty_answers = counter("empty_answers", "Replies whose answer has no token.")
+        self.requests = counter("requests", "Requests, by how they ended.", "outcome")
+        self.aborts = counter("request_aborts", "Requests ended before their reply was, by cause.", "cause")

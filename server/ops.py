@@ -1,0 +1,92 @@
+"""What operators and clients ask about the server itself: models, health, readiness, version, metrics."""
+
+import asyncio
+import logging
+from typing import Any
+
+from fastapi import APIRouter, Request
+from starlette.responses import JSONResponse, Response
+
+from controllers.policy import modes
+from controllers.route import Route
+from models.engine import Engine, EngineDead
+from server import __version__
+from server.runtime import runtime_of
+
+log = logging.getLogger(__name__)
+router = APIRouter()
+
+CHECK_SECONDS = 5.0
+
+
+@router.get("/v1/models")
+async def models(request: Request) -> Response:
+    runtime = runtime_of(request)
+    cards = [model_card(route, runtime.started) for route in runtime.routes.values()]
+    return JSONResponse({"object": "list", "data": cards})
+
+
+@router.get("/v1/models/{name:path}")
+async def model(name: str, request: Request) -> Response:
+    runtime = runtime_of(request)
+    return JSONResponse(model_card(runtime.route(name), runtime.started))
+
+
+def model_card(route: Route, created: int) -> dict[str, Any]:
+    """OpenAI's model object, vLLM's `max_model_len`, and under `reasond` what the route can do."""
+    return {
+        "id": route.name,
+        "object": "model",
+        "created": created,
+        "owned_by": "reasond",
+        "max_model_len": route.engine.context_length,
+        "reasond": {
+            "description": route.description,
+            "family": route.family.name,
+            "modes": modes(route.family),
+            "default_mode": route.defaults.mode,
+            "auto": route.family.chooses,
+            "think_threshold": route.defaults.think_threshold,
+            "budgets": False,
+        },
+    }
+
+
+@router.get("/health")
+async def health() -> Response:
+    """The process answers. Says nothing about engines: a restart is for a process that hangs."""
+    return JSONResponse({"status": "ok"})
+
+
+@router.get("/ready")
+async def ready(request: Request) -> Response:
+    """Whether requests should be sent here now."""
+    runtime = runtime_of(request)
+    if runtime.draining.is_set():
+        return JSONResponse({"status": "draining"}, 503)
+    alive = await asyncio.gather(*(is_alive(name, engine) for name, engine in runtime.engines.items()))
+    return JSONResponse({"status": "ready"}) if all(alive) else JSONResponse({"status": "engine down"}, 503)
+
+
+async def is_alive(name: str, engine: Engine) -> bool:
+    try:
+        async with asyncio.timeout(CHECK_SECONDS):
+            await engine.check()
+    except (EngineDead, TimeoutError) as error:
+        log.warning("engine %s is not ready: %r", name, error)
+        return False
+    return True
+
+
+@router.get("/version")
+async def version() -> Response:
+    return JSONResponse({"version": __version__})
+
+
+@router.get("/metrics")
+async def metrics(request: Request) -> Response:
+    """Written in a worker thread, since some thousand series take milliseconds."""
+    metrics = runtime_of(request).metrics
+    metrics.tasks.set(len(asyncio.all_tasks()))
+    text = await asyncio.to_thread(metrics.text)
+    return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")

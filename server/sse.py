@@ -1,0 +1,86 @@
+"""Server-sent events, and replies that end when their client goes."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Coroutine, Mapping
+from contextlib import aclosing
+from typing import Any, TypeVar
+
+from starlette.requests import ClientDisconnect
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from server.errors import error_json
+
+T = TypeVar("T")
+DONE = b"data: [DONE]\n\n"
+
+
+class ClientGone(ClientDisconnect):
+    """The client closed its connection before its reply was complete."""
+
+
+async def while_connected(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
+    """The result of `work`, which is cancelled and waited for when the client goes (`ClientGone`)."""
+    working = asyncio.ensure_future(work)
+    watching = asyncio.ensure_future(_disconnected(receive))
+    try:
+        await asyncio.wait((working, watching), return_when=asyncio.FIRST_COMPLETED)
+        if working.done():
+            return working.result()
+        raise ClientGone
+    finally:
+        watching.cancel()
+        if not working.done():
+            working.cancel()
+            await asyncio.wait((working,))
+
+
+async def _disconnected(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+class EventStream(Response):
+    """Sends each item of `frames` as it comes.
+
+    Headers leave with the first frame, so an error before it is an ordinary HTTP error. After it, an error is an SSE
+    error event, then the stream closes. `headers` is read when the first frame is there: `frames` may still fill it.
+    """
+
+    media_type = "text/event-stream"
+
+    def __init__(self, frames: AsyncGenerator[bytes, None], headers: Mapping[str, str]) -> None:
+        self.frames = frames
+        self.late_headers = headers
+        self.status_code = 200
+        self.background = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await while_connected(receive, self._send_all(send))
+        except ClientGone:
+            return
+
+    async def _send_all(self, send: Send) -> None:
+        started = False
+        async with aclosing(self.frames) as frames:
+            try:
+                async for frame in frames:
+                    if not started:
+                        started = True
+                        await send({"type": "http.response.start", "status": 200, "headers": self._raw_headers()})
+                    await send({"type": "http.response.body", "body": frame, "more_body": True})
+            except Exception as error:
+                if not started:
+                    raise
+                await send({"type": "http.response.body", "body": _error_event(error), "more_body": False})
+                raise
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    def _raw_headers(self) -> list[tuple[bytes, bytes]]:
+        fixed = {"content-type": "text/event-stream; charset=utf-8", "cache-control": "no-cache"}
+        return [(key.encode(), value.encode()) for key, value in {**fixed, **self.late_headers}.items()]
+
+
+def _error_event(error: Exception) -> bytes:
+    return b"data: " + error_json(error) + b"\n\n" + DONE

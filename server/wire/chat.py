@@ -1,0 +1,116 @@
+"""`POST /v1/chat/completions`."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, create_model, field_validator, model_validator
+
+from controllers.policy import CONTROLS
+from server.wire.fields import IGNORED_FIELDS, Body, Count, Flag, SamplingFields, Text
+
+
+class TextPart(Body):
+    type: Literal["text", "input_text", "output_text"]
+    text: Text
+
+
+class FunctionCall(Body):
+    name: Text
+    arguments: Text
+
+
+class ToolCall(Body):
+    id: Text
+    type: Literal["function"] = "function"
+    function: FunctionCall
+    index: Count | None = None
+
+
+class Message(Body):
+    """One turn of the conversation. The fields behind `tool_call_id` come back in histories and are not read."""
+
+    role: Literal["system", "developer", "user", "assistant", "tool"]
+    content: Text | list[TextPart] | None = None
+    reasoning_content: Text | None = None
+    reasoning: Text | None = None
+    tool_calls: list[ToolCall] | None = None
+    tool_call_id: Text | None = None
+    name: Any = None
+    refusal: Any = None
+    annotations: Any = None
+    audio: Any = None
+    function_call: Any = None
+    reasoning_details: Any = None
+    thinking: Any = None
+
+    @model_validator(mode="after")
+    def _says_something(self) -> Self:
+        if self.content is None and not (self.role == "assistant" and (self.tool_calls or self.text_of_thinking)):
+            raise ValueError("content: a message needs content")
+        return self
+
+    @property
+    def text_of_thinking(self) -> str | None:
+        return self.reasoning_content or self.reasoning
+
+    def as_template_input(self) -> dict[str, Any]:
+        """The message as chat templates read it: developer is system, parts are joined by newlines."""
+        content = self.content
+        text = content if isinstance(content, str) else "\n".join(part.text for part in content or ())
+        message: dict[str, Any] = {"role": "system" if self.role == "developer" else self.role, "content": text}
+        if self.text_of_thinking:
+            message["reasoning_content"] = self.text_of_thinking
+        if self.tool_calls:
+            message["tool_calls"] = [call.model_dump(exclude={"index"}) for call in self.tool_calls]
+        if self.tool_call_id is not None:
+            message["tool_call_id"] = self.tool_call_id
+        return message
+
+
+class ChatBody(SamplingFields):
+    model: Annotated[Text, Field(max_length=256)]
+    messages: Annotated[list[Message], Field(min_length=1, max_length=10_000)]
+    max_completion_tokens: Annotated[Count, Field(ge=1, lt=2**31)] | None = None
+    logprobs: Flag | None = None
+    top_logprobs: Annotated[Count, Field(ge=0, le=20)] | None = None
+    chat_template_kwargs: Any = None
+    continue_final_message: Flag = False
+    add_generation_prompt: Flag = True
+
+    tools: list[Any] | None = None
+    tool_choice: Any = None
+    parallel_tool_calls: Flag | None = None
+    response_format: Any = None
+
+    @field_validator("tools", "tool_choice", "response_format")
+    @classmethod
+    def _not_yet(cls, value: Any) -> Any:
+        if value in (None, [], "none", {"type": "text"}):
+            return value
+        raise ValueError("tools and structured output are not served yet")
+
+    @model_validator(mode="after")
+    def _agrees(self) -> Self:
+        if self.top_logprobs is not None and not self.logprobs:
+            raise ValueError("top_logprobs needs logprobs: true")
+        if None not in (self.max_tokens, self.max_completion_tokens) and self.max_tokens != self.max_completion_tokens:
+            raise ValueError("max_tokens and max_completion_tokens contradict each other")
+        if self.add_generation_prompt == self.continue_final_message:
+            raise ValueError("continue_final_message: true needs add_generation_prompt: false, and the reverse")
+        if self.continue_final_message and self.messages[-1].role != "assistant":
+            raise ValueError("continue_final_message: the last message must be the assistant's")
+        return self
+
+    def controls(self) -> Mapping[str, Any]:
+        """The control fields as sent, for `controllers.policy.fold`."""
+        return {name: value for name in CONTROLS if (value := getattr(self, name)) is not None}
+
+
+_UNTYPED: dict[str, Any] = dict.fromkeys((*CONTROLS, *IGNORED_FIELDS), (Any, None))
+
+ChatRequest: type[ChatBody] = create_model(
+    "ChatRequest",
+    __base__=ChatBody,
+    __doc__="A chat request: control fields are read by the policy, ignored ones by nobody; both are plain JSON here.",
+    **_UNTYPED,
+)

@@ -1,0 +1,116 @@
+"""Fields that several requests share."""
+
+from typing import Annotated, Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from models.engine import Sampling
+
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+StopString = Annotated[str, Field(min_length=1, max_length=1000)]
+TokenId = Annotated[int, Field(strict=True, ge=0)]
+Count = Annotated[int, Field(strict=True)]
+Flag = Annotated[bool, Field(strict=True)]
+Text = Annotated[str, Field(strict=True)]
+
+MAX_STOPS = 64
+
+
+class Body(BaseModel):
+    """A request body: fields that it does not name are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+class StreamOptions(Body):
+    include_usage: Flag = False
+    continuous_usage_stats: Flag = False
+    include_obfuscation: Flag = False  # padding against traffic analysis: there is none to leave out
+
+
+class SamplingFields(Body):
+    """Sampling as OpenAI's API names it, with the fields that vLLM's server adds."""
+
+    max_tokens: Annotated[Count, Field(ge=1, lt=2**31)] | None = None
+    min_tokens: Annotated[Count, Field(ge=0, lt=2**31)] = 0
+    temperature: Annotated[Finite, Field(ge=0, le=2)] | None = None
+    top_p: Annotated[Finite, Field(gt=0, le=1)] | None = None
+    top_k: Annotated[Count, Field(ge=-1, lt=2**31)] | None = None
+    min_p: Annotated[Finite, Field(ge=0, le=1)] | None = None
+    presence_penalty: Annotated[Finite, Field(ge=-2, le=2)] | None = None
+    frequency_penalty: Annotated[Finite, Field(ge=-2, le=2)] | None = None
+    repetition_penalty: Annotated[Finite, Field(gt=0, le=10)] | None = None
+    seed: Annotated[Count, Field(ge=-(2**63), lt=2**63)] | None = None
+    stop: StopString | Annotated[list[StopString], Field(max_length=MAX_STOPS)] | None = None
+    stop_token_ids: Annotated[list[TokenId], Field(max_length=1024)] | None = None
+    include_stop_str_in_output: Flag = False
+    ignore_eos: Flag = False
+    skip_special_tokens: Flag = True
+    spaces_between_special_tokens: Flag = True
+    logit_bias: Annotated[dict[str, Annotated[Finite, Field(ge=-100, le=100)]], Field(max_length=1024)] | None = None
+    allowed_token_ids: Annotated[list[TokenId], Field(min_length=1, max_length=4096)] | None = None
+    bad_words: Annotated[list[StopString], Field(max_length=256)] | None = None
+    priority: Annotated[Count, Field(ge=-(2**31), lt=2**31)] = 0
+    cache_salt: Annotated[Text, Field(min_length=1, max_length=256)] | None = None
+    return_token_ids: Flag | None = None
+
+    n: Annotated[Count, Field(ge=1, le=128)] | None = None
+    stream: Flag | None = None
+    stream_options: StreamOptions | None = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.stream_options is not None and not self.stream:
+            raise ValueError("stream_options is only allowed with stream: true")
+        if self.logit_bias is not None and not all(key.isascii() and key.isdigit() for key in self.logit_bias):
+            raise ValueError("logit_bias: keys must be token ids")
+        return self
+
+    @property
+    def stops(self) -> tuple[str, ...]:
+        return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
+
+    def sampling(self, defaults: Sampling, *, max_tokens: int | None, logprobs: int | None) -> Sampling:
+        """The request's sampling over the route's defaults. What both leave open stays None: the engine's default."""
+
+        def over(asked: Any, default: Any) -> Any:
+            return default if asked is None else asked
+
+        return Sampling(
+            max_tokens=over(max_tokens, defaults.max_tokens),
+            min_tokens=self.min_tokens,
+            temperature=over(self.temperature, defaults.temperature),
+            top_p=over(self.top_p, defaults.top_p),
+            top_k=over(self.top_k, defaults.top_k),
+            min_p=over(self.min_p, defaults.min_p),
+            presence_penalty=over(self.presence_penalty, defaults.presence_penalty),
+            frequency_penalty=over(self.frequency_penalty, defaults.frequency_penalty),
+            repetition_penalty=over(self.repetition_penalty, defaults.repetition_penalty),
+            seed=over(self.seed, defaults.seed),
+            stop=self.stops or defaults.stop,
+            include_stop=self.include_stop_str_in_output,
+            stop_token_ids=tuple(self.stop_token_ids or defaults.stop_token_ids),
+            ignore_eos=self.ignore_eos,
+            skip_special_tokens=self.skip_special_tokens,
+            logprobs=logprobs,
+            logit_bias={int(key): value for key, value in self.logit_bias.items()} if self.logit_bias else None,
+            allowed_token_ids=tuple(self.allowed_token_ids or ()),
+            bad_words=tuple(self.bad_words or ()),
+            priority=self.priority,
+        )
+
+
+IGNORED_FIELDS = (
+    "user",
+    "metadata",
+    "store",
+    "service_tier",
+    "safety_identifier",
+    "prompt_cache_key",
+    "prompt_cache_retention",
+    "request_id",
+    "verbosity",
+    "session_id",
+    "stream_interval",
+)
+"""Fields that clients are known to send and that change nothing about a reply here: accepted and not read."""

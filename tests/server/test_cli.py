@@ -1,0 +1,105 @@
+"""The command line."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+
+from server import __version__
+from server.auth import digest, parse_keys
+from server.cli import main, parser, with_address
+from server.config import load_config
+from tests.server.conftest import ENGINE_AND_ROUTE, ROOT
+
+HEAVY = ("torch", "transformers", "vllm", "fastapi", "uvicorn", "starlette")
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, check=False, env={**os.environ}
+    )
+
+
+def test_help_answers_in_under_a_second():
+    started = time.perf_counter()
+    assert "serve" in run("-m", "server.cli", "--help").stdout
+    assert time.perf_counter() - started < 1.0
+
+
+def test_the_command_line_and_the_settings_load_no_framework():
+    loaded = run("-c", "import sys, server.cli, server.config; print(*sys.modules)").stdout.split()
+    assert "server.config" in loaded
+    assert not set(HEAVY) & set(loaded)
+
+
+def test_a_wrong_configuration_is_told_without_a_traceback(tmp_path, capsys):
+    file = tmp_path / "wrong.toml"
+    file.write_text(ENGINE_AND_ROUTE.replace("lhrm", "sphinx"))
+    assert main(["check", str(file)]) == 2
+    told = capsys.readouterr().err
+    assert "wrong.toml" in told
+    assert "routes.demo.family: unknown family 'sphinx'" in told
+
+
+def test_check_prints_the_modes_that_follow_and_no_value_of_an_engines_environment(tmp_path, capsys):
+    file = tmp_path / "settings.toml"
+    file.write_text(
+        '[engines.e]\nkind = "vllm"\nmodel = "a/b"\nenv = { HF_TOKEN = "secret-1" }\n'
+        '[routes.r]\nengine = "e"\nfamily = "qwen3"\n'
+    )
+    assert main(["check", str(file)]) == 0
+    printed = capsys.readouterr().out
+    assert '"mode": "think"' in printed
+    assert "HF_TOKEN" in printed
+    assert "secret-1" not in printed
+
+
+def test_check_plans_the_memory_of_a_model_that_is_here_and_says_which_is_not(tmp_path, capsys):
+    shape = {"num_hidden_layers": 2, "num_attention_heads": 4, "hidden_size": 64, "max_position_embeddings": 128}
+    (tmp_path / "tiny").mkdir()
+    (tmp_path / "tiny/config.json").write_text(json.dumps({**shape, "dtype": "float32"}))
+    file = tmp_path / "settings.toml"
+    file.write_text(
+        '[engines.here]\nkind = "vllm"\nmodel = "./tiny"\nargs = { kv_cache_memory_bytes = 262144 }\n'
+        '[engines.away]\nkind = "vllm"\nmodel = "nobody/nothing"\nargs = { kv_cache_memory_bytes = 262144 }\n'
+        '[routes.r]\nengine = "here"\nfamily = "qwen3"\n'
+    )
+    assert main(["check", str(file)]) == 0
+    *_, here, away = capsys.readouterr().out.splitlines()
+    # keys and values x 2 layers x 64 numbers x 4 bytes = 1 KiB a token; 256 KiB hold 256 tokens, two contexts of 128
+    assert here == (
+        "memory of here: weights 0 bytes, cache 1 KiB a token; 256 KiB of cache hold 256 tokens, 2.0 full contexts"
+    )
+    assert away == "memory of away: nobody/nothing is not on this machine yet"
+
+
+def test_a_new_key_is_printed_with_the_line_that_lets_it_in(capsys):
+    assert main(["key", "new", "alice"]) == 0
+    key, line = (line.partition(":")[2].strip() for line in capsys.readouterr().out.splitlines())
+    assert parse_keys(line) == {digest(key): "alice"}
+
+
+def test_the_address_on_the_command_line_wins(tmp_path):
+    file = tmp_path / "settings.toml"
+    file.write_text("[server]\nport = 1234\n" + ENGINE_AND_ROUTE)
+    (tmp_path / "demo").symlink_to(ROOT / "demo")
+    args = parser().parse_args(["serve", str(file), "--host", "::1"])
+    server = with_address(load_config(file), args.host, args.port).server
+    assert (server.host, server.port) == ("::1", 1234)
+
+
+@pytest.mark.parametrize("arguments", [[], ["serve"], ["serve", "x", "--port", "99999"], ["key"], ["dance"]])
+def test_a_wrong_command_line_is_refused(arguments, capsys):
+    with pytest.raises(SystemExit) as leaving:
+        main(arguments)
+    assert leaving.value.code == 2
+    assert "usage: reasond" in capsys.readouterr().err
+
+
+def test_the_version_is_told(capsys):
+    with pytest.raises(SystemExit):
+        main(["--version"])
+    assert capsys.readouterr().out == f"reasond {__version__}\n"

@@ -1,0 +1,132 @@
+"""A real server on the loopback: it answers, and it drains before it stops."""
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+
+import httpx
+import pytest
+from starlette.responses import StreamingResponse
+
+from server.config import Config, ConfigError, parse_config
+from server.serve import DrainingServer, build_server, require_free_port
+from tests.server.conftest import ENGINE_AND_ROUTE, ROOT
+
+
+def config(drain_seconds: int) -> Config:
+    return parse_config(f"[server]\nport = 0\ndrain_seconds = {drain_seconds}\n{ENGINE_AND_ROUTE}", ROOT)
+
+
+@asynccontextmanager
+async def running(server: DrainingServer) -> AsyncGenerator[str, None]:
+    """The address of a server that runs until the block ends."""
+    task = asyncio.create_task(server.serve())
+    while not server.started:  # noqa: ASYNC110 - uvicorn has no event for it
+        await asyncio.sleep(0.01)
+    host, port = server.servers[0].sockets[0].getsockname()[:2]
+    yield f"http://{host}:{port}"
+    server.should_exit = True
+    await task
+
+
+def with_slow_stream(app, ended: list[str]):
+    @app.get("/slow")
+    async def slow(pieces: int) -> StreamingResponse:
+        async def stream() -> AsyncGenerator[bytes, None]:
+            try:
+                for _ in range(pieces):
+                    yield b"x"
+                    await asyncio.sleep(0.05)
+                ended.append("whole")
+            finally:
+                ended.append("closed")
+
+        return StreamingResponse(stream())
+
+    return app
+
+
+@pytest.mark.anyio
+async def test_a_stop_lets_running_requests_finish_and_accepts_no_new_ones(make_app):
+    ended: list[str] = []
+    app = with_slow_stream(make_app(), ended)
+    server = build_server(config(drain_seconds=20), app)
+    async with (
+        running(server) as address,
+        httpx.AsyncClient(base_url=address) as client,
+        client.stream("GET", "/slow", params={"pieces": 20}) as answer,
+    ):
+        body = answer.aiter_bytes()
+        await anext(body)
+        server.should_exit = True
+        await app.state.runtime.draining.wait()
+        async with httpx.AsyncClient(base_url=address) as late:
+            with pytest.raises(httpx.ConnectError):
+                await late.get("/health")
+        assert ended == []
+        assert len(b"".join([piece async for piece in body])) == 19
+    assert ended == ["whole", "closed"]
+
+
+@pytest.mark.anyio
+async def test_a_request_that_outlives_the_drain_is_closed(make_app):
+    ended: list[str] = []
+    server = build_server(config(drain_seconds=1), with_slow_stream(make_app(), ended))
+    async with running(server) as address, httpx.AsyncClient(base_url=address) as client:
+        with pytest.raises(httpx.RemoteProtocolError):
+            async with client.stream("GET", "/slow", params={"pieces": 10_000}) as answer:
+                async for _ in answer.aiter_bytes():
+                    server.should_exit = True
+    assert ended == ["closed"]
+
+
+@pytest.mark.anyio
+async def test_an_oversized_upload_over_a_real_socket_is_answered_and_the_server_lives_on(make_app):
+    server = build_server(config(drain_seconds=1), make_app(extra="[server]\nmax_body_bytes = 1000\n"))
+    async with running(server) as address, httpx.AsyncClient(base_url=address) as client:
+        answer = await client.post("/v1/models", content=b"x" * 1_000_000)
+        assert answer.status_code == 413
+        assert (await client.get("/v1/models")).status_code == 200
+
+
+def test_a_port_that_is_taken_is_told_before_anything_is_loaded():
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(ConfigError, match=rf"server\.port: .*:{port}"):
+            require_free_port("127.0.0.1", port)
+    require_free_port("127.0.0.1", port)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_the_command_serves_until_a_signal_and_leaves_with_success(tmp_path, number):
+    (tmp_path / "settings.toml").write_text(ENGINE_AND_ROUTE)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "server.cli", "serve", str(tmp_path / "settings.toml"), "--port", str(port)]
+    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, env={**os.environ})
+    try:
+        wait_until_ready(f"http://127.0.0.1:{port}/ready", process)
+        process.send_signal(number)
+        _, logged = process.communicate(timeout=20)
+    finally:
+        process.kill()
+    assert process.returncode == 0, logged
+    assert "no API keys are configured" in logged
+    assert "Traceback" not in logged
+
+
+def wait_until_ready(url: str, process: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            if httpx.get(url).status_code == 200:
+                return
+        except httpx.ConnectError:
+            time.sleep(0.1)
+    raise AssertionError(f"not ready: {url}")
