@@ -24,7 +24,7 @@ from server.errors import ApiError
 from server.reward_json import usage
 from server.runtime import runtime_of
 from server.sse import while_connected
-from server.watch import Watch
+from server.watch import Watch, watch
 from server.wire.reward_protocols import (
     Classify,
     Compare,
@@ -98,7 +98,7 @@ def _call(request: Request, model: str | None = None, *, any_model: bool = False
     terms = judge.terms(_number(asked, "votes", 1, 128), _number(asked, "seed", 0, 2**63 - 1) or 0)
     rubric = runtime.config.routes[judge.route.name].judge.rubric
     name = judge.route.name
-    return Call(judge, terms, rubric, runtime.marks[name], Watch(runtime.metrics.route(name)))
+    return Call(judge, terms, rubric, runtime.marks[name], watch(request, name))
 
 
 def _number(asked: Mapping[str, str], name: str, lowest: int, highest: int) -> int | None:

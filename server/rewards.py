@@ -23,7 +23,7 @@ from server.errors import reported
 from server.reward_json import progress, ranking_json, usage, verdict_json
 from server.runtime import Runtime, runtime_of
 from server.sse import DONE, EventStream, while_connected
-from server.watch import Watch
+from server.watch import Watch, watch
 from server.wire.rewards import (
     CompareItem,
     CompareRequest,
@@ -100,16 +100,16 @@ async def _answer(
     request_id = request.scope["state"]["request_id"]
     head = {"id": f"reward-{request_id}", "object": kind, "created": int(time.time()), "model": judge.route.name}
     job = Job(body, judge, terms_of(body, judge), judge_item, head, runtime)
-    watch = Watch(runtime.metrics.route(judge.route.name))
+    watching = watch(request, judge.route.name)
     if body.items is not None:
-        frames = batch_events(job, watch, request_id) if body.stream else batch_json(job, watch, request_id)
+        frames = batch_events(job, watching, request_id) if body.stream else batch_json(job, watching, request_id)
         return EventStream(frames, {} if body.stream else {"content-type": "application/json"})
     item = body.item(body.inline)
     if isinstance(item, ScoreItem):
         require(yardstick_of(job, item), len(item.replies))  # before a stream begins: an error with its own status
     if body.stream:
-        return EventStream(item_events(job, item, watch), {})
-    return await while_connected(request.receive, one_item(job, item, watch))
+        return EventStream(item_events(job, item, watching), {})
+    return await while_connected(request.receive, one_item(job, item, watching))
 
 
 def terms_of(body: RewardBody, judge: Judge) -> Terms:

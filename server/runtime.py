@@ -21,9 +21,11 @@ from server.metrics import Metrics
 
 @dataclass(frozen=True, slots=True)
 class Runtime:
-    """Handed to every request as `app.state.runtime`. `draining` is set when the server has been told to stop.
+    """Handed to every request as `app.state.runtime`.
 
-    `started` is the Unix time, in seconds, at which the engines were up. `marks` are those of the judges' templates.
+    `draining` is set when the server has been told to stop, `cut` when its time to drain is over as well: what then
+    still runs is cancelled. `started` is the Unix time, in seconds, at which the engines were up.
+    `marks` are those of the judges' templates.
     """
 
     config: Config
@@ -33,6 +35,7 @@ class Runtime:
     marks: Mapping[str, Marks]
     metrics: Metrics
     draining: asyncio.Event
+    cut: asyncio.Event
     started: int
 
     def route(self, name: str) -> Route:
@@ -65,7 +68,7 @@ def assemble(config: Config, engines: Mapping[str, Engine], started: int) -> Run
         for name, route in config.routes.items()
     }
     marks = {name: marks_of(judge.route.engine.tokenizer, judge.route.family) for name, judge in judges.items()}
-    return Runtime(config, engines, routes, judges, marks, metrics, asyncio.Event(), started)
+    return Runtime(config, engines, routes, judges, marks, metrics, asyncio.Event(), asyncio.Event(), started)
 
 
 def _judges(config: Config, name: str) -> bool:
