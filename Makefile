@@ -7,7 +7,7 @@ HOST ?= 127.0.0.1
 PORT ?= 8000
 CONFIG ?= configs/demo.toml
 
-.PHONY: serve test check bench accept install
+.PHONY: serve test check bench accept install docs
 .DEFAULT_GOAL := serve
 
 install: $(VENV)/.installed
@@ -26,9 +26,13 @@ check: install
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python -m pytest -q tests/docs/test_in_step.py
 
 bench: install
 	$(BIN)/python -m tests.bench
 
 accept: install
 	$(BIN)/python -m pytest -m "accept"
+
+docs: install
+	$(BIN)/python -m tests.docs.files

@@ -60,8 +60,8 @@ class Bounds:
 
 
 def thinking_bounds(opened: int, budget: int | None, most: int, reserve: int, manner: Manner) -> Bounds:
-    """Bounds of thinking that began at `opened`. Of `most` tokens of the whole reply, `reserve` and the closing text are
-    the answer's; with no reserve thinking may take them all."""
+    """Bounds of thinking that began at `opened`. Of the reply's `most` tokens, `reserve` and the closing text are the
+    answer's; with no reserve thinking may take them all."""
     bounds = _hard(opened, budget, most - reserve - manner.closing if reserve else NEVER)
     if bounds.limit is None or manner.tolerance is None:
         return bounds
@@ -83,7 +83,8 @@ def reply_bounds(opened: int, budget: int | None, most: int, reserve: int, manne
 def _hard(opened: int, budget: int | None, last: int) -> Bounds:
     end = NEVER if budget is None else opened + budget
     if last < end:
-        return Bounds(opened, *[max(last, opened)] * 3, by="reserve")
+        end = max(last, opened)
+        return Bounds(opened, end, end, end, "reserve")
     return Bounds(opened, end, end, end)
 
 

@@ -41,7 +41,7 @@ async def run(route: Route, request: Request, policy: Policy, sampling: Sampling
         async with aclosing(route.engine.generate(*asked)) as stream:
             async for delta in stream:
                 position = len(reply.token_ids) + len(delta.token_ids)
-                events = reply.take(delta) if position < watcher.look_at else watcher.look(delta)
+                events: Sequence[Event] = reply.take(delta) if position < watcher.look_at else watcher.look(delta)
                 if undecided is not None:
                     undecided += events
                     if watcher.undecided:

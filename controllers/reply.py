@@ -123,12 +123,13 @@ def _budget_record(budget: BudgetUse | None, seconds_to_answer: float | None) ->
 
 class Interrupt:
     """What a client may still ask of a reply that runs: to answer now, or to end. Replies listen; one serves all
-    choices of a request."""
+    choices of a request. `refusal` says why a reply cannot be made to answer early, if it cannot."""
 
-    __slots__ = ("_listeners", "wish")
+    __slots__ = ("_listeners", "refusal", "wish")
 
     def __init__(self) -> None:
         self.wish: Literal["answer", "cancel"] | None = None
+        self.refusal: str | None = None
         self._listeners: list[Callable[[], None]] = []
 
     def listen(self, listener: Callable[[], None]) -> None:

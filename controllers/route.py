@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from controllers.pace import Pace
 from controllers.policy import Defaults, Policy
@@ -27,8 +28,9 @@ class Route:
 
     `prefixes` are the forced token ids of each mode of the family. `sampling` holds the route's defaults for what a
     request leaves open; what both leave open is the engine's own default. `wrap_up` and `closing` are what the server
-    writes where it ends a budget's scope; `ends` is the token that ends a reply of this family. `native_budget` says that the engine itself can hold thinking to a number of
-    tokens. `pace` is how fast the engine writes now, shared by all its routes.
+    writes where it ends a budget's scope; `ends` is the token that ends a reply of this family. `native_budget` says
+    that the engine itself can hold thinking to a number of tokens. `pace` is how fast the engine writes now, shared by
+    all its routes.
     """
 
     name: str
@@ -92,4 +94,4 @@ def forced(tokenizer: Tokenizer, text: str) -> Forced:
     token_ids = tuple(tokenizer.encode_control(text))
     known = [tokenizer.decode(token_ids[:count], skip_special_tokens=False) for count in range(len(token_ids) + 1)]
     whole = [text.rstrip("\ufffd") for text in known]
-    return Forced(token_ids, tuple(after[len(before) :] for before, after in zip(whole, whole[1:], strict=False)))
+    return Forced(token_ids, tuple(after[len(before) :] for before, after in pairwise(whole)))

@@ -144,9 +144,7 @@ class Reply:
             kept.append(Chunk("answer", rest, ()))
         return kept
 
-    def finished(
-        self, decision: Decision, budget: BudgetUse | None, cut: Cut | None, cut_by: CutBy | None
-    ) -> Finished:
+    def finished(self, decision: Decision, budget: BudgetUse | None, cut: Cut | None, cut_by: CutBy | None) -> Finished:
         self.clock.report(self.route.pace, len(self.token_ids))
         return Finished(
             reason=self.finish or "stop",

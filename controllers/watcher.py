@@ -79,6 +79,8 @@ class Watcher:
         self.look_at = 0  # the first delta is looked at, for the clock
         if interrupt is not None:
             interrupt.listen(self._wake)
+            if penalty := forgets_penalties(reply.sampling):
+                interrupt.refusal = f"{penalty}: cannot be kept up over a cut of the thinking"
 
     def begin(self) -> None:
         """The forced prefix has been told to the reply's parser; it may have opened the scope."""
@@ -120,7 +122,8 @@ class Watcher:
             reply.cached_tokens = reply.cached_tokens or delta.cached_tokens
         if self._interrupt is not None and self._interrupt.wish == "cancel":
             return [*reply.end("stop", "cancelled")]
-        said = self._steps(delta) if self._limited or self._watched else [*reply.take(delta)]
+        said: list[Chunk | Progress] = []
+        said += self._steps(delta) if self._limited or self._watched else reply.take(delta)
         if reply.finish is None and not self.handover and (progress := self._progress()) is not None:
             said.append(progress)
         self._schedule()
@@ -144,8 +147,8 @@ class Watcher:
 
     # One token at a time
 
-    def _steps(self, delta: Delta) -> list[Chunk | Progress]:
-        said: list[Chunk | Progress] = []
+    def _steps(self, delta: Delta) -> list[Chunk]:
+        said: list[Chunk] = []
         steps = list(_single(delta))
         for index, step in enumerate(steps):
             cut = self._cut_before(step)
@@ -168,10 +171,8 @@ class Watcher:
         if self._bounds is None and self._in_scope:
             self._declared = declared_budget(self._budget_text)
             self._open()
-        elif was_in_scope and not self._in_scope and self._asked_of_engine and self._bounds is not None:
-            if position >= self._bounds.end:  # at this place the engine lets nothing but the tag through
-                self._cut, self._cut_by = "hard", self._bounds.by
-                chunks = [replace(chunk, logprobs=None, forced=True) for chunk in chunks]
+        elif was_in_scope and not self._in_scope and self._engine_closed(position):
+            chunks = [replace(chunk, logprobs=None, forced=True) for chunk in chunks]
         if reply.parser.section == "after" and reply.finish is None:
             chunks += reply.end("stop")
         for chunk in chunks:
@@ -179,6 +180,14 @@ class Watcher:
                 self._budget_text += chunk.text
             self._tail = (self._tail + chunk.text)[-4:]
         return chunks
+
+    def _engine_closed(self, position: int) -> bool:
+        """Whether the tag at `position` is the engine's: behind the last token it lets nothing but the tag through."""
+        bounds = self._bounds
+        if not self._asked_of_engine or bounds is None or position < bounds.end:
+            return False
+        self._cut, self._cut_by = "hard", bounds.by
+        return True
 
     def _cut_before(self, step: Delta) -> tuple[Cut, CutBy] | None:
         """A cut that this token shows to be due: a sentence has ended, or the engine let a token past the end."""
@@ -306,7 +315,9 @@ class Watcher:
             return None
         first = self._checkpoint == 0
         tokens, seconds = self._reply.clock.written(position)
-        self._checkpoint = position + max(8, int(CHECKPOINT_SECONDS * tokens / seconds) if tokens else CHECKPOINT_TOKENS)
+        self._checkpoint = position + max(
+            8, int(CHECKPOINT_SECONDS * tokens / seconds) if tokens else CHECKPOINT_TOKENS
+        )
         use = self._use("think")
         return None if first or use is None else Progress(use, self._seconds_to_answer())
 
@@ -338,9 +349,4 @@ def _behind_opening(reply: Reply) -> int:
     """Tokens of the prompt that an engine's native budget counts as thinking: those behind the opening tag."""
     family = reply.route.family
     opening = reply.route.engine.tokenizer.control_id(family.thinking[0]) if family.thinking else None
-    count = 0
-    for token_id in reversed(reply.prompt):
-        if token_id == opening:
-            return count
-        count += 1
-    return 0
+    return next((count for count, token_id in enumerate(reversed(reply.prompt)) if token_id == opening), 0)

@@ -81,7 +81,7 @@ class ScriptedEngine:
             for count, token_id in enumerate(self._tokens(spoken, reply, sampling), 1):
                 await self._wait_until(due)
                 due += self.token_delay
-                token_id = _obeying(token_id, reply.logprobs, sampling.allowed_token_ids)
+                token_id = self._obeying(token_id, count, reply, sampling)
                 finish, stopped_by = self._ending(token_id, count, most, sampling)
                 logprobs = _positions((token_id,), reply, sampling.logprobs, sampling.logprob_token_ids)
                 delta = text.delta((token_id,), logprobs, finish, stopped_by)
@@ -140,6 +140,15 @@ class ScriptedEngine:
                 return "stop", token_id
         return ("length", None) if count >= most else (None, None)
 
+    def _obeying(self, token_id: int, count: int, reply: Reply, sampling: Sampling) -> int:
+        """The scripted token where it is allowed, else the likeliest of the allowed ones."""
+        allowed = sampling.allowed_token_ids
+        if not allowed or token_id in allowed:
+            return token_id
+        bias = sampling.logit_bias or {}
+        possible = [other for other in allowed if other != self._eos or count > sampling.min_tokens]
+        return max(possible, key=lambda other: reply.logprobs.get(other, UNLIKELY) + bias.get(other, 0.0))
+
     async def _wait_until(self, due: float) -> None:
         await asyncio.sleep(max(0.0, due - asyncio.get_running_loop().time()))
 
@@ -184,13 +193,6 @@ def _control_id(tokenizer: HubTokenizer, tag: str) -> int:
     if token_id is None:
         raise ValueError(f"{tag} is not one token of this vocabulary")
     return token_id
-
-
-def _obeying(token_id: int, logprobs: Mapping[int, float], allowed: tuple[int, ...]) -> int:
-    """The scripted token where it is allowed, else the likeliest of the allowed ones."""
-    if not allowed or token_id in allowed:
-        return token_id
-    return max(allowed, key=lambda candidate: logprobs.get(candidate, UNLIKELY))
 
 
 def _with_prompt(delta: Delta, prompt: Prompt, reply: Reply, sampling: Sampling) -> Delta:

@@ -43,6 +43,7 @@ from models.text import ReplyText
 from models.tokenizer import HubTokenizer
 
 LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # the ranks that vLLM allocates for
+SHUTDOWN_SECONDS = 30.0  # the core processes leave within about five; vLLM would kill them then
 DEFAULTED = (
     "temperature",
     "top_p",
@@ -110,6 +111,8 @@ class VllmEngine:
 
     async def generate(self, prompt: Prompt, sampling: Sampling) -> AsyncGenerator[Delta, None]:
         most = admit(self, prompt, sampling)
+        if sampling.thinking_budget is not None and self.native_budget is None:
+            raise InvalidRequest(f"engine {self.name} was not given a tag pair to hold a budget to", "thinking_budget")
         text = ReplyText(self.tokenizer.backend, prompt.token_ids, sampling)
         with self._translating_errors():
             async with aclosing(self._stream(prompt, sampling, most)) as stream:
@@ -127,7 +130,7 @@ class VllmEngine:
             engine_input["cache_salt"] = prompt.cache_salt
         stream: AsyncGenerator[RequestOutput, None] = self._llm.generate(
             engine_input,
-            self._params(sampling, most),
+            sampling_params(sampling, most, self._defaults),
             uuid.uuid4().hex,
             lora_request=self._lora[prompt.adapter] if prompt.adapter else None,
             priority=sampling.priority,
@@ -172,35 +175,35 @@ class VllmEngine:
     async def close(self) -> None:
         if self._llm.output_handler is not None:
             self._llm.output_handler.cancel()  # it would take the end of the core process for a crash
-        await asyncio.to_thread(self._llm.shutdown)
+        await asyncio.to_thread(self._llm.shutdown, SHUTDOWN_SECONDS)
 
-    def _params(self, sampling: Sampling, most: int) -> SamplingParams:
-        if sampling.thinking_budget is not None and self.native_budget is None:
-            raise InvalidRequest(f"engine {self.name} was not given a tag pair to hold a budget to", "thinking_budget")
-        drawn = {field: getattr(sampling, field) for field in DEFAULTED}
-        drawn = {field: self._defaults.get(field) if value is None else value for field, value in drawn.items()}
-        if sampling.max_tokens is None:
-            most = min(most, self._defaults.get("max_tokens", most))
-        return SamplingParams(
-            **{field: value for field, value in drawn.items() if value is not None},
-            max_tokens=most,
-            min_tokens=sampling.min_tokens,
-            seed=sampling.seed,
-            stop_token_ids=list(sampling.stop_token_ids) or None,
-            ignore_eos=sampling.ignore_eos,
-            logprobs=None if sampling.logprob_token_ids else sampling.logprobs,
-            logprob_token_ids=list(sampling.logprob_token_ids) or None,
-            prompt_logprobs=sampling.prompt_logprobs,
-            flat_logprobs=True,
-            logit_bias=dict(sampling.logit_bias) if sampling.logit_bias else None,
-            allowed_token_ids=list(sampling.allowed_token_ids) or None,
-            bad_words=list(sampling.bad_words) or None,
-            thinking_token_budget=sampling.thinking_budget,
-            structured_outputs=_structured_outputs(sampling.grammar),
-            detokenize=False,
-            output_kind=RequestOutputKind.DELTA,
-            skip_clone=True,
-        )
+
+def sampling_params(sampling: Sampling, most: int, defaults: Mapping[str, Any]) -> SamplingParams:
+    """vLLM's parameters for one request of at most `most` new tokens. `defaults` fill what the request leaves open."""
+    drawn = {field: getattr(sampling, field) for field in DEFAULTED}
+    drawn = {field: defaults.get(field) if value is None else value for field, value in drawn.items()}
+    if sampling.max_tokens is None:
+        most = min(most, defaults.get("max_tokens", most))
+    return SamplingParams(
+        **{field: value for field, value in drawn.items() if value is not None},
+        max_tokens=most,
+        min_tokens=sampling.min_tokens,
+        seed=sampling.seed,
+        stop_token_ids=list(sampling.stop_token_ids) or None,
+        ignore_eos=sampling.ignore_eos,
+        logprobs=None if sampling.logprob_token_ids else sampling.logprobs,  # vLLM takes one or the other
+        logprob_token_ids=list(sampling.logprob_token_ids) or None,
+        prompt_logprobs=sampling.prompt_logprobs,
+        flat_logprobs=True,
+        logit_bias=dict(sampling.logit_bias) if sampling.logit_bias else None,
+        allowed_token_ids=list(sampling.allowed_token_ids) or None,
+        bad_words=list(sampling.bad_words) or None,
+        thinking_token_budget=sampling.thinking_budget,
+        structured_outputs=_structured_outputs(sampling.grammar),
+        detokenize=False,
+        output_kind=RequestOutputKind.DELTA,
+        skip_clone=True,
+    )
 
 
 def engine_arguments(

@@ -4,7 +4,7 @@ import asyncio
 import time
 from types import TracebackType
 
-from controllers.reply import Chunk, Decision, Event
+from controllers.reply import Chunk, Decision, Event, Finished
 from server.metrics import RouteMetrics
 
 
@@ -32,8 +32,12 @@ class Watch:
                     self._route.first_answer(time.perf_counter() - self._began)
         elif isinstance(event, Decision):
             self._route.decided(event.mode, event.chosen_by)
-        else:
+        elif isinstance(event, Finished):
             self._route.replied(event.reasoning_tokens, event.answer_tokens, empty=index not in self._answered)
+            if event.cut is not None:
+                self._route.cuts[event.cut].inc()
+            if event.budget is not None and event.budget.requested and event.budget.requested > 0:
+                self._route.budget_used.observe(event.budget.used / event.budget.requested)
 
     def spoke(self) -> None:
         """There is text."""

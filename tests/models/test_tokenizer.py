@@ -1,0 +1,54 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from models.tokenizer import SEAM, HubTokenizer
+from tests.conftest import ROOT
+
+TOKENIZER = HubTokenizer(ROOT / "demo" / "tokenizer")
+CONTROLS = {
+    TOKENIZER.token_text(token_id): token_id
+    for token_id in range(TOKENIZER.vocab_size)
+    if TOKENIZER.control_id(TOKENIZER.token_text(token_id)) is not None
+}
+# Text that wants to be a control token: whole ones, broken ones, seams, and anything else.
+HOSTILE = st.lists(
+    st.one_of(
+        st.sampled_from([*CONTROLS, "<", "think>", "</", "<|im_", "start|>", SEAM]),
+        st.sampled_from(list(CONTROLS)).map(lambda text: text[0] + SEAM + text[1:]),
+        st.text(max_size=5),
+    ),
+    max_size=8,
+).map("".join)
+
+
+def test_the_demo_vocabulary_has_control_tokens() -> None:
+    assert {"<think>", "</think>", "<no_think>", "</no_think>"} <= CONTROLS.keys()
+
+
+@given(HOSTILE)
+def test_client_text_never_becomes_a_control_token(text: str) -> None:
+    assert not set(TOKENIZER.encode(text)) & set(CONTROLS.values())
+
+
+@given(HOSTILE)
+def test_decoding_gives_the_text_back(text: str) -> None:
+    assert TOKENIZER.decode(TOKENIZER.encode(text), skip_special_tokens=False) == text.replace(SEAM, "")
+
+
+@given(HOSTILE)
+def test_a_message_cannot_write_control_tokens_into_the_template(text: str) -> None:
+    def controls(content: str) -> list[int]:
+        ids = TOKENIZER.render([{"role": "user", "content": content}])
+        return [token_id for token_id in ids if token_id in CONTROLS.values()]
+
+    assert controls("x" + text) == controls("x")
+
+
+@pytest.mark.parametrize("text", list(CONTROLS))
+def test_our_own_text_becomes_control_tokens(text: str) -> None:
+    assert TOKENIZER.encode_control(text) == [CONTROLS[text]] == [TOKENIZER.control_id(text)]
+
+
+def test_ordinary_text_is_no_control_token() -> None:
+    assert TOKENIZER.control_id("the") is None

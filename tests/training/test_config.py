@@ -1,0 +1,49 @@
+"""Recipes: every shipped one is valid, and a wrong one is refused before anything loads."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from training.cli import main
+from training.config import Evaluate, Hft, Hgpo, load
+
+RECIPES = Path("configs/train")
+CLASSES = {"hft": Hft, "hgpo": Hgpo, "evaluate": Evaluate}
+
+
+@pytest.mark.parametrize("path", sorted(RECIPES.glob("*.toml")), ids=lambda path: path.stem)
+def test_every_shipped_recipe_is_valid(path):
+    assert CLASSES[path.stem.rsplit("_", 1)[-1]].model_validate(load(path))
+
+
+def test_an_override_reaches_a_nested_setting():
+    recipe = Hgpo.model_validate(load(RECIPES / "hybrid_hgpo.toml", ["advantage.delta=0.4", "run.out=elsewhere"]))
+    assert recipe.advantage.delta == 0.4
+    assert recipe.run.out == Path("elsewhere")
+
+
+def test_an_unknown_key_is_refused():
+    with pytest.raises(ValidationError, match="stepz"):
+        Hft.model_validate(load(RECIPES / "hybrid_hft.toml", ["stepz=1"]))
+
+
+def test_an_override_without_a_value_is_refused():
+    with pytest.raises(ValueError, match="key=value"):
+        load(RECIPES / "hybrid_hft.toml", ["steps"])
+
+
+def test_a_wrong_recipe_ends_with_a_message_and_status_2(capsys):
+    assert main(["hft", str(RECIPES / "hybrid_hft.toml"), "--set", "steps=-1"]) == 2
+    assert "steps" in capsys.readouterr().err
+
+
+def test_neither_the_command_line_nor_the_recipes_import_torch():
+    code = (
+        "import sys, training.cli, training.config; "
+        "print([m for m in ('torch', 'transformers', 'vllm', 'trl') if m in sys.modules])"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stdout.strip() == "[]"

@@ -1,0 +1,112 @@
+"""A few steps of everything on a micro model: does it run, learn, save, and measure?"""
+
+import json
+import shutil
+from random import Random
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from models.tokenizer import HubTokenizer
+from training import evaluate, hft, hgpo, weights
+from training.config import Evaluate
+from training.optimizers import build, rate
+from training.replies import MODES, choosing_family
+from training.tasks import TASKS, draw
+
+
+def metrics(folder):
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_hft_rows_say_nothing_about_the_right_mode(hft_recipe):
+    tokenizer = weights.load_tokenizer(hft_recipe.model)
+    think, no_think = (tokenizer.convert_tokens_to_ids(f"<{mode}>") for mode in MODES)
+    modes: dict[tuple[int, ...], set[int]] = {}
+    for row in hft.rows(hft_recipe, tokenizer):
+        prompt = tuple(token for token, label in zip(row["input_ids"], row["labels"], strict=True) if label < 0)
+        modes.setdefault(prompt, set()).add(row["input_ids"][len(prompt)])
+    assert all(found == {think, no_think} for found in modes.values())
+
+
+def test_an_hft_row_is_the_served_prompt_and_a_learned_reply(hft_recipe):
+    tokenizer = weights.load_tokenizer(hft_recipe.model)
+    question = draw(TASKS["chain"], 2, "train", Random(0))
+    row = hft.row(question, "think", choosing_family("lhrm"), tokenizer)
+    served = HubTokenizer("demo/tokenizer").render([{"role": "user", "content": question.text}])
+    assert row["input_ids"][: len(served)] == served
+    assert row["labels"][: len(served)] == [-100] * len(served)
+    assert row["labels"][len(served) :] == row["input_ids"][len(served) :]
+    learned = tokenizer.decode(row["labels"][len(served) :])
+    assert learned == f"<think>{question.thought}</think>{question.answer}<|im_end|>"
+
+
+def test_hft_learns_saves_and_logs(hft_recipe):
+    hft.train(hft_recipe)
+    losses = [line["loss"] for line in metrics(hft_recipe.run.out) if "loss" in line]
+    assert losses[-1] < losses[0]
+    saved = AutoModelForCausalLM.from_pretrained(hft_recipe.run.out)
+    assert saved.config.architectures == ["Qwen3ForCausalLM"]
+    assert saved.config.tie_word_embeddings
+    assert HubTokenizer(hft_recipe.run.out).has_template
+
+
+def test_hft_goes_on_from_its_checkpoint_to_the_same_weights(hft_recipe):
+    run = hft_recipe.run.model_copy(update={"checkpoint_every": 4})
+    recipe = hft_recipe.model_copy(update={"run": run})
+    hft.train(recipe)
+    whole = AutoModelForCausalLM.from_pretrained(run.out).state_dict()
+    shutil.rmtree(run.out / "checkpoints" / "checkpoint-6")
+    hft.train(recipe, resume=True)
+    resumed = AutoModelForCausalLM.from_pretrained(run.out).state_dict()
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+    assert [line["step"] for line in metrics(run.out) if "loss" in line][-2:] == [5, 6]
+
+
+def test_rows_that_do_not_fill_the_micro_batches_are_refused(hft_recipe):
+    with pytest.raises(ValueError, match="micro_batch"):
+        hft.train(hft_recipe.model_copy(update={"micro_batch": 3}))
+
+
+def test_hgpo_runs_and_logs_the_reward_of_both_modes(hgpo_recipe):
+    hgpo.train(hgpo_recipe)
+    lines = [line for line in metrics(hgpo_recipe.run.out) if "reward" in line]
+    assert len(lines) == hgpo_recipe.steps
+    assert {"hgpo/reward_0", "hgpo/reward_1"} <= lines[0].keys()
+    assert (hgpo_recipe.run.out / "model.safetensors").exists()
+
+
+def test_an_evaluation_measures_every_mode_and_difficulty(hgpo_recipe, tmp_path):
+    recipe = Evaluate.model_validate(
+        {
+            "model": hgpo_recipe.model.model_dump(),
+            "task": {"name": "chain", "difficulties": [1, 2]},
+            "out": str(tmp_path / "evaluation"),
+            "questions": 3,
+            "samples": 2,
+            "max_new_tokens": 6,
+            "resamples": 10,
+        }
+    )
+    table = evaluate.main(recipe)
+    result = json.loads((recipe.out / "evaluation.json").read_text())
+    assert [cell["difficulty"] for cell in result["by_difficulty"]] == [1, 2]
+    assert result["hybrid_accuracy"]["questions"] == 6
+    assert {"think", "no_think", "free", "think_ratio"} <= result["by_difficulty"][0].keys()
+    assert table in (recipe.out / "evaluation.md").read_text()
+
+
+def test_matrices_go_to_muon_and_the_rest_to_adamw(hft_recipe):
+    tokenizer = weights.load_tokenizer(hft_recipe.model)
+    model = weights.load_model(hft_recipe.model, tokenizer, 0)
+    muon, adamw = build(model, hft_recipe.optimizer).param_groups
+    assert {weight.ndim for weight in muon["params"]} == {2}
+    assert any(weight is model.get_input_embeddings().weight for weight in adamw["params"])
+    assert len(muon["params"]) + len(adamw["params"]) == len(list(model.parameters()))
+
+
+def test_the_rate_warms_up_holds_and_falls():
+    # 10 steps, 2 of warm-up, falling from step 5 on: (10 - 8) / (10 - 5)
+    assert [rate(step, 10, 2, 0.5) for step in (0, 1, 4, 8, 10)] == [0.5, 1.0, 1.0, 0.4, 0.0]
+    assert rate(9, 10, 0, 1.0) == 1.0

@@ -1,0 +1,169 @@
+"""Recipe files: TOML to frozen classes. No torch, no transformers here: a recipe is checked before anything loads."""
+
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
+
+
+class Recipe(BaseModel):
+    """Unknown keys are errors, and nothing changes after loading."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Scratch(Recipe):
+    """A Qwen3 model with random weights. `init` is the standard deviation of its normal initialisation."""
+
+    hidden: PositiveInt = 128
+    layers: PositiveInt = 4
+    heads: PositiveInt = 4
+    feed_forward: PositiveInt = 384
+    context: PositiveInt = 4096
+    init: PositiveFloat = 0.08
+
+
+class Lora(Recipe):
+    """A LoRA adapter on all linear layers instead of full fine-tuning."""
+
+    rank: PositiveInt = 16
+    alpha: PositiveFloat = 32
+
+
+class Model(Recipe):
+    """The model to train: `path` is a folder or hub name; with `scratch`, only its tokenizer is taken from there.
+
+    The family's mode tags that the tokenizer lacks are added as ordinary (not special) tokens.
+    """
+
+    path: str
+    family: str = "lhrm"
+    scratch: Scratch | None = None
+    lora: Lora | None = None
+    dtype: Literal["float32", "bfloat16"] = "float32"
+
+
+class TaskMix(Recipe):
+    """Which questions: each difficulty is drawn uniformly from the list, so a repeated one weighs more."""
+
+    name: str = "chain"
+    difficulties: tuple[PositiveInt, ...]
+
+
+class Optimizer(Recipe):
+    """AdamW; with `matrix_lr`, Muon takes the layers' matrices. `warmup` in steps, `decay_from` a share of them all."""
+
+    lr: PositiveFloat
+    betas: tuple[float, float] = (0.9, 0.95)
+    weight_decay: float = 0.0
+    matrix_lr: PositiveFloat | None = None
+    matrix_weight_decay: float = 0.05
+    momentum: float = 0.95
+    warmup: int = 0
+    decay_from: float = 1.0
+
+
+class Run(Recipe):
+    """Where a run writes, and how often. `checkpoint_every` 0 keeps only the finished model."""
+
+    out: Path
+    seed: int = 0
+    log_every: PositiveInt = 10
+    checkpoint_every: int = 0
+
+
+class Hft(Recipe):
+    """Hybrid Fine-Tuning. Each step sees `questions` questions, every one written in both modes.
+
+    So P(think) carries no information about the question: the right mode is left for HGPO to find. The first
+    `easy_share` of the steps draws from `easy` difficulties. `micro_batch` is rows per backward pass and device.
+    """
+
+    model: Model
+    task: TaskMix
+    optimizer: Optimizer
+    run: Run
+    steps: PositiveInt
+    questions: PositiveInt = 32
+    micro_batch: PositiveInt = 16
+    easy: tuple[PositiveInt, ...] = ()
+    easy_share: float = Field(0.0, ge=0, le=1)
+
+
+class Advantage(Recipe):
+    """HGPO's advantage settings (arXiv 2505.14631, Eq 8-10, 22-23); see `training.advantages`."""
+
+    estimator: Literal["grpo", "rloo", "reinforce++"] = "grpo"
+    alpha: float = 1.0
+    delta: float = 0.2
+    gamma: float = 0.99
+    ties: Literal["all", "first"] = "all"
+    sample_std: bool = False
+
+
+class Hgpo(Recipe):
+    """Hybrid Group Policy Optimization: `questions` x `replies` replies a step, half of them in each mode.
+
+    `mode_ratio` is the importance ratio of the forced mode token: "on_policy" takes it as sampled (ratio 1), "half"
+    takes 1/2 as its old probability. `vllm` generates with vLLM in the trainer's process ("colocate") or elsewhere.
+    """
+
+    model: Model
+    task: TaskMix
+    optimizer: Optimizer
+    run: Run
+    steps: PositiveInt
+    advantage: Advantage = Advantage()
+    questions: PositiveInt = 16
+    replies: PositiveInt = 8
+    micro_batch: PositiveInt = 128
+    max_new_tokens: PositiveInt = 64
+    temperature: PositiveFloat = 1.0
+    epsilon: PositiveFloat = 0.5
+    beta: float = 0.0
+    mode_ratio: Literal["on_policy", "half"] = "on_policy"
+    vllm: Literal["no", "colocate", "server"] = "no"
+
+
+class Evaluate(Recipe):
+    """Free and forced modes on test questions: `questions` per difficulty, `samples` replies per forced mode.
+
+    `margin` is HAcc's: two modes whose mean scores are no further apart are equal, and the shorter one is right.
+    `temperature` 0 is greedy.
+    """
+
+    model: Model
+    task: TaskMix
+    out: Path
+    seed: int = 1
+    questions: PositiveInt = 250
+    samples: PositiveInt = 4
+    temperature: float = Field(1.0, ge=0)
+    max_new_tokens: PositiveInt = 64
+    batch: PositiveInt = 256
+    margin: float = Field(0.0, ge=0)
+    resamples: PositiveInt = 2000
+
+
+def load(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """A recipe file's table, with `a.b=value` overrides; a value is read as TOML, or as a string where it is none."""
+    table = tomllib.loads(path.read_text())
+    for override in overrides:
+        key, sign, text = override.partition("=")
+        if not sign:
+            raise ValueError(f"an override reads key=value, not {override!r}")
+        *parents, last = key.split(".")
+        place = table
+        for parent in parents:
+            place = place.setdefault(parent, {})
+        place[last] = _value(text)
+    return table
+
+
+def _value(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text

@@ -1,0 +1,109 @@
+"""The one file that touches private methods of TRL's GRPOTrainer. `tests/training/test_trl_seam.py` holds the contract.
+
+Two things are added to GRPO and nothing is copied from it: equal shares of every group begin with a forced prefix, and
+advantages have a token dimension. A reply's tokens are `prefix + sampled`. The first token of a prefix is the mode
+token; the rest of a prefix is masked, the policy never learns from tokens that it did not choose.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from trl import GRPOTrainer
+
+TokenAdvantages = Callable[[Tensor, Tensor], Tensor]
+"""(G, N) rewards and the (G, N, T) reply mask to (G, N, T) advantages."""
+
+
+class ForcedPrefixTrainer(GRPOTrainer):  # type: ignore[misc]
+    """GRPO with forced prefixes: the first N/k replies of a group begin with prefix 0, the next with prefix 1, …
+
+    The mode token is forced, so it was not sampled from the policy. With `mode_ratio` "on_policy" its importance ratio
+    is 1 at the first update, as for any sampled token. With "half" its old probability is 1/2, so the ratio is 2 π(m),
+    and with a clip of ε nothing pushes π(m) beyond (1 + ε) / 2: the choice stays soft by construction. On the demo task
+    "on_policy" is kept for that reason; docs/log.md has the comparison.
+    """
+
+    def __init__(
+        self,
+        *args: Any,
+        prefixes: Sequence[Sequence[int]],
+        token_advantages: TokenAdvantages,
+        mode_ratio: Literal["on_policy", "half"] = "on_policy",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        if self.num_generations % len(prefixes):
+            raise ValueError(f"{self.num_generations} replies do not divide into {len(prefixes)} prefixes")
+        self.prefixes = [list(prefix) for prefix in prefixes]
+        self.token_advantages = token_advantages
+        self.mode_ratio = mode_ratio
+        self._scores = torch.empty(0)
+
+    def _generate_single_turn(
+        self, prompt_ids: list[list[int]], images: Any, multimodal_fields: Any, num_generations: int, *rest: Any
+    ) -> tuple[list[list[int]], list[list[float | None]] | None]:
+        """Samples behind the forced prefixes. Equal prompts stay contiguous: vLLM's server mode needs it."""
+        share = num_generations // len(self.prefixes)
+        forced = [self.prefixes[i % num_generations // share] for i in range(len(prompt_ids))]
+        begun = [[*ids, *prefix] for ids, prefix in zip(prompt_ids, forced, strict=True)]
+        sampled, logprobs = super()._generate_single_turn(begun, images, multimodal_fields, share, *rest)
+        replies = [[*prefix, *ids] for prefix, ids in zip(forced, sampled, strict=True)]
+        if logprobs is None:
+            return replies, None
+        return replies, [[*[None] * len(prefix), *some] for prefix, some in zip(forced, logprobs, strict=True)]
+
+    def _calculate_rewards(self, *args: Any, **kwargs: Any) -> Tensor:
+        """Keeps the rewards of all processes. A missing reward is an error."""
+        rewards: Tensor = super()._calculate_rewards(*args, **kwargs)  # (all B, reward functions)
+        if rewards.isnan().any():
+            raise ValueError("a reward function gave no reward for a reply")
+        self._scores = (rewards * self.reward_weights.to(rewards.device)).sum(1)  # (all B,)
+        return rewards
+
+    def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
+        """TRL's batch, its (B,) advantages replaced by (B, T) ones."""
+        output: dict[str, Any] = super()._generate_and_score_completions(inputs)
+        mask: Tensor = output["completion_mask"]  # (B, T)
+        batch, length = mask.shape
+        if batch % self.num_generations:
+            raise ValueError(f"a process holds {batch} replies: not whole groups of {self.num_generations}")
+        first = self.accelerator.process_index * batch
+        rewards = self._scores[first : first + batch].view(-1, self.num_generations)  # (G, N)
+        by_group = mask.view(len(rewards), self.num_generations, length)
+        output["advantages"] = self.token_advantages(rewards, by_group).view(batch, length)
+        if max(map(len, self.prefixes)) > 1:
+            output["tool_mask"] = self._chosen(batch, length).to(mask)
+        if self.mode_ratio == "half":
+            output["old_per_token_logps"] = self._old_logps(output)
+        self._log_modes(rewards)
+        return output
+
+    def _chosen(self, batch: int, length: int) -> Tensor:
+        """(B, T), 0 on the tokens of a prefix behind its mode token."""
+        share = self.num_generations // len(self.prefixes)
+        chosen = torch.ones(batch, length)
+        for i in range(batch):
+            chosen[i, 1 : len(self.prefixes[i % self.num_generations // share])] = 0
+        return chosen
+
+    def _old_logps(self, output: Mapping[str, Any]) -> Tensor:
+        """(B, T) log-probabilities before the update, the mode token's replaced by log 1/2."""
+        logps = output.get("old_per_token_logps")
+        if logps is None:
+            ids = torch.cat([output["prompt_ids"], output["completion_ids"]], dim=1)
+            mask = torch.cat([output["prompt_mask"], output["completion_mask"]], dim=1)
+            length = output["completion_ids"].shape[1]
+            with torch.no_grad():
+                logps = self._get_per_token_logps_and_entropies(self.model, ids, mask, length)[0]
+        logps = logps.clone()
+        logps[:, 0] = math.log(0.5)
+        return logps
+
+    def _log_modes(self, rewards: Tensor) -> None:
+        """Mean reward behind each prefix, under `hgpo/reward_0`, `hgpo/reward_1`, …"""
+        means = rewards.view(len(rewards), len(self.prefixes), -1).mean(dim=(0, 2))
+        for i, mean in enumerate(means.tolist()):
+            self._metrics["train"][f"hgpo/reward_{i}"].append(mean)

@@ -1,0 +1,78 @@
+"""The model of a recipe: fresh or pretrained weights, its tokenizer, and the folder it is saved to.
+
+The saved folder is what vLLM and the server load: config, safetensors, generation config, tokenizer, chat template.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig
+from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, Qwen3Config, Qwen3ForCausalLM
+
+from training.config import Lora, Model, Scratch
+from training.replies import MODES, choosing_family, tags
+
+
+def load_tokenizer(config: Model) -> Any:
+    """The tokenizer, with the family's tags as one token each. They are not special: decoding must keep them."""
+    tokenizer = AutoTokenizer.from_pretrained(config.path)
+    family = choosing_family(config.family)
+    spelled = [tag for mode in MODES for tag in tags(family, mode)]
+    tokenizer.add_tokens([tag for tag in spelled if tag not in tokenizer.get_vocab()])
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def load_model(config: Model, tokenizer: Any, seed: int) -> Any:
+    """The model in the recipe's dtype, its embeddings large enough for the tokenizer."""
+    torch.manual_seed(seed)
+    if config.scratch is not None:
+        return fresh(config.scratch, tokenizer)
+    model = AutoModelForCausalLM.from_pretrained(config.path, dtype=getattr(torch, config.dtype))
+    if len(tokenizer) > model.get_input_embeddings().num_embeddings:
+        model.resize_token_embeddings(len(tokenizer))
+    return model
+
+
+def fresh(config: Scratch, tokenizer: Any) -> Any:
+    """A Qwen3 model with tied embeddings and random weights in float32."""
+    return Qwen3ForCausalLM(
+        Qwen3Config(
+            vocab_size=len(tokenizer),
+            hidden_size=config.hidden,
+            intermediate_size=config.feed_forward,
+            num_hidden_layers=config.layers,
+            num_attention_heads=config.heads,
+            num_key_value_heads=config.heads,
+            head_dim=config.hidden // config.heads,
+            max_position_embeddings=config.context,
+            tie_word_embeddings=True,
+            initializer_range=config.init,
+            bos_token_id=None,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+    )
+
+
+def lora(config: Lora | None) -> LoraConfig | None:
+    """The adapter's configuration for TRL's `peft_config`; new token rows are trained beside it."""
+    if config is None:
+        return None
+    return LoraConfig(
+        r=config.rank, lora_alpha=config.alpha, target_modules="all-linear", modules_to_save=["embed_tokens", "lm_head"]
+    )
+
+
+def save(model: Any, tokenizer: Any, folder: Path) -> None:
+    """Writes the model, an adapter merged into it, with generation defaults that end at the end of turn."""
+    if hasattr(model, "merge_and_unload"):
+        model = model.merge_and_unload()
+    model.generation_config = GenerationConfig(
+        eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id, do_sample=True, temperature=1.0
+    )
+    model.config.use_cache = True
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
