@@ -37,6 +37,8 @@ async def run(route: Route, request: Request, policy: Policy, sampling: Sampling
     while reply.finish is None:
         for chunk in watcher.due():
             yield chunk
+        if reply.finish is not None:
+            break
         asked = reply.segment(request.cache_salt, **watcher.limits())
         async with aclosing(route.engine.generate(*asked)) as stream:
             async for delta in stream:
@@ -53,8 +55,7 @@ async def run(route: Route, request: Request, policy: Policy, sampling: Sampling
                     yield event
                 if reply.finish is not None or watcher.handover:
                     break
-    if decision is not None:
-        yield watcher.finished(decision)
+    yield watcher.finished(decision or _models_own(reply))
 
 
 def _models_own(reply: Reply) -> Decision:

@@ -205,8 +205,8 @@ class Watcher:
         reply, bounds = self._reply, self._bounds
         if bounds is None or not self._in_scope or (reply.finish is not None and len(reply.token_ids) < bounds.end):
             return None
-        if self._interrupt is not None and self._interrupt.wish == "answer" and self._cut_by != "client":
-            return self._answer_now(bounds)
+        if (now := self._answer_now(bounds)) is not None:
+            return now
         if self._asked_of_engine:
             return None
         cut = bounds.cut(len(reply.token_ids), ends_line(self._tail))
@@ -214,8 +214,10 @@ class Watcher:
 
     def _answer_now(self, bounds: Bounds) -> tuple[Cut, CutBy] | None:
         """The client's wish comes before the budget's end, as long as what must be written still fits."""
-        reply = self._reply
-        if reply.finish is not None or forgets_penalties(reply.sampling):
+        reply, interrupt = self._reply, self._interrupt
+        if interrupt is None or interrupt.wish != "answer" or self._cut_by == "client":
+            return None
+        if reply.finish is not None or interrupt.refusal is not None:
             return None
         room = min(bounds.end, reply.most - self._manner.closing - 1) - len(reply.token_ids)
         if self._manner.phrase and self._manner.phrase <= room:
