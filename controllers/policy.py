@@ -346,15 +346,13 @@ CONTROLS: Mapping[str, Reader] = {
 
 def control_names() -> list[str]:
     """Every control with its path, objects taken apart: what the documentation must list."""
+    return [name for field, reader in CONTROLS.items() for name in _names(field, reader)]
 
-    def names(path: str, reader: Reader) -> Iterator[str]:
-        if isinstance(reader, _Object):
-            for key, inner in reader.readers.items():
-                yield from names(f"{path}.{key}", inner)
-        else:
-            yield path
 
-    return [name for field, reader in CONTROLS.items() for name in names(field, reader)]
+def _names(path: str, reader: Reader) -> list[str]:
+    if not isinstance(reader, _Object):
+        return [path]
+    return [name for key, inner in reader.readers.items() for name in _names(f"{path}.{key}", inner)]
 
 
 TEMPLATE_CONTROLS = frozenset({"enable_thinking", "thinking"})

@@ -7,7 +7,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from controllers.policy import CONTROLS, Budgets, Defaults, KeyLimits, Policy, PolicyError, fold, modes
+from controllers.policy import (
+    CONTROLS,
+    Budgets,
+    Defaults,
+    KeyLimits,
+    Policy,
+    PolicyError,
+    control_names,
+    fold,
+    modes,
+)
 from models.families import FAMILIES
 
 AUTO = Defaults("auto")
@@ -259,3 +269,9 @@ def test_nulls_inside_an_object_say_nothing() -> None:
 
 def test_every_control_that_is_null_says_nothing() -> None:
     assert of(dict.fromkeys(CONTROLS)) == Policy("auto", "route")
+
+
+def test_every_control_has_its_path() -> None:
+    names = control_names()
+    assert {"thinking_budget", "reasond.mode", "nvext.max_thinking_tokens"} <= set(names)
+    assert len(names) == len(set(names))

@@ -179,6 +179,12 @@ def test_a_budget_of_nothing_closes_thinking_at_once(thinker: MakeThinker) -> No
     assert (end(events).segments, end(events).cut, end(events).completion_tokens) == (1, "hard", len(ids(events)))
 
 
+def test_no_thinking_for_a_budget_of_nothing_is_in_the_record(thinker: MakeThinker) -> None:
+    events = reply(thinker("1+1")[0], replace(budget(0), mode="no_think"))
+    assert end(events).record["budget"]["enforced"] == 0
+    assert (text(events, "answer"), end(events).cut) == ("8", None)
+
+
 def test_closing_thinking_at_once_may_be_all_that_there_is_room_for(thinker: MakeThinker) -> None:
     route, asked = thinker("1+1")
     events = reply(route, budget(0), Sampling(max_tokens=1))
@@ -401,6 +407,13 @@ def test_a_long_reply_is_told_to_come_to_its_answer_inside_its_budget(budgeter: 
     assert (end(wrapped).cut, end(wrapped).reason, end(wrapped).answer_tokens) == ("wrap_up", "stop", 55)
 
 
+def test_text_held_for_a_stop_string_comes_before_what_the_server_writes(budgeter: MakeBudgeter) -> None:
+    route, _ = budgeter("12", 200)
+    events = reply(route, budget(60, tolerance=8, reserve=10), Sampling(stop=("8The", "8" * 100)))
+    assert text(events, "answer") == "8" * (50 - len(route.wrap_up.token_ids)) + route.family.wrap_up + "8" * 10
+    assert end(interrupted(route, "cancel", after=10, sampling=Sampling(stop=("8" * 20,)))).answer_tokens > 0
+
+
 def test_text_behind_a_solution_whose_tag_is_no_token_is_never_asked_for(budgeter: MakeBudgeter) -> None:
     spelled = replace(FAMILIES["selfbudgeter"], solution=("<solution>", "</s>"), closing="</s>")
     route, asked = budgeter("12", 5, family=spelled)
@@ -474,13 +487,17 @@ def test_a_reply_that_cannot_be_cut_says_so(thinker: MakeThinker) -> None:
     assert text(events, "reasoning") == "1+1+1"
 
 
-def interrupted(route: Route, wish: str, after: int, policy: Policy = THINK) -> list[Event]:
+def interrupted(
+    route: Route, wish: str, after: int, policy: Policy = THINK, sampling: Sampling | None = None
+) -> list[Event]:
     """The reply to a request whose client asks for something behind the first `after` tokens."""
     interrupt = Interrupt()
 
     async def collect() -> list[Event]:
         events: list[Event] = []
-        async with aclosing(route.controller(route, Request(ASK, interrupt=interrupt), policy, Sampling())) as running:
+        async with aclosing(
+            route.controller(route, Request(ASK, interrupt=interrupt), policy, sampling or Sampling())
+        ) as running:
             async for event in running:
                 events.append(event)
                 if len(ids(events)) == after:
