@@ -51,8 +51,9 @@ def _check_sampling(sampling: Sampling, vocab_size: int) -> None:
             continue
         if not (lowest < value <= highest or (closed and value == lowest)):
             raise InvalidRequest(f"{field} is {value}; it goes from {lowest} to {highest}", field)
-    if not all(sampling.stop):
-        raise InvalidRequest("a stop string cannot be empty", "stop")
+    for field in ("stop", "bad_words"):
+        if not all(getattr(sampling, field)):
+            raise InvalidRequest(f"a string in {field} is empty", field)
     for field in ("stop_token_ids", "allowed_token_ids", "logprob_token_ids", "logit_bias"):
         _check_ids(getattr(sampling, field) or (), vocab_size, field)
 

@@ -70,11 +70,11 @@ class Grammar:
 class Sampling:
     """How tokens are drawn. None means the engine's own default (its model's generation config), never a constant here.
 
-    `max_tokens` None means up to the end of the context. `logprobs` is the number of alternatives wanted beside each
-    sampled token (0: the sampled token's own log-probability only; None: no log-probabilities at all).
-    `logprob_token_ids` asks for the log-probabilities of exactly these ids. `stop` strings end the reply and are not
-    part of its text; `stop_token_ids` end it and are part of its token ids. `thinking_budget` is the engine's native
-    limit on thinking tokens, counted over prompt and output.
+    `max_tokens` is cut to what the context has room for; None means up to its end. `logprobs` is the number of
+    alternatives wanted beside each sampled token (0: the sampled token's own log-probability only; None: no
+    log-probabilities at all). `logprob_token_ids` asks for the log-probabilities of exactly these ids. `stop` strings
+    end the reply and are not part of its text; `stop_token_ids` end it and are part of its token ids.
+    `thinking_budget` is the engine's native limit on thinking tokens, counted over prompt and output.
     """
 
     max_tokens: int | None = None

@@ -13,6 +13,7 @@ from typing import Any, cast
 from transformers import AutoTokenizer
 
 SEAM = "\ufdd0"  # a noncharacter: never valid for interchange, so removing it from client text loses nothing
+NO_TEXT = re.compile(f"[{SEAM}\ud800-\udfff]")  # nor are surrogates, which JSON can spell and no tokenizer takes
 
 
 class HubTokenizer:
@@ -37,7 +38,7 @@ class HubTokenizer:
     def guard(self, value: Any) -> Any:
         """A copy of a JSON value in which no string spells a control token: a seam follows its first character."""
         if isinstance(value, str):
-            text = value.replace(SEAM, "")
+            text = NO_TEXT.sub("", value)
             starts = [match.start() + 1 for match in self._control_start.finditer(text)]
             if not starts:
                 return text

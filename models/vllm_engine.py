@@ -114,7 +114,7 @@ class VllmEngine:
         if sampling.thinking_budget is not None and self.native_budget is None:
             raise InvalidRequest(f"engine {self.name} was not given a tag pair to hold a budget to", "thinking_budget")
         text = ReplyText(self.tokenizer.backend, prompt.token_ids, sampling)
-        with self._translating_errors():
+        with self._translating_errors(sampling):
             async with aclosing(self._stream(prompt, sampling, most)) as stream:
                 first = True
                 async for output in stream:
@@ -150,17 +150,19 @@ class VllmEngine:
         return text.delta(output.token_ids, logprobs, output.finish_reason, stop)
 
     @contextmanager
-    def _translating_errors(self) -> Iterator[None]:
+    def _translating_errors(self, sampling: Sampling) -> Iterator[None]:
         try:
             yield
         except EngineDeadError as error:
-            raise EngineDead(f"engine {self.name} has stopped: {error}") from error
+            raise EngineDead(f"engine {self.name} has stopped; the log says why") from error
         except BUSY_ERROR as error:
             raise EngineBusy(str(error)) from error
         except EngineGenerateError as error:
             raise EngineError(f"engine {self.name} failed: {error.__cause__ or error}") from error
         except CLIENT_ERROR as error:
-            raise InvalidRequest(str(error), getattr(error, "parameter", None) or "sampling") from error
+            # vLLM often leaves the field out; grammars are what it checks beyond our own admission.
+            field = getattr(error, "parameter", None) or ("grammar" if sampling.grammar else "sampling")
+            raise InvalidRequest(str(error), field) from error
 
     def running(self) -> int:
         count: int = self._llm.output_processor.get_num_unfinished_requests()
@@ -170,7 +172,7 @@ class VllmEngine:
         try:
             await self._llm.check_health()
         except EngineDeadError as error:
-            raise EngineDead(f"engine {self.name} has stopped: {error}") from error
+            raise EngineDead(f"engine {self.name} has stopped; the log says why") from error
 
     async def close(self) -> None:
         if self._llm.output_handler is not None:

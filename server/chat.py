@@ -120,9 +120,11 @@ async def stream(job: Job, watch: Watch, headers: dict[str, str]) -> AsyncGenera
                     frame = frames.last(index, event)
                 elif isinstance(event, Progress):
                     frame = frames.progress(index, event)
-                elif event.kind in hidden or not (
-                    event.text or event.logprobs or event.forced or job.body.return_token_ids
-                ):
+                elif event.kind in hidden:
+                    if index in waiting:  # the client is told that there is thinking, though not what
+                        yield waiting.pop(index)
+                    continue
+                elif not (event.text or event.logprobs or event.forced or job.body.return_token_ids):
                     continue
                 else:
                     frame = frames.chunk(index, event, tally.usage() if options.continuous_usage_stats else None)

@@ -4,7 +4,8 @@ Label values come from the configuration and from the literals below, never from
 the server starts, so a request pays for counting and not for looking up.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
 from typing import Literal, get_args
 
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
@@ -22,12 +23,21 @@ SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 
 
 
 class Metrics:
-    """The server's own metrics, in a registry of their own."""
+    """The server's own metrics, in a registry of their own. `engines` gives what each engine says it holds now."""
 
-    def __init__(self, routes: Iterable[str]) -> None:
+    def __init__(self, routes: Iterable[str], engines: Mapping[str, Callable[[], int]] = MappingProxyType({})) -> None:
         self.registry = CollectorRegistry()
         families = _Families(self.registry)
         self._routes: Mapping[str, RouteMetrics] = {name: RouteMetrics(families, name) for name in routes}
+        self.tasks = Gauge("reasond:asyncio_tasks", "Tasks of the server's event loop.", registry=self.registry)
+        held = Gauge(
+            "reasond:engine_requests",
+            "Requests that an engine holds, waiting ones included.",
+            ["engine"],
+            registry=self.registry,
+        )
+        for name, running in engines.items():
+            held.labels(name).set_function(running)
 
     def route(self, name: str) -> "RouteMetrics":
         return self._routes[name]

@@ -100,6 +100,9 @@ async def version() -> Response:
 
 
 @router.get("/metrics")
-def metrics(request: Request) -> Response:
-    """In a worker thread (a plain function), since writing some thousand series takes milliseconds."""
-    return Response(runtime_of(request).metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+async def metrics(request: Request) -> Response:
+    """Written in a worker thread, since some thousand series take milliseconds."""
+    metrics = runtime_of(request).metrics
+    metrics.tasks.set(len(asyncio.all_tasks()))
+    text = await asyncio.to_thread(metrics.text)
+    return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")

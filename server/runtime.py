@@ -55,7 +55,8 @@ def assemble(config: Config, engines: Mapping[str, Engine], started: int) -> Run
         name: _route(name, route, engines[route.engine], paces[route.engine]) for name, route in config.routes.items()
     }
     keys = {name: KeyLimits(key.budget, key.budget_cap) for name, key in config.keys.items()}
-    return Runtime(config, engines, routes, Metrics(routes), asyncio.Event(), started, Running(), keys)
+    metrics = Metrics(routes, {name: engine.running for name, engine in engines.items()})
+    return Runtime(config, engines, routes, metrics, asyncio.Event(), started, Running(), keys)
 
 
 def _route(name: str, config: RouteConfig, engine: Engine, pace: Pace) -> Route:

@@ -2,25 +2,19 @@
 
 import asyncio
 import json
-import os
 import shutil
-import signal
-import socket
-import subprocess
-import sys
-import time
 from collections.abc import Coroutine, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from threading import Thread
 from typing import Any, Protocol, TypeVar
 
-import httpx
 import pytest
+from hypothesis import settings
 
 from models.engine import Engine
 from models.registry import EngineSpec, load
 from models.tokenizer import HubTokenizer
+from tests.processes import vllm
 
 ROOT = Path(__file__).parent.parent
 TAGS = ("<think>", "</think>")
@@ -32,6 +26,9 @@ ENGINE_ARGS = {
 }
 ENGINE_ENV = {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
 T = TypeVar("T")
+
+settings.register_profile("shared machine", deadline=None)  # a busy neighbour is no failure
+settings.load_profile("shared machine")
 
 
 class Run(Protocol):
@@ -88,11 +85,35 @@ def random_model(folder: Path) -> Path:
     return folder
 
 
+def random_adapter(folder: Path, model_folder: Path, rank: int = 4) -> Path:
+    import torch
+    from safetensors.torch import save_file
+
+    config = json.loads((model_folder / "config.json").read_text())
+    width, out = config["hidden_size"], config["num_attention_heads"] * config["head_dim"]
+    torch.manual_seed(1)
+    tensors = {}
+    for layer in range(config["num_hidden_layers"]):
+        name = f"base_model.model.model.layers.{layer}.self_attn.q_proj"
+        tensors[f"{name}.lora_A.weight"] = torch.randn(rank, width)
+        tensors[f"{name}.lora_B.weight"] = torch.randn(out, rank)
+    save_file(tensors, folder / "adapter_model.safetensors")
+    described = {"peft_type": "LORA", "r": rank, "lora_alpha": 2 * rank, "target_modules": ["q_proj"], "bias": "none"}
+    (folder / "adapter_config.json").write_text(json.dumps(described))
+    return folder
+
+
 @pytest.fixture(scope="session")
-def vllm_engine(run: Run, model_folder: Path) -> Iterator[Engine]:
-    """The one engine in this process. It lives in the loop of `run`."""
+def vllm_engine(run: Run, model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
+    """The one engine in this process, with a random LoRA adapter `other`. It lives in the loop of `run`."""
     spec = EngineSpec(
-        name="demo", kind="vllm", model=str(model_folder), args=ENGINE_ARGS, thinking=TAGS, env=ENGINE_ENV
+        name="demo",
+        kind="vllm",
+        model=str(model_folder),
+        args=ENGINE_ARGS,
+        adapters={"other": str(random_adapter(tmp_path_factory.mktemp("adapter"), model_folder))},
+        thinking=TAGS,
+        env=ENGINE_ENV,
     )
     engine = run(load(spec), timeout=300)
     yield engine
@@ -102,53 +123,6 @@ def vllm_engine(run: Run, model_folder: Path) -> Iterator[Engine]:
 @pytest.fixture(scope="session")
 def vllm_server(model_folder: Path) -> Iterator[str]:
     """The one vLLM server of the session: its root URL. It serves the model as `demo`."""
-    with serving(model_folder) as url:
+    reasoning = json.dumps({"reasoning_start_str": TAGS[0], "reasoning_end_str": TAGS[1]})
+    with vllm(model_folder, {**ENGINE_ARGS, "reasoning_config": reasoning}) as (url, _):
         yield url
-
-
-@contextmanager
-def serving(model_folder: Path) -> Iterator[str]:
-    port = free_port()
-    arguments = {
-        **ENGINE_ARGS,
-        "host": "127.0.0.1",
-        "port": port,
-        "model": model_folder,
-        "served_model_name": "demo",
-        "disable_uvicorn_access_log": True,
-        "reasoning_config": json.dumps({"reasoning_start_str": TAGS[0], "reasoning_end_str": TAGS[1]}),
-    }
-    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server"]
-    for name, value in arguments.items():
-        option = f"--{name.replace('_', '-')}"
-        command += [option] if value is True else [option, str(value)]
-    environment = os.environ | ENGINE_ENV | {"VLLM_LOGGING_LEVEL": "WARNING"}
-    process = subprocess.Popen(command, env=environment, start_new_session=True)
-    try:
-        url = f"http://127.0.0.1:{port}"
-        wait_until_healthy(url, process)
-        yield url
-    finally:
-        os.killpg(process.pid, signal.SIGTERM)
-        process.wait(60)
-
-
-def wait_until_healthy(url: str, process: subprocess.Popen[bytes], seconds: float = 300) -> None:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if process.poll() is not None:
-            raise RuntimeError(f"the server ended with code {process.returncode}")
-        try:
-            httpx.get(f"{url}/health").raise_for_status()
-        except httpx.HTTPError:
-            time.sleep(0.5)
-        else:
-            return
-    raise TimeoutError(f"{url} was not healthy after {seconds} s")
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

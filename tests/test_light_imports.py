@@ -1,16 +1,24 @@
 """Config, help and the pure parts must not pay for torch: each module is imported in a fresh interpreter."""
 
 import importlib.util
+import pkgutil
 import subprocess
 import sys
 
 import pytest
 
+import controllers
+import loadtest
 from tests.conftest import ROOT
 
 HEAVY = ("torch", "transformers", "vllm")
-LIGHT = ["loadtest", "controllers", "models.engine", "models.families", "models.stops", "models.logprobs"]
-LIGHT += ["models.admission", "models.registry", "models.memory"]
+LIGHT = ["models.engine", "models.families", "models.stops", "models.logprobs", "models.admission"]
+LIGHT += ["models.registry", "models.memory"]
+LIGHT += [
+    module.name
+    for folder in (controllers, loadtest)
+    for module in pkgutil.walk_packages(folder.__path__, f"{folder.__name__}.")
+]
 EDGES = [f"{folder}.{name}" for folder in ("server", "training", "loadtest") for name in ("cli", "config")]
 PRESENT = [*LIGHT, *(edge for edge in EDGES if importlib.util.find_spec(edge))]
 

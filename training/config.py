@@ -124,6 +124,7 @@ class Hgpo(Recipe):
     epsilon: PositiveFloat = 0.5
     beta: float = 0.0
     mode_ratio: Literal["on_policy", "half"] = "on_policy"
+    settled: float = Field(1.0, gt=0.5, le=1)
     vllm: Literal["no", "colocate", "server"] = "no"
 
 

@@ -66,6 +66,7 @@ def train(config: Hgpo, resume: bool = False) -> None:
         prefixes=[tokenizer.encode(tags(family, mode)[0], add_special_tokens=False) for mode in MODES],
         token_advantages=advantages,
         mode_ratio=config.mode_ratio,
+        settled=config.settled,
     )
     trainer.train(resume_from_checkpoint=resume or None)
     if trainer.is_world_process_zero():

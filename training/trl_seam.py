@@ -6,7 +6,7 @@ token; the rest of a prefix is masked, the policy never learns from tokens that 
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import torch
@@ -15,6 +15,15 @@ from trl import GRPOTrainer
 
 TokenAdvantages = Callable[[Tensor, Tensor], Tensor]
 """(G, N) rewards and the (G, N, T) reply mask to (G, N, T) advantages."""
+
+
+LOG_HALF = math.log(0.5)
+
+
+def unless_settled(advantages: Tensor, probability: Tensor, settled: float) -> Tensor:
+    """Mode-token advantages, 0 where the policy is where they push it: above `settled`, or below 1 - it. (B,)"""
+    there = torch.where(advantages > 0, probability > settled, probability < 1 - settled)
+    return advantages.masked_fill(there, 0.0)
 
 
 class ForcedPrefixTrainer(GRPOTrainer):  # type: ignore[misc]
@@ -32,6 +41,7 @@ class ForcedPrefixTrainer(GRPOTrainer):  # type: ignore[misc]
         prefixes: Sequence[Sequence[int]],
         token_advantages: TokenAdvantages,
         mode_ratio: Literal["on_policy", "half"] = "on_policy",
+        settled: float = 1.0,
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
@@ -40,6 +50,7 @@ class ForcedPrefixTrainer(GRPOTrainer):  # type: ignore[misc]
         self.prefixes = [list(prefix) for prefix in prefixes]
         self.token_advantages = token_advantages
         self.mode_ratio = mode_ratio
+        self.settled = settled
         self._scores = torch.empty(0)
 
     def _generate_single_turn(
@@ -76,8 +87,8 @@ class ForcedPrefixTrainer(GRPOTrainer):  # type: ignore[misc]
         output["advantages"] = self.token_advantages(rewards, by_group).view(batch, length)
         if max(map(len, self.prefixes)) > 1:
             output["tool_mask"] = self._chosen(batch, length).to(mask)
-        if self.mode_ratio == "half":
-            output["old_per_token_logps"] = self._old_logps(output)
+        if self.mode_ratio == "half" or self.settled < 1:
+            self._weigh_mode_token(output)
         self._log_modes(rewards)
         return output
 
@@ -89,18 +100,19 @@ class ForcedPrefixTrainer(GRPOTrainer):  # type: ignore[misc]
             chosen[i, 1 : len(self.prefixes[i % self.num_generations // share])] = 0
         return chosen
 
-    def _old_logps(self, output: Mapping[str, Any]) -> Tensor:
-        """(B, T) log-probabilities before the update, the mode token's replaced by log 1/2."""
-        logps = output.get("old_per_token_logps")
+    def _weigh_mode_token(self, output: dict[str, Any]) -> None:
+        """Leaves settled mode tokens alone; with "half", replaces their old probability by 1/2."""
+        logps = output.get("old_per_token_logps")  # (B, T)
         if logps is None:
             ids = torch.cat([output["prompt_ids"], output["completion_ids"]], dim=1)
             mask = torch.cat([output["prompt_mask"], output["completion_mask"]], dim=1)
             length = output["completion_ids"].shape[1]
             with torch.no_grad():
                 logps = self._get_per_token_logps_and_entropies(self.model, ids, mask, length)[0]
-        logps = logps.clone()
-        logps[:, 0] = math.log(0.5)
-        return logps
+        probability, advantages = logps[:, 0].exp(), output["advantages"][:, 0]  # (B,), (B,)
+        output["advantages"][:, 0] = unless_settled(advantages, probability, self.settled)
+        if self.mode_ratio == "half":
+            output["old_per_token_logps"] = logps.clone().index_fill(1, torch.tensor(0, device=logps.device), LOG_HALF)
 
     def _log_modes(self, rewards: Tensor) -> None:
         """Mean reward behind each prefix, under `hgpo/reward_0`, `hgpo/reward_1`, …"""

@@ -58,11 +58,15 @@ def fresh(config: Scratch, tokenizer: Any) -> Any:
 
 
 def lora(config: Lora | None) -> LoraConfig | None:
-    """The adapter's configuration for TRL's `peft_config`; new token rows are trained beside it."""
+    """TRL's `peft_config`. The embeddings are trained whole beside the adapter: the mode tags' rows may be new."""
     if config is None:
         return None
     return LoraConfig(
-        r=config.rank, lora_alpha=config.alpha, target_modules="all-linear", modules_to_save=["embed_tokens", "lm_head"]
+        r=config.rank,
+        lora_alpha=config.alpha,
+        target_modules="all-linear",
+        modules_to_save=["embed_tokens"],
+        ensure_weight_tying=True,
     )
 
 

@@ -7,28 +7,25 @@ JSON. Beside the ratios stands the processor time of each front end for a token,
 
 import argparse
 import os
-import signal
-import subprocess
-import sys
-import time
-import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import orjson
 import uvloop
 
 from loadtest.arrivals import Concurrent
-from loadtest.compare import Comparison, Side, compare
-from loadtest.records import Request, Target
+from loadtest.compare import compared
+from loadtest.records import Record, Request, Result, Target
+from loadtest.run import run
 from loadtest.workload import last_digit
+from server.config import VllmEngineConfig, load_config
+from tests.processes import ROOT, reasond, vllm
 
-ROOT = Path(__file__).parents[2]
 DEPTH = 8  # of the questions: a reply that thinks has about 46 tokens, one that does not has 3
-READY_SECONDS = 240
 
 TEMPLATE_SUFFIX = "{% if mode is defined %}{{ mode }}{% endif %}"
 """vLLM's server forces a mode as its users do: through the chat template's arguments."""
@@ -42,6 +39,38 @@ class Case:
     ours: dict[str, Any]
     theirs: dict[str, Any]
     route: str = "demo"
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """A server that runs: its URL, and the process that answers HTTP."""
+
+    url: str
+    pid: int
+
+    def cpu_seconds(self) -> float:
+        """Processor time of that one process, its engine's own not counted."""
+        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(") ")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+@dataclass(slots=True)
+class Side:
+    """One of the two servers in one row, and what came of its rounds."""
+
+    served: Served
+    target: Target
+    requests: Sequence[Request]
+    results: list[Result] = field(default_factory=list)
+    cpu_seconds: float = 0.0
+
+    @property
+    def records(self) -> list[Record]:
+        return [record for result in self.results for record in result.records]
+
+    @property
+    def tokens(self) -> int:
+        return sum(record.completion_tokens or 0 for record in self.records)
 
 
 CASES = (
@@ -74,7 +103,7 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
-async def measure(ours: str, theirs: str, options: argparse.Namespace) -> list[dict[str, Any]]:
+async def measure(ours: Served, theirs: Served, options: argparse.Namespace) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     print(HEADING)
     for stream in {"yes": (True,), "no": (False,), "both": (True, False)}[options.streaming]:
@@ -87,17 +116,25 @@ async def measure(ours: str, theirs: str, options: argparse.Namespace) -> list[d
 
 
 async def one(
-    ours: str, theirs: str, case: Case, stream: bool, concurrency: int, options: argparse.Namespace
+    ours: Served, theirs: Served, case: Case, stream: bool, concurrency: int, options: argparse.Namespace
 ) -> dict[str, Any]:
     """One row: as many requests a round as a rough guess of the speed makes last for `seconds`."""
     guess = 8 if concurrency == 1 else 60  # replies a second; only the length of the run hangs on it
     per_round = max(2 * concurrency, round(options.seconds * guess / concurrency) * concurrency)
-    count = per_round * options.rounds
-    a = Side(Target(ours, case.route, name="reasond"), requests(count, stream, case.ours))
-    b = Side(Target(theirs, "demo", name="vllm"), requests(count, stream, case.theirs))
-    found = await compare(a, b, Concurrent(concurrency), rounds=options.rounds, warmup=2 * concurrency, keep_text=False)
-    check(found, count)
-    return {"mode": case.mode, "stream": stream, "concurrency": concurrency, **figures(found)}
+    sides = (
+        Side(ours, Target(ours.url, case.route), requests(per_round * options.rounds, stream, case.ours)),
+        Side(theirs, Target(theirs.url, "demo"), requests(per_round * options.rounds, stream, case.theirs)),
+    )
+    for side in sides:
+        await run(side.target, side.requests[: 2 * concurrency], Concurrent(concurrency))
+    for number in range(options.rounds):
+        for side in sides if number % 2 == 0 else reversed(sides):
+            before = side.served.cpu_seconds()
+            share = side.requests[number :: options.rounds]
+            side.results.append(await run(side.target, share, Concurrent(concurrency), keep_text=False))
+            side.cpu_seconds += side.served.cpu_seconds() - before
+    check(sides)
+    return {"mode": case.mode, "stream": stream, "concurrency": concurrency, **figures(*sides)}
 
 
 def requests(count: int, stream: bool, body: dict[str, Any]) -> Sequence[Request]:
@@ -105,38 +142,38 @@ def requests(count: int, stream: bool, body: dict[str, Any]) -> Sequence[Request
     return [Request(id=r.id, messages=r.messages, body=r.body, stream=stream) for r in drawn]
 
 
-def check(found: Comparison, count: int) -> None:
+def check(sides: Sequence[Side]) -> None:
     """No row stands on failures, or on replies of different lengths."""
-    tokens: list[int] = []
-    for results in (found.results_a, found.results_b):
-        records = [record for result in results for record in result.records]
-        if failed := [record for record in records if record.error]:
-            raise SystemExit(f"{len(failed)} of {count} requests went wrong; the first: {failed[0]}")
-        tokens.append(sum(record.completion_tokens or 0 for record in records))
-    if abs(tokens[0] - tokens[1]) > 0.02 * tokens[1]:
-        raise SystemExit(f"the two sides wrote {tokens[0]} and {tokens[1]} tokens: not the same work")
+    for side in sides:
+        if failed := [record for record in side.records if record.error]:
+            raise SystemExit(f"{len(failed)} requests went wrong at {side.target.url}; the first: {failed[0]}")
+    a, b = (side.tokens for side in sides)
+    if abs(a - b) > 0.02 * b:
+        raise SystemExit(f"the two sides wrote {a} and {b} tokens: not the same work")
 
 
-def figures(found: Comparison) -> dict[str, Any]:
+def figures(ours: Side, theirs: Side) -> dict[str, Any]:
+    found = compared("reasond", "vllm", ours.results, theirs.results).ratios
     names = {"throughput": "output_tokens_per_second", "ttft": "time_to_first_token_ms p50"}
     names |= {"latency": "request_latency_ms p50"}
     row: dict[str, Any] = {}
     for short, name in names.items():
-        if (ratio := found.ratios.get(name)) is not None:
+        if (ratio := found.get(name)) is not None:
             interval = {"value": ratio.ratio.value, "low": ratio.ratio.low, "high": ratio.ratio.high}
             row[short] = {"ratio": interval, "reasond": ratio.a, "vllm": ratio.b, "rounds": ratio.rounds}
-    for side, results in (("reasond", found.results_a), ("vllm", found.results_b)):
-        records = [record for result in results for record in result.records]
-        row[f"events_{side}"] = sum(len(record.events) for record in records) / len(records)
-        row[f"client_cpu_{side}"] = sum(result.cpu_share for result in results) / len(results)
+    for name, side in (("reasond", ours), ("vllm", theirs)):
+        row[f"events_{name}"] = sum(len(record.events) for record in side.records) / len(side.records)
+        row[f"client_cpu_{name}"] = fmean(result.cpu_share for result in side.results)
+        row[f"front_end_us_{name}"] = side.cpu_seconds / side.tokens * 1e6
     return row
 
 
 HEADING = (
     "ratios are reasond over vLLM [95 % interval]; throughput in tokens a second, times in ms (median); "
-    "events: streamed chunks a reply; client: its share of one core\n"
+    "front end: processor time of the HTTP process, microseconds a token; events: streamed chunks a reply; "
+    "client: its share of one core\n"
     f"{'stream':6} {'mode':16} {'conc.':>5}  {'throughput':27} {'ours':>7} {'vLLM':>7}  "
-    f"{'TTFT':24} {'ours':>6} {'vLLM':>6}  {'events':>11} {'client':>11}"
+    f"{'TTFT':24} {'ours':>6} {'vLLM':>6}  {'front end':>11} {'events':>11} {'client':>11}"
 )
 
 
@@ -152,61 +189,24 @@ def line(row: dict[str, Any]) -> str:
         f"{'yes' if row['stream'] else 'no':6} {row['mode']:16} {row['concurrency']:5}  {ratio('throughput'):27} "
         f"{row['throughput']['reasond']:7.0f} {row['throughput']['vllm']:7.0f}  {ratio('ttft'):24} "
         f"{first['reasond']:6.1f} {first['vllm']:6.1f}  "
+        f"{row['front_end_us_reasond']:5.0f}/{row['front_end_us_vllm']:5.0f} "
         f"{row['events_reasond']:5.1f}/{row['events_vllm']:5.1f} "
         f"{row['client_cpu_reasond']:5.2f}/{row['client_cpu_vllm']:5.2f}"
     )
 
 
 @contextmanager
-def servers(config: Path, model: Path, ports: Sequence[int]) -> Iterator[tuple[str, str]]:
+def servers(config: Path, model: Path, ports: Sequence[int]) -> Iterator[tuple[Served, Served]]:
     """Both servers, one started after the other, each with the engine arguments of the configuration."""
-    with (
-        running(
-            [sys.executable, "-m", "server.cli", "serve", str(config), "--port", str(ports[0])], ports[0], "/ready"
-        ),
-        running(vllm_command(config, model, ports[1]), ports[1], "/health"),
-    ):
-        yield f"http://127.0.0.1:{ports[0]}", f"http://127.0.0.1:{ports[1]}"
-
-
-def vllm_command(config: Path, model: Path, port: int) -> list[str]:
-    from server.config import load_config
-
     template = ROOT / "runs/bench-template.jinja"
     template.parent.mkdir(exist_ok=True)
     template.write_text((model / "chat_template.jinja").read_text().rstrip("\n") + TEMPLATE_SUFFIX)
-    args: dict[str, Any] = dict(load_config(config).engines["demo"].args)  # type: ignore[union-attr]
-    flags = [f"--{name.replace('_', '-')}={value}" for name, value in args.items()]
-    return [
-        *(sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--host=127.0.0.1", f"--port={port}"),
-        *(f"--model={model}", "--served-model-name=demo", "--reasoning-parser=qwen3", f"--chat-template={template}"),
-        *("--disable-log-stats", "--disable-uvicorn-access-log", *flags),
-    ]
-
-
-@contextmanager
-def running(command: list[str], port: int, path: str) -> Iterator[None]:
-    environment = {"VLLM_CPU_KVCACHE_SPACE": "1", "HF_HUB_OFFLINE": "1", **os.environ}
-    process = subprocess.Popen(command, env=environment, cwd=ROOT, stdout=subprocess.DEVNULL, start_new_session=True)
-    try:
-        wait_until_ready(process, f"http://127.0.0.1:{port}{path}")
-        yield
-    finally:
-        os.killpg(process.pid, signal.SIGTERM)
-        process.wait(timeout=60)
-
-
-def wait_until_ready(process: subprocess.Popen[bytes], url: str) -> None:
-    deadline = time.monotonic() + READY_SECONDS
-    while time.monotonic() < deadline:
-        if process.poll() is not None:
-            raise SystemExit(f"{' '.join(process.args[:4])} … ended with {process.returncode}")  # type: ignore[index]
-        try:
-            with urllib.request.urlopen(url, timeout=2):
-                return
-        except OSError:
-            time.sleep(1)
-    raise SystemExit(f"{url} did not answer within {READY_SECONDS} s")
+    engine = load_config(config).engines["demo"]
+    assert isinstance(engine, VllmEngineConfig)
+    arguments = {"reasoning_parser": "qwen3", "chat_template": template, "disable_log_stats": True, **engine.args}
+    os.environ.update(engine.env)
+    with reasond(config, ports[0]) as (ours, us), vllm(model, arguments, ports[1]) as (theirs, them):
+        yield Served(ours, us.pid), Served(theirs, them.pid)
 
 
 if __name__ == "__main__":

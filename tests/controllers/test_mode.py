@@ -152,6 +152,15 @@ def test_stop_strings_end_the_answer_and_are_text_in_the_thinking(make_route: Ma
     assert route.engine.running() == 0
 
 
+def test_a_stop_string_ends_the_reply_once_however_much_the_model_had_left_to_say(make_route: MakeRoute) -> None:
+    route = make_route(["<no_think>One. Two. Three</no_think>"])
+    events = reply(route, sampling=Sampling(stop=(".",)))
+    assert [event for event in events if isinstance(event, Finished)] == [end(events)]
+    assert text(events, "answer") == "One"
+    assert end(events).completion_tokens < len(route.engine.tokenizer.encode("One. Two. Three"))
+    assert route.engine.running() == 0
+
+
 def test_text_held_for_a_stop_string_that_never_came_is_answered(make_route: MakeRoute) -> None:
     assert text(reply(make_route(["<no_think>ab"]), sampling=Sampling(stop=("bc",))), "answer") == "ab"
 

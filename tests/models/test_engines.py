@@ -1,10 +1,12 @@
 """One conformance suite for every engine. The two real ones are the session's shared ones, marked e2e."""
 
 import asyncio
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import httpx
 import pytest
 
 from models.engine import (
@@ -19,7 +21,7 @@ from models.engine import (
     Sampling,
 )
 from models.registry import EngineSpec, load
-from models.scripted_engine import Reply, ScriptedEngine, babble
+from models.scripted_engine import Reply, ScriptedEngine, babble, held_to_budget
 from models.tokenizer import HubTokenizer
 from tests.conftest import TAGS, Run, free_port
 
@@ -228,6 +230,7 @@ def test_a_prompt_longer_than_the_context_is_refused_before_anything(driver: Dri
         (Sampling(stop=("",)), "stop"),
         (Sampling(stop_token_ids=(10**6,)), "stop_token_ids"),
         (Sampling(logit_bias={-1: 1.0}), "logit_bias"),
+        (Sampling(bad_words=("",)), "bad_words"),
     ],
 )
 def test_a_wrong_parameter_is_refused_by_name(driver: Driver, sampling: Sampling, field: str) -> None:
@@ -303,6 +306,7 @@ def test_a_grammar_holds_from_the_first_token(real: Driver) -> None:
 def test_a_broken_grammar_is_the_clients_mistake(real: Driver) -> None:
     with pytest.raises(InvalidRequest):
         real.reply(Sampling(grammar=Grammar("json", '{"type": ')))
+    assert real.engine.running() == 0
 
 
 def test_too_many_logprobs_are_the_clients_mistake(real: Driver) -> None:
@@ -317,6 +321,37 @@ def test_a_repeated_prompt_comes_from_the_cache(vllm_engine: Engine, run: Run) -
     prompt = Prompt([driver.id("q")] * 100)
     driver.deltas(prompt, Sampling(max_tokens=1))
     assert driver.deltas(prompt, Sampling(max_tokens=2))[0].cached_tokens == 96  # whole blocks of 32
+
+
+@pytest.mark.e2e
+def test_an_adapter_is_another_model(vllm_engine: Engine, run: Run) -> None:
+    async def tokens(adapter: str | None) -> tuple[int, ...]:
+        prompt = Prompt(vllm_engine.tokenizer.encode("What is 2 + 2?"), adapter=adapter)
+        return whole(await collect(vllm_engine, prompt, sampling)).token_ids
+
+    sampling = Sampling(max_tokens=16, temperature=0.0, ignore_eos=True)
+    assert vllm_engine.adapters == {"other"}
+    assert run(tokens("other")) != run(tokens(None))
+
+
+@pytest.mark.e2e
+def test_a_server_aborts_what_its_reader_left(remote_engine: Engine, vllm_server: str, run: Run) -> None:
+    async def leave() -> None:
+        stream = remote_engine.generate(Prompt([1, 2, 3]), Sampling(ignore_eos=True))
+        await anext(stream)
+        await stream.aclose()
+
+    run(leave())
+    deadline = time.monotonic() + 5
+    while (running := running_on(vllm_server)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert running == 0
+
+
+def running_on(server: str) -> float:
+    """Requests that a vLLM server holds, by its own metrics."""
+    lines = httpx.get(f"{server}/metrics").text.splitlines()
+    return sum(float(line.split()[-1]) for line in lines if line.startswith("vllm:num_requests_running"))
 
 
 @pytest.mark.e2e
@@ -372,6 +407,21 @@ def test_a_list_of_replies_is_given_in_turn(run: Run, tokenizer: HubTokenizer) -
     engine = ScriptedEngine(tokenizer, ["one", "two"])
     texts = [whole(run(collect(engine, Prompt([1]), Sampling()))).text for _ in range(3)]
     assert texts == ["one", "two", "one"]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "spoken", "held"),
+    [  # 8 opens and 9 closes
+        ([1], [8, 1, 2, 3, 9, 4], [8, 1, 2, 9, 4]),  # two thinking tokens, the answer follows
+        ([1, 8, 1], [2, 3, 9, 4], [2, 9, 4]),  # thinking in the prompt counts
+        ([8, 1, 9], [1, 2, 3], [1, 2, 3]),  # closed thinking does not
+        ([8], [1, 2, 9, 4], [1, 2, 9, 4]),  # closed in time
+        ([8], [1, 2, 3], [1, 2, 9]),  # nothing behind the tag: the reply ends there
+        ([8, 1, 2, 3], [4, 9, 5], [9, 5]),  # used up before it begins
+    ],
+)
+def test_a_script_is_held_to_a_budget_of_two(prompt: list[int], spoken: list[int], held: list[int]) -> None:
+    assert held_to_budget(prompt, spoken, 2, opening=8, closing=9) == held
 
 
 def test_a_script_keeps_its_pace_without_drift(run: Run, tokenizer: HubTokenizer) -> None:

@@ -10,7 +10,7 @@ from tests.conftest import ROOT
 
 TOKENIZER = HubTokenizer(ROOT / "demo" / "tokenizer")
 # The replacement character stands for bytes that are no character, which is just what a decoder waits behind.
-WORDS = st.text(st.characters(exclude_characters="�"), min_size=1, max_size=30)
+WORDS = st.text(st.characters(codec="utf-8", exclude_characters="�"), min_size=1, max_size=30)
 ANY_IDS = st.lists(st.integers(0, TOKENIZER.vocab_size - 1), max_size=30)
 
 

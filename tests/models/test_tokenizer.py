@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.tokenizer import SEAM, HubTokenizer
+from models.tokenizer import NO_TEXT, SEAM, HubTokenizer
 from tests.conftest import ROOT
 
 TOKENIZER = HubTokenizer(ROOT / "demo" / "tokenizer")
@@ -14,7 +14,7 @@ CONTROLS = {
 # Text that wants to be a control token: whole ones, broken ones, seams, and anything else.
 HOSTILE = st.lists(
     st.one_of(
-        st.sampled_from([*CONTROLS, "<", "think>", "</", "<|im_", "start|>", SEAM]),
+        st.sampled_from([*CONTROLS, "<", "think>", "</", "<|im_", "start|>", SEAM, "\ud800"]),
         st.sampled_from(list(CONTROLS)).map(lambda text: text[0] + SEAM + text[1:]),
         st.text(max_size=5),
     ),
@@ -33,7 +33,7 @@ def test_client_text_never_becomes_a_control_token(text: str) -> None:
 
 @given(HOSTILE)
 def test_decoding_gives_the_text_back(text: str) -> None:
-    assert TOKENIZER.decode(TOKENIZER.encode(text), skip_special_tokens=False) == text.replace(SEAM, "")
+    assert TOKENIZER.decode(TOKENIZER.encode(text), skip_special_tokens=False) == NO_TEXT.sub("", text)
 
 
 @given(HOSTILE)

@@ -63,6 +63,14 @@ def test_a_reply_is_observed_with_its_mode_its_tokens_and_its_first_answer(metri
     assert value(metrics, "empty_answers_total") == 1
 
 
+def test_what_an_engine_holds_is_asked_of_the_engine_when_the_metrics_are_read():
+    held = 0
+    metrics = Metrics(["demo"], {"big": lambda: held})
+    assert metrics.registry.get_sample_value("reasond:engine_requests", {"engine": "big"}) == 0
+    held = 3
+    assert metrics.registry.get_sample_value("reasond:engine_requests", {"engine": "big"}) == 3
+
+
 def test_two_servers_in_one_process_count_apart():
     one, two = Metrics(["demo"]), Metrics(["demo"])
     one.route("demo").started()
@@ -72,8 +80,8 @@ def test_two_servers_in_one_process_count_apart():
 def test_every_series_is_there_from_the_start_with_values_from_the_configuration_only(metrics):
     everything = text_string_to_metric_families(metrics.text().decode())
     ours = [family for family in everything if family.name.startswith("reasond:") and "_created" not in family.name]
-    assert len(ours) == 12
-    labels = {sample.labels["route"] for family in ours for sample in family.samples}
+    assert len(ours) == 14
+    labels = {sample.labels["route"] for family in ours for sample in family.samples if "route" in sample.labels}
     assert labels == {"demo", "other"}
     with pytest.raises(KeyError):
         metrics.route("invented")

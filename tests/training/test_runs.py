@@ -6,11 +6,12 @@ from random import Random
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
+from tokenizers import Tokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from models.tokenizer import HubTokenizer
 from training import evaluate, hft, hgpo, weights
-from training.config import Evaluate
+from training.config import Evaluate, Model
 from training.optimizers import build, rate
 from training.replies import MODES, choosing_family
 from training.tasks import TASKS, draw
@@ -62,6 +63,39 @@ def test_hft_goes_on_from_its_checkpoint_to_the_same_weights(hft_recipe):
     resumed = AutoModelForCausalLM.from_pretrained(run.out).state_dict()
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
     assert [line["step"] for line in metrics(run.out) if "loss" in line][-2:] == [5, 6]
+
+
+@pytest.fixture
+def foreign(tmp_path):
+    """A pretrained model's folder whose tokenizer knows no mode tags."""
+    tokenizer = AutoTokenizer.from_pretrained("demo/tokenizer")
+    backend = json.loads(tokenizer.backend_tokenizer.to_str())
+    backend["added_tokens"] = [token for token in backend["added_tokens"] if token["special"]]
+    plain = PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer.from_str(json.dumps(backend)), eos_token="<|im_end|>", pad_token="<|endoftext|>"
+    )
+    plain.chat_template = tokenizer.chat_template
+    size = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
+    model = LlamaForCausalLM(LlamaConfig(vocab_size=len(plain), tie_word_embeddings=True, **size))
+    weights.save(model, plain, tmp_path / "foreign")
+    return tmp_path / "foreign"
+
+
+@pytest.mark.parametrize("lora", [None, {"rank": 2, "alpha": 4}])
+def test_hft_takes_any_causal_model_and_adds_the_mode_tags(hft_recipe, foreign, lora):
+    model = Model.model_validate({"path": str(foreign), "lora": lora})
+    adamw = hft_recipe.optimizer.model_copy(update={"matrix_lr": None})
+    hft.train(hft_recipe.model_copy(update={"model": model, "optimizer": adamw}))
+    saved = HubTokenizer(hft_recipe.run.out)
+    assert saved.control_id("<no_think>") is not None
+    before = AutoModelForCausalLM.from_pretrained(foreign)
+    after = AutoModelForCausalLM.from_pretrained(hft_recipe.run.out)
+    assert after.get_input_embeddings().num_embeddings >= saved.vocab_size > before.config.vocab_size
+    changed = after.model.layers[0].mlp.up_proj.weight - before.model.layers[0].mlp.up_proj.weight
+    assert changed.abs().max() > 0
+    assert torch.equal(after.get_input_embeddings().weight, after.get_output_embeddings().weight)
+    known = before.config.vocab_size
+    assert not torch.equal(after.get_input_embeddings().weight[:known], before.get_input_embeddings().weight)
 
 
 def test_rows_that_do_not_fill_the_micro_batches_are_refused(hft_recipe):

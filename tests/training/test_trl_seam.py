@@ -10,7 +10,7 @@ from trl import GRPOTrainer
 
 from training import hgpo, weights
 from training.replies import MODES
-from training.trl_seam import ForcedPrefixTrainer
+from training.trl_seam import ForcedPrefixTrainer, unless_settled
 
 
 def build(recipe, mode_ratio="on_policy", prefixes=None, token_advantages=None):
@@ -100,6 +100,13 @@ def test_half_takes_one_half_as_the_old_probability_of_the_mode_token_alone(hgpo
     with torch.no_grad():
         now = trainer._get_per_token_logps_and_entropies(trainer.model, ids, mask, old.shape[1])[0]
     assert_close(old[:, 1:], now[:, 1:])
+
+
+def test_a_mode_token_that_is_where_it_is_pushed_is_left_alone():
+    advantages = torch.tensor([1.0, 1.0, -1.0, -1.0])
+    probability = torch.tensor([0.97, 0.99, 0.03, 0.01])
+    assert unless_settled(advantages, probability, 0.98).tolist() == [1, 0, -1, 0]
+    assert unless_settled(advantages, probability, 1.0).tolist() == [1, 1, -1, -1]
 
 
 def test_the_rest_of_a_longer_prefix_is_masked(hgpo_recipe):

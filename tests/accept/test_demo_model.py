@@ -1,0 +1,62 @@
+"""The hybrid demo model through the server: it thinks when that pays, and only then."""
+
+import asyncio
+import random
+from collections.abc import Sequence
+
+import pytest
+
+from loadtest.arrivals import Concurrent
+from loadtest.records import Record, Request, Target
+from loadtest.run import run
+from tests.processes import ROOT, reasond
+from training.tasks import TASKS, draw
+
+QUESTIONS = 1000
+
+pytestmark = pytest.mark.accept
+
+
+def questions() -> list[Request]:
+    """Fresh questions (none of them can be in training), half of depth 1, half of depths 4 to 8."""
+    rng = random.Random(20261121)
+    depths = [1] * (QUESTIONS // 2) + [4 + i % 5 for i in range(QUESTIONS // 2)]
+    drawn = [draw(TASKS["chain"], depth, "test", rng) for depth in depths]
+    return [
+        Request(str(i), ({"role": "user", "content": q.text},), answer=q.answer, difficulty=q.difficulty, stream=False)
+        for i, q in enumerate(drawn)
+    ]
+
+
+def ask(url: str, route: str, requests: Sequence[Request]) -> list[Record]:
+    records = list(asyncio.run(run(Target(url, route), requests, Concurrent(32))).records)
+    assert not [record for record in records if record.error]
+    return records
+
+
+def right(records: Sequence[Record]) -> float:
+    return sum(record.answer.strip() == record.request.answer for record in records) / len(records)
+
+
+def tokens(records: Sequence[Record]) -> float:
+    return sum(record.completion_tokens or 0 for record in records) / len(records)
+
+
+def thought(records: Sequence[Record]) -> float:
+    return sum((record.decision or {})["mode"] == "think" for record in records) / len(records)
+
+
+def test_auto_is_as_right_as_always_thinking_for_fewer_tokens() -> None:
+    with reasond(ROOT / "configs/demo.toml") as (url, _):
+        replies = {route: ask(url, route, questions()) for route in ("demo", "demo-think", "demo-direct")}
+    easy = [record for record in replies["demo"] if record.request.difficulty == 1]
+    hard = [record for record in replies["demo"] if record.request.difficulty != 1]
+    for route, records in replies.items():
+        print(f"\n{route}: right {right(records):.3f}, tokens {tokens(records):.1f}, thought {thought(records):.3f}")
+    print(f"thinking on depth 1: {thought(easy):.3f}, on depths 4 to 8: {thought(hard):.3f}")
+    auto, always, never = replies["demo"], replies["demo-think"], replies["demo-direct"]
+    assert right(auto) >= right(always) - 0.01
+    assert right(auto) >= right(never) + 0.30
+    assert tokens(auto) <= 0.9 * tokens(always)
+    assert thought(easy) <= 0.10
+    assert thought(hard) >= 0.95

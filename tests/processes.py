@@ -1,0 +1,79 @@
+"""Servers in processes of their own, on loopback: started, waited for, and ended with all their children."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parent.parent
+ENVIRONMENT = {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "VLLM_LOGGING_LEVEL": "WARNING"}
+
+
+@contextmanager
+def running(
+    command: Sequence[str], ready_url: str, environment: Mapping[str, str] | None = None, seconds: float = 300
+) -> Iterator[subprocess.Popen[bytes]]:
+    """The process of a server that answers `ready_url` with 200. Raises `RuntimeError` if it ends before it does."""
+    variables = os.environ | ENVIRONMENT | dict(environment or {})
+    process = subprocess.Popen(command, env=variables, cwd=ROOT, start_new_session=True)
+    try:
+        wait_until_ready(ready_url, process, seconds)
+        yield process
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGTERM)
+            process.wait(60)
+
+
+@contextmanager
+def reasond(config: Path, port: int | None = None) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """`reasond serve` for a configuration: its root URL and its process."""
+    port = port or free_port()
+    command = [sys.executable, "-m", "server.cli", "serve", str(config), "--port", str(port)]
+    url = f"http://127.0.0.1:{port}"
+    with running(command, f"{url}/ready") as process:
+        yield url, process
+
+
+@contextmanager
+def vllm(
+    model: Path, arguments: Mapping[str, Any], port: int | None = None
+) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """vLLM's own OpenAI server, which serves the model as `demo`. An argument that is True is a bare flag."""
+    port = port or free_port()
+    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--host", "127.0.0.1", "--port", str(port)]
+    command += ["--model", str(model), "--served-model-name", "demo", "--disable-uvicorn-access-log"]
+    for name, value in arguments.items():
+        option = f"--{name.replace('_', '-')}"
+        command += [option] if value is True else [option, str(value)]
+    url = f"http://127.0.0.1:{port}"
+    with running(command, f"{url}/health") as process:
+        yield url, process
+
+
+def wait_until_ready(url: str, process: subprocess.Popen[Any], seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            raise RuntimeError(f"the server ended with code {process.returncode}")
+        try:
+            with urllib.request.urlopen(url, timeout=5):
+                return
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.3)
+    raise TimeoutError(f"{url} did not answer within {seconds} s")
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
