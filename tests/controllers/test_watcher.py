@@ -108,7 +108,7 @@ def test_a_hard_cut_ends_thinking_at_the_token_and_the_answer_follows(thinker: M
 
 @pytest.mark.parametrize("native", [True, False])
 def test_thinking_that_ends_by_itself_is_not_touched(thinker: MakeThinker, native: bool) -> None:
-    route, asked = thinker("1+1=2", native=native)
+    route, _ = thinker("1+1=2", native=native)
     events = reply(route, budget(6))
     assert (text(events, "reasoning"), text(events, "answer")) == ("1+1=2", "so 8")
     assert (end(events).cut, end(events).segments, ids(events, forced=True)) == (None, 1, [])
@@ -173,7 +173,7 @@ def test_a_budget_too_small_for_the_phrase_ends_at_a_line_or_hard(thinker: MakeT
 
 
 def test_a_budget_of_nothing_closes_thinking_at_once(thinker: MakeThinker) -> None:
-    route, asked = thinker("1+1")
+    route, _ = thinker("1+1")
     events = reply(route, budget(0))
     assert (text(events, "reasoning"), text(events, "answer")) == ("", "so 8")
     assert (end(events).segments, end(events).cut, end(events).completion_tokens) == (1, "hard", len(ids(events)))
@@ -455,7 +455,7 @@ def test_answering_now_twice_or_too_late_changes_nothing(thinker: MakeThinker) -
 
 
 def test_a_whole_reply_told_to_answer_now_gets_its_phrase_once(budgeter: MakeBudgeter) -> None:
-    route, asked = budgeter("12", 40)
+    route, _ = budgeter("12", 40)
     events = interrupted(route, "answer", after=6)
     assert text(events, "answer").count(route.family.wrap_up) == 1
     assert (end(events).cut, end(events).answer_tokens) == ("wrap_up", 40)
