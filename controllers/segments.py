@@ -97,7 +97,13 @@ class Reply:
             self.finish, self.stopped_by = delta.finish, delta.stopped_by
         if self.stops is not None:
             chunks = self._stop(self.stops, chunks, ended=delta.finish is not None)
-        self._count(chunks)
+        for chunk in chunks:  # as `_count` does; this is the path of every token
+            count = len(chunk.token_ids)
+            self.completion_tokens += count
+            if chunk.kind == "reasoning":
+                self.reasoning_tokens += count
+            elif chunk.kind == "answer":
+                self.answer_tokens += count
         return chunks
 
     def write(self, forced: Forced) -> list[Chunk]:
@@ -132,8 +138,10 @@ class Reply:
 
     def _stop(self, stops: StopMatcher, chunks: list[Chunk], ended: bool) -> list[Chunk]:
         kept: list[Chunk] = []
+        said = self.completion_tokens
         for chunk in chunks:
-            if chunk.kind != "answer":
+            said += len(chunk.token_ids)
+            if chunk.kind != "answer" or said <= self.sampling.min_tokens:  # they count only beyond those
                 kept.append(chunk)
                 continue
             kept.append(replace(chunk, text=stops.feed(chunk.text)))

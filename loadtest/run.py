@@ -4,7 +4,7 @@ import asyncio
 import gc
 import resource
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from time import perf_counter_ns
@@ -31,6 +31,15 @@ class Live:
     failed: int = 0
     latencies_ns: list[int] = field(default_factory=list)
 
+    def become(self, parts: Iterable["Live"]) -> None:
+        """Takes on the sums of the parts."""
+        all_parts = list(parts)
+        self.planned = sum(part.planned for part in all_parts)
+        self.started = sum(part.started for part in all_parts)
+        self.finished = sum(part.finished for part in all_parts)
+        self.failed = sum(part.failed for part in all_parts)
+        self.latencies_ns = [latency for part in all_parts for latency in part.latencies_ns]
+
 
 def encode(request: Request, target: Target) -> bytes:
     """The body to send. Asks for usage where it streams; anything in `Request.body` has the last word."""
@@ -50,13 +59,14 @@ async def run(
     max_concurrency: int | None = None,
     keep_text: bool = True,
     live: Live | None = None,
-    begin_ns: int | None = None,
+    begin: Callable[[], Awaitable[int]] | None = None,
 ) -> Result:
     """One run in this process, on the running event loop (uvloop is the one to use: `loadtest.cli`, `uvloop.run`).
 
     No request starts later than `max_seconds` after the first. `max_concurrency` holds open-loop requests back while so
-    many are in flight; their records show it (start after schedule). `begin_ns` sets the first start, for several
-    processes side by side. Raises OSError if no connection can be opened beforehand (closed loop).
+    many are in flight; their records show it (start after schedule). `begin` is called when all is ready and tells the
+    moment of the start, for several processes side by side. Raises OSError if no connection can be opened beforehand
+    (closed loop).
     """
     bodies = [encode(request, target) for request in requests]
     client = Client(target, timeout)
@@ -66,9 +76,9 @@ async def run(
         await client.warm(min(arrivals.concurrency, len(requests)))
     try:
         with undisturbed():
+            start_ns = perf_counter_ns() if begin is None else await begin()
             started_at, cpu = time.time(), time.process_time_ns()
-            start_ns = perf_counter_ns()
-            await runner.go(arrivals, begin_ns or start_ns)
+            await runner.go(arrivals, start_ns)
             end_ns = perf_counter_ns()
             cpu = time.process_time_ns() - cpu
     finally:
@@ -80,7 +90,7 @@ async def run(
         concurrency=arrivals.concurrency if isinstance(arrivals, Concurrent) else max_concurrency,
         records=tuple(runner.records()),
         started_at=started_at,
-        start_ns=begin_ns or start_ns,
+        start_ns=start_ns,
         end_ns=end_ns,
         cpu_share=cpu / max(1, end_ns - start_ns),
     )

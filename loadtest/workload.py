@@ -25,7 +25,7 @@ class Variant:
     route: str | None = None
 
 
-def load(path: Path, **body: Any) -> list[Request]:
+def load(path: Path, body: Mapping[str, Any] | None = None) -> list[Request]:
     """One request a line: `messages` (or `prompt`), and where known `answer`, `difficulty`, `at` (seconds), `body`.
 
     `body` given here is laid under each line's own. Raises ValueError that names the line.
@@ -35,7 +35,7 @@ def load(path: Path, **body: Any) -> list[Request]:
         for number, line in enumerate(lines, 1):
             if line.strip():
                 try:
-                    requests.append(parse(json.loads(line), f"{path.stem}-{number}", body))
+                    requests.append(parse(json.loads(line), f"{path.stem}-{number}", body or {}))
                 except (ValueError, TypeError) as error:
                     raise ValueError(f"{path}, line {number}: {error}") from error
     return requests
@@ -60,10 +60,12 @@ def parse(line: Mapping[str, Any], default_id: str, body: Mapping[str, Any]) -> 
     )
 
 
-def last_digit(count: int, seed: int = 0, depths: Sequence[int] = (1, 2, 4, 8), **body: Any) -> list[Request]:
+def last_digit(
+    count: int, seed: int = 0, depths: Sequence[int] = (1, 2, 4, 8), body: Mapping[str, Any] | None = None
+) -> list[Request]:
     """Chained arithmetic modulo ten: the answer is one digit, the difficulty is the number of steps."""
     draw = random.Random(f"last digit {seed}")
-    return [_question(number, draw.choice(depths), draw, body) for number in range(count)]
+    return [_question(number, draw.choice(depths), draw, body or {}) for number in range(count)]
 
 
 def _question(number: int, depth: int, draw: random.Random, body: Mapping[str, Any]) -> Request:
@@ -102,6 +104,11 @@ def _vary(request: Request, variant: Variant) -> Request:
         body={**request.body, **variant.body},
         route=variant.route or request.route,
     )
+
+
+def unstreamed(request: Request) -> Request:
+    """The same, asked for as a whole reply."""
+    return replace(request, stream=False)
 
 
 def repeated(requests: Sequence[Request], count: int) -> list[Request]:

@@ -106,8 +106,9 @@ class Advantage(Recipe):
 class Hgpo(Recipe):
     """Hybrid Group Policy Optimization: `questions` x `replies` replies a step, half of them in each mode.
 
-    `mode_ratio` is the importance ratio of the forced mode token: "on_policy" takes it as sampled (ratio 1), "half"
-    takes 1/2 as its old probability. `vllm` generates with vLLM in the trainer's process ("colocate") or elsewhere.
+    `mode_ratio` is the importance ratio of the forced mode token: "on_policy" is 1, "half" takes 1/2 as its old
+    probability. `settled` is the probability at which a mode token is pushed no further (1: never), see
+    `training.trl_seam`. `vllm` generates with vLLM in the trainer's process ("colocate") or elsewhere ("server").
     """
 
     model: Model

@@ -14,11 +14,12 @@ from typing import Any
 import torch
 from transformers.utils.logging import tqdm
 
-from models.families import Family, Mode
+from models.families import Mode
+from models.tokenizer import HubTokenizer
 from training import weights
 from training.config import Evaluate
-from training.hybrid_accuracy import Trial, bootstrap, mean, right_mode
-from training.replies import MODES, choosing_family, read, tags
+from training.hybrid_accuracy import Trial, bootstrap, hits, mean
+from training.replies import MODES, Format, format_of
 from training.rewards import correctness
 from training.sampling import first_token_probabilities, sample
 from training.tasks import TASKS, Question, Task, draw
@@ -38,53 +39,44 @@ class Subject:
     """A loaded model with what is needed to question it."""
 
     model: Any
-    tokenizer: Any
+    form: Format
     task: Task
-    family: Family
     recipe: Evaluate
-
-    def prompt(self, question: Question) -> list[int]:
-        message = [{"role": "user", "content": question.text}]
-        ids: list[int] = self.tokenizer.apply_chat_template(
-            message, add_generation_prompt=True, tokenize=True, return_dict=False
-        )
-        return ids
-
-    def mode_token(self, mode: Mode) -> list[int]:
-        ids: list[int] = self.tokenizer.encode(tags(self.family, mode)[0], add_special_tokens=False)
-        return ids
 
     def replies(self, questions: Sequence[Question], mode: Mode | None, samples: int) -> list[list[Scored]]:
         """`samples` scored replies to each question; `mode` None is the free choice."""
-        recipe, forced = self.recipe, [] if mode is None else self.mode_token(mode)
-        prompts = [[*self.prompt(question), *forced] for question in questions for _ in range(samples)]
-        eos, pad = self.tokenizer.eos_token_id, self.tokenizer.pad_token_id
-        sampled = sample(self.model, prompts, eos, pad, recipe.max_new_tokens, recipe.temperature, recipe.batch)
+        forced = self.form.pairs[mode][:1] if mode else ()
         asked = [question for question in questions for _ in range(samples)]
+        prompts = [[*self.form.prompt(question.text), *forced] for question in asked]
+        sampled = sample(
+            self.model,
+            prompts,
+            self.form.end,
+            max_new_tokens=self.recipe.max_new_tokens,
+            temperature=self.recipe.temperature,
+            batch=self.recipe.batch,
+        )
         scored = [self._score(question, [*forced, *ids]) for question, ids in zip(asked, sampled, strict=True)]
         return [scored[i : i + samples] for i in range(0, len(scored), samples)]
 
     def _score(self, question: Question, ids: list[int]) -> Scored:
-        ended = ids[-1] == self.tokenizer.eos_token_id
-        text = self.tokenizer.decode(ids[:-1] if ended else ids, skip_special_tokens=False)
-        score = correctness(self.task, self.family, question.text, text, ended)
-        return Scored(score, len(ids), read(self.family, text).mode)
+        reply = self.form.read(ids)
+        return Scored(correctness(self.task, question.text, reply), len(ids), reply.mode)
 
     def think_probability(self, questions: Sequence[Question]) -> float:
         """Mean P(think) over questions, of the two mode tokens' probabilities alone."""
-        ids = [self.mode_token(mode)[0] for mode in MODES]
-        prompts = [self.prompt(question) for question in questions]
-        found = first_token_probabilities(self.model, prompts, self.tokenizer.pad_token_id, ids, self.recipe.batch)
+        ids = [self.form.pairs[mode][0] for mode in MODES]
+        prompts = [self.form.prompt(question.text) for question in questions]
+        found = first_token_probabilities(self.model, prompts, ids, self.recipe.batch)
         return float((found[:, 0] / found.sum(1)).mean())
 
 
 def main(recipe: Evaluate) -> str:
     """Runs the recipe, writes both files to `recipe.out`, returns the table."""
-    tokenizer = weights.load_tokenizer(recipe.model)
-    model = weights.load_model(recipe.model, tokenizer, recipe.seed).eval()
+    form = format_of(recipe.model.family, HubTokenizer(recipe.model.path))
+    model = weights.load_model(recipe.model, weights.load_tokenizer(recipe.model), recipe.seed).eval()
     model.to("cuda" if torch.cuda.is_available() else "cpu")
-    task, family = TASKS[recipe.task.name], choosing_family(recipe.model.family)
-    result = evaluate(Subject(model, tokenizer, task, family, recipe))
+    result = evaluate(Subject(model, form, TASKS[recipe.task.name], recipe))
     write(result, recipe.out)
     return table(result)
 
@@ -130,8 +122,8 @@ def _summary(replies: Sequence[Scored]) -> dict[str, float]:
 
 
 def _hybrid(trials: Sequence[Trial], recipe: Evaluate) -> dict[str, Any]:
-    hits = [float(trial.chosen == right_mode(trial, recipe.margin)) for trial in trials]
-    return {"value": mean(hits), "interval": bootstrap(hits, recipe.resamples, recipe.seed), "questions": len(hits)}
+    hit = hits(trials, recipe.margin)
+    return {"value": mean(hit), "interval": bootstrap(hit, recipe.resamples, recipe.seed), "questions": len(hit)}
 
 
 def table(result: dict[str, Any]) -> str:

@@ -6,39 +6,35 @@ Every question is written once in each mode, so that the data say nothing about 
 
 from collections.abc import Iterator
 from random import Random
-from typing import Any
 
 import torch
 from datasets import Dataset
 from trl import SFTConfig, SFTTrainer
 
-from models.families import Family, Mode
+from models.families import Mode
+from models.tokenizer import HubTokenizer
 from training import optimizers, runlog, weights
 from training.config import Hft
-from training.replies import MODES, choosing_family, write
+from training.replies import MODES, Format, format_of
 from training.tasks import TASKS, Question, draw_many
 
 IGNORED = -100
 
 
-def row(question: Question, mode: Mode, family: Family, tokenizer: Any) -> dict[str, list[int]]:
+def row(question: Question, mode: Mode, form: Format) -> dict[str, list[int]]:
     """One training row: `input_ids` and `labels` of the same length, the prompt's labels ignored."""
-    prompt = tokenizer.apply_chat_template(
-        [{"role": "user", "content": question.text}], add_generation_prompt=True, tokenize=True, return_dict=False
-    )
-    reply = tokenizer.encode(write(family, mode, question.thought, question.answer), add_special_tokens=False)
-    reply = [*reply, tokenizer.eos_token_id]
+    prompt, reply = form.prompt(question.text), form.write(mode, question.thought, question.answer)
     return {"input_ids": [*prompt, *reply], "labels": [IGNORED] * len(prompt) + reply}
 
 
-def rows(config: Hft, tokenizer: Any) -> Iterator[dict[str, list[int]]]:
+def rows(config: Hft, form: Format) -> Iterator[dict[str, list[int]]]:
     """All rows in the order of training, 2 x `questions` a step, within a step by length to save padding."""
-    task, family, rng = TASKS[config.task.name], choosing_family(config.model.family), Random(config.run.seed)
+    task, rng = TASKS[config.task.name], Random(config.run.seed)
     for step in range(config.steps):
         easy = config.easy and step < config.easy_share * config.steps
         questions = draw_many(task, config.easy if easy else config.task.difficulties, config.questions, "train", rng)
         yield from sorted(
-            (row(question, mode, family, tokenizer) for question in questions for mode in MODES),
+            (row(question, mode, form) for question in questions for mode in MODES),
             key=lambda item: len(item["input_ids"]),
         )
 
@@ -48,6 +44,8 @@ def train(config: Hft, resume: bool = False) -> None:
     tokenizer = weights.load_tokenizer(config.model)
     model = weights.load_model(config.model, tokenizer, config.run.seed)
     metrics = runlog.begin(config.run.out, config, resume)
+    tokenizer.save_pretrained(config.run.out)
+    form = format_of(config.model.family, HubTokenizer(config.run.out))
     arguments = settings(config)
     accumulation, left = divmod(2 * config.questions, config.micro_batch * arguments.world_size)
     if left:
@@ -57,7 +55,7 @@ def train(config: Hft, resume: bool = False) -> None:
     trainer = SFTTrainer(
         model=model,
         args=arguments,
-        train_dataset=Dataset.from_list(list(rows(config, tokenizer))),
+        train_dataset=Dataset.from_list(list(rows(config, form))),
         processing_class=tokenizer,
         callbacks=[metrics],
         optimizers=(optimizer, optimizers.schedule(optimizer, config.steps, config.optimizer) if optimizer else None),

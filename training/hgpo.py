@@ -12,10 +12,11 @@ from datasets import Dataset
 from torch import Tensor
 from trl import GRPOConfig
 
+from models.tokenizer import HubTokenizer
 from training import optimizers, runlog, weights
 from training.advantages import Settings, token_advantages
 from training.config import Hgpo
-from training.replies import MODES, choosing_family, tags
+from training.replies import MODES, Format, format_of
 from training.rewards import correctness
 from training.tasks import TASKS, draw_many
 from training.trl_seam import ForcedPrefixTrainer
@@ -28,17 +29,13 @@ def questions(config: Hgpo) -> Dataset:
     return Dataset.from_list([{"prompt": [{"role": "user", "content": q.text}], "question": q.text} for q in drawn])
 
 
-def reward_function(config: Hgpo, tokenizer: Any) -> Any:
+def reward_function(config: Hgpo, form: Format) -> Any:
     """TRL's face of `rewards.correctness`. Reads token ids: TRL's own text has lost the end of turn."""
-    task, family = TASKS[config.task.name], choosing_family(config.model.family)
+    task = TASKS[config.task.name]
 
     def reward(completion_ids: list[list[int]], question: list[str], **_: Any) -> list[float]:
-        earned = []
-        for ids, text in zip(completion_ids, question, strict=True):
-            ended = ids[-1] == tokenizer.eos_token_id
-            reply = tokenizer.decode(ids[:-1] if ended else ids, skip_special_tokens=False)
-            earned.append(correctness(task, family, text, reply, ended))
-        return earned
+        asked = zip(completion_ids, question, strict=True)
+        return [correctness(task, text, form.read(ids)) for ids, text in asked]
 
     return reward
 
@@ -47,7 +44,9 @@ def train(config: Hgpo, resume: bool = False) -> None:
     """Runs the recipe and writes the model to `config.run.out`. Under `accelerate launch`, on every device."""
     tokenizer = weights.load_tokenizer(config.model)
     model = weights.load_model(config.model, tokenizer, config.run.seed)
-    family = choosing_family(config.model.family)
+    metrics = runlog.begin(config.run.out, config, resume)
+    tokenizer.save_pretrained(config.run.out)
+    form = format_of(config.model.family, HubTokenizer(config.run.out))
     settings = Settings(**config.advantage.model_dump())
     optimizer = optimizers.build(model, config.optimizer) if config.model.lora is None else None
 
@@ -56,14 +55,14 @@ def train(config: Hgpo, resume: bool = False) -> None:
 
     trainer = ForcedPrefixTrainer(
         model=model,
-        reward_funcs=reward_function(config, tokenizer),
+        reward_funcs=reward_function(config, form),
         args=arguments(config),
         train_dataset=questions(config),
         processing_class=tokenizer,
-        callbacks=[runlog.begin(config.run.out, config, resume)],
+        callbacks=[metrics],
         optimizers=(optimizer, optimizers.schedule(optimizer, config.steps, config.optimizer) if optimizer else None),
         peft_config=weights.lora(config.model.lora),
-        prefixes=[tokenizer.encode(tags(family, mode)[0], add_special_tokens=False) for mode in MODES],
+        prefixes=[form.pairs[mode][:1] for mode in MODES],
         token_advantages=advantages,
         mode_ratio=config.mode_ratio,
         settled=config.settled,

@@ -26,9 +26,12 @@ def right_mode(trial: Trial, margin: float = 0.0) -> Mode:
     return "think" if mean(trial.think_tokens) < mean(trial.no_think_tokens) else "no_think"
 
 
-def hybrid_accuracy(trials: Sequence[Trial], margin: float = 0.0) -> float:
-    """The share of questions in which the free choice is the right mode. A reply without a mode tag is wrong."""
-    return mean([trial.chosen == right_mode(trial, margin) for trial in trials])
+def hits(trials: Sequence[Trial], margin: float = 0.0) -> list[float]:
+    """1 for every question in which the free choice is the right mode; HAcc is their mean.
+
+    A reply without a mode tag chose nothing, and counts as wrong.
+    """
+    return [float(trial.chosen == right_mode(trial, margin)) for trial in trials]
 
 
 def bootstrap(values: Sequence[float], resamples: int, seed: int, level: float = 0.95) -> tuple[float, float]:

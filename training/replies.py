@@ -1,18 +1,23 @@
-"""A reply in a family's format, as training writes and reads it: mode, thought, answer.
-
-Only families that choose their mode by their first token (`Family.chooses`) can be trained here.
+"""A family's format in one vocabulary, as training writes and reads it. What a reply says is decided by the very state
+machine that serves it, so that a reward sees what a client would see.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from models.families import FAMILIES, Family, Mode
+from controllers.thinking import ThinkingParser
+from models.engine import Tokenizer
+from models.families import FAMILIES, Family, Mode, Tags, compile_tags
 
 MODES: tuple[Mode, Mode] = ("think", "no_think")
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What a reply says. `mode` is None when it opens with no mode tag; `complete` when every tag is closed."""
+    """What a reply says. `mode` is None when it opens with no mode tag.
+
+    `complete` means: the turn was ended, and the tags are exactly the mode's opening and closing one, in this order.
+    """
 
     mode: Mode | None
     thought: str
@@ -20,8 +25,47 @@ class Reply:
     complete: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Format:
+    """Prompts and replies as token ids. Build it with `format_of`."""
+
+    family: Family
+    tokenizer: Tokenizer
+    tags: Tags
+    pairs: dict[Mode, tuple[int, int]]
+    """The ids of the opening and the closing tag of each mode."""
+    end: int
+    """The id that ends the turn."""
+
+    def prompt(self, question: str) -> list[int]:
+        """The chat template around one user message, up to where the reply begins."""
+        return self.tokenizer.render([{"role": "user", "content": question}])
+
+    def write(self, mode: Mode, thought: str, answer: str) -> list[int]:
+        """`<think>thought</think>answer` or `<no_think>answer</no_think>`, and the end of the turn."""
+        opening, closing = self.pairs[mode]
+        said = self.tokenizer.encode(answer)
+        if mode == "think":
+            return [opening, *self.tokenizer.encode(thought), closing, *said, self.end]
+        return [opening, *said, closing, self.end]
+
+    def read(self, reply: Sequence[int]) -> Reply:
+        """The inverse of `write` where the reply is well formed."""
+        ended = bool(reply) and reply[-1] == self.end
+        ids = reply[:-1] if ended else reply
+        sections: dict[str, list[int]] = {"reasoning": [], "answer": [], "control": []}
+        for chunk in ThinkingParser(self.tags).feed(ids, [self.tokenizer.token_text(i) for i in ids]):
+            sections[chunk.kind] += chunk.token_ids
+        mode = next((mode for mode in MODES if ids and ids[0] == self.pairs[mode][0]), None)
+        complete = ended and mode is not None and sections["control"] == list(self.pairs[mode])
+        if complete and mode == "no_think":
+            complete = ids[-1] == self.pairs[mode][1]  # an answer goes on behind its closing tag
+        thought, answer = (self.tokenizer.decode(sections[kind]) for kind in ("reasoning", "answer"))
+        return Reply(mode, thought, answer, complete)
+
+
 def choosing_family(name: str) -> Family:
-    """The family of that name. ValueError for an unknown one, or one without mode tags."""
+    """The family of that name. ValueError for an unknown one, or one that does not choose its mode by a tag."""
     family = FAMILIES.get(name)
     if family is None or not family.chooses:
         known = ", ".join(sorted(key for key, value in FAMILIES.items() if value.chooses))
@@ -29,27 +73,23 @@ def choosing_family(name: str) -> Family:
     return family
 
 
-def tags(family: Family, mode: Mode) -> tuple[str, str]:
-    """The opening and the closing tag of a mode."""
-    pair = family.thinking if mode == "think" else family.direct
-    if pair is None:
-        raise ValueError(f"family {family.name!r} has no tags for mode {mode!r}")
-    return pair
+def mode_tags(family: Family) -> dict[Mode, tuple[str, str]]:
+    """The opening and the closing tag of each mode."""
+    if family.thinking is None or family.direct is None:
+        raise ValueError(f"family {family.name!r} has no tags for both modes")
+    return {"think": family.thinking, "no_think": family.direct}
 
 
-def write(family: Family, mode: Mode, thought: str, answer: str) -> str:
-    """The reply of one mode, end of turn left off: `<think>thought</think>answer` or `<no_think>answer</no_think>`."""
-    opening, closing = tags(family, mode)
-    return f"{opening}{thought}{closing}{answer}" if mode == "think" else f"{opening}{answer}{closing}"
-
-
-def read(family: Family, text: str) -> Reply:
-    """Reads a reply, the end-of-turn token removed. The inverse of `write` where the reply is well formed."""
-    for mode in MODES:
-        opening, closing = tags(family, mode)
-        if text.startswith(opening):
-            inside, found, after = text[len(opening) :].partition(closing)
-            if mode == "think":
-                return Reply(mode, inside, after, bool(found))
-            return Reply(mode, "", inside, bool(found) and not after)
-    return Reply(None, "", text, False)
+def format_of(name: str, tokenizer: Tokenizer) -> Format:
+    """The format of a family in a vocabulary. ValueError where a mode tag is not one token of it."""
+    family = choosing_family(name)
+    pairs: dict[Mode, tuple[int, int]] = {}
+    for mode, (opening, closing) in mode_tags(family).items():
+        ids = tokenizer.control_id(opening), tokenizer.control_id(closing)
+        if ids[0] is None or ids[1] is None:
+            raise ValueError(
+                f"{opening} and {closing} must be tokens of the vocabulary: train the model with hft first"
+            )
+        pairs[mode] = ids[0], ids[1]
+    (end,) = tokenizer.eos_ids
+    return Format(family, tokenizer, compile_tags(family, tokenizer), pairs, end)

@@ -8,19 +8,13 @@ from torch import Tensor
 
 
 def sample(
-    model: Any,
-    prompts: Sequence[Sequence[int]],
-    eos: int,
-    pad: int,
-    max_new_tokens: int,
-    temperature: float,
-    batch: int,
+    model: Any, prompts: Sequence[Sequence[int]], end: int, *, max_new_tokens: int, temperature: float, batch: int
 ) -> list[list[int]]:
     """One reply (token ids, end of turn included if it came) to every prompt, in order. Temperature 0 is greedy."""
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     replies: list[list[int]] = [[] for _ in prompts]
     for chosen in _batches(order, batch):
-        ids, mask = _left_padded([prompts[i] for i in chosen], pad)
+        ids, mask = _left_padded([prompts[i] for i in chosen])
         with torch.inference_mode():
             sampled = model.generate(
                 input_ids=ids.to(model.device),
@@ -29,21 +23,21 @@ def sample(
                 do_sample=temperature > 0,
                 temperature=temperature or None,
                 top_k=0 if temperature > 0 else None,
-                eos_token_id=eos,
-                pad_token_id=pad,
+                eos_token_id=end,
+                pad_token_id=end,
             )[:, ids.shape[1] :]
         for i, reply in zip(chosen, sampled.tolist(), strict=True):
-            replies[i] = reply[: reply.index(eos) + 1] if eos in reply else reply
+            replies[i] = reply[: reply.index(end) + 1] if end in reply else reply
     return replies
 
 
 def first_token_probabilities(
-    model: Any, prompts: Sequence[Sequence[int]], pad: int, token_ids: Sequence[int], batch: int
+    model: Any, prompts: Sequence[Sequence[int]], token_ids: Sequence[int], batch: int
 ) -> Tensor:
     """The probability of each of `token_ids` as the reply's first token: (len(prompts), len(token_ids))."""
     found = []
     for chosen in _batches(range(len(prompts)), batch):
-        ids, mask = _left_padded([prompts[i] for i in chosen], pad)
+        ids, mask = _left_padded([prompts[i] for i in chosen])
         positions = (mask.cumsum(1) - 1).clamp_min(0)
         with torch.inference_mode():
             logits = model(
@@ -61,9 +55,9 @@ def _batches(indices: Sequence[int], size: int) -> Iterator[Sequence[int]]:
         yield indices[start : start + size]
 
 
-def _left_padded(prompts: Sequence[Sequence[int]], pad: int) -> tuple[Tensor, Tensor]:
-    """(B, T) ids and their (B, T) mask."""
+def _left_padded(prompts: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+    """(B, T) ids and their (B, T) mask; what stands in the padding is never seen."""
     width = max(map(len, prompts))
-    ids = torch.tensor([[pad] * (width - len(p)) + list(p) for p in prompts])
+    ids = torch.tensor([[0] * (width - len(p)) + list(p) for p in prompts])
     mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts])
     return ids, mask

@@ -29,10 +29,11 @@ def unless_settled(advantages: Tensor, probability: Tensor, settled: float) -> T
 class ForcedPrefixTrainer(GRPOTrainer):  # type: ignore[misc]
     """GRPO with forced prefixes: the first N/k replies of a group begin with prefix 0, the next with prefix 1, …
 
-    The mode token is forced, so it was not sampled from the policy. With `mode_ratio` "on_policy" its importance ratio
-    is 1 at the first update, as for any sampled token. With "half" its old probability is 1/2, so the ratio is 2 π(m),
-    and with a clip of ε nothing pushes π(m) beyond (1 + ε) / 2: the choice stays soft by construction. On the demo task
-    "on_policy" is kept for that reason; docs/log.md has the comparison.
+    A mode token is forced, so it was not sampled from the policy, and its importance ratio is a choice. "on_policy": 1,
+    as for a sampled token; kept. "half": π(m) over 1/2; its gradient fades with π(m), so a mode that became rare
+    on the majority's account never comes back. With a ratio of 1 nothing fades, and a mode token pushed for ever drains
+    into tokens that are no mode at all; so it is left alone once it is `settled`: PPO's clip about an old probability
+    of 1/2. docs/log.md (2026-11-21) compares them.
     """
 
     def __init__(

@@ -161,6 +161,13 @@ def test_a_stop_string_ends_the_reply_once_however_much_the_model_had_left_to_sa
     assert route.engine.running() == 0
 
 
+def test_stop_strings_count_only_beyond_the_tokens_that_must_come(make_route: MakeRoute) -> None:
+    route = make_route(["<no_think>a. b. c</no_think>"])
+    fewest = len(route.engine.tokenizer.encode("a.")) + 1  # and the tag
+    assert text(reply(route, sampling=Sampling(stop=(".",))), "answer") == "a"
+    assert text(reply(route, sampling=Sampling(stop=(".",), min_tokens=fewest)), "answer") == "a. b"
+
+
 def test_text_held_for_a_stop_string_that_never_came_is_answered(make_route: MakeRoute) -> None:
     assert text(reply(make_route(["<no_think>ab"]), sampling=Sampling(stop=("bc",))), "answer") == "ab"
 

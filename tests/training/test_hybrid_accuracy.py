@@ -2,7 +2,7 @@
 
 import pytest
 
-from training.hybrid_accuracy import Trial, bootstrap, hybrid_accuracy, mean, right_mode
+from training.hybrid_accuracy import Trial, bootstrap, hits, mean, right_mode
 
 
 def trial(think, no_think, chosen="think", think_tokens=(20,), no_think_tokens=(5,)):
@@ -25,7 +25,7 @@ def test_modes_nearer_than_the_margin_are_equal():
 
 def test_hybrid_accuracy_counts_the_free_choices_that_are_right():
     trials = [trial([1], [0], "think"), trial([1], [0], "no_think"), trial([1], [1], "no_think"), trial([1], [0], None)]
-    assert hybrid_accuracy(trials) == 0.5
+    assert hits(trials) == [1, 0, 1, 0]
 
 
 def test_the_interval_of_equal_values_is_a_point():

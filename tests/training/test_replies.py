@@ -1,38 +1,54 @@
-"""The LHRM format, written and read."""
+"""The LHRM format, written and read as token ids."""
 
 import pytest
 
-from training.replies import Reply, choosing_family, read, write
+from models.tokenizer import HubTokenizer
+from training.replies import Reply, choosing_family, format_of
 from training.rewards import correctness
 from training.tasks import TASKS
 
-LHRM = choosing_family("lhrm")
+TOKENIZER = HubTokenizer("demo/tokenizer")
+LHRM = format_of("lhrm", TOKENIZER)
 TEXT = "Start with 2, then a*3. What is the last digit?"
 
 
+def read(text: str) -> Reply:
+    return LHRM.read(TOKENIZER.encode_control(text))
+
+
 def test_a_thinking_reply_is_thought_then_answer():
-    text = write(LHRM, "think", "2 a*3=6", "6")
-    assert text == "<think>2 a*3=6</think>6"
-    assert read(LHRM, text) == Reply("think", "2 a*3=6", "6", True)
+    ids = LHRM.write("think", "2 a*3=6", "6")
+    assert TOKENIZER.decode(ids, skip_special_tokens=False) == "<think>2 a*3=6</think>6<|im_end|>"
+    assert LHRM.read(ids) == Reply("think", "2 a*3=6", "6", True)
 
 
 def test_a_direct_reply_holds_the_answer_in_its_tags():
-    text = write(LHRM, "no_think", "2 a*3=6", "6")
-    assert text == "<no_think>6</no_think>"
-    assert read(LHRM, text) == Reply("no_think", "", "6", True)
+    ids = LHRM.write("no_think", "2 a*3=6", "6")
+    assert TOKENIZER.decode(ids, skip_special_tokens=False) == "<no_think>6</no_think><|im_end|>"
+    assert LHRM.read(ids) == Reply("no_think", "", "6", True)
 
 
-def test_an_open_tag_is_incomplete():
-    assert not read(LHRM, "<think>2 a*3").complete
-    assert not read(LHRM, "<no_think>6").complete
+def test_a_tag_spelled_in_a_thought_is_text():
+    assert LHRM.read(LHRM.write("think", "</think>7", "6")) == Reply("think", "</think>7", "6", True)
 
 
-def test_text_behind_a_direct_answer_is_incomplete():
-    assert not read(LHRM, "<no_think>6</no_think>6").complete
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<think>2 a*3<|im_end|>",
+        "<no_think>6<|im_end|>",
+        "<no_think>6</no_think>6<|im_end|>",
+        "<think>2</think></think>6<|im_end|>",
+        "<think>2 a*3=6</think>6",
+    ],
+)
+def test_a_reply_that_breaks_the_format_or_does_not_end_is_incomplete(text):
+    assert not read(text).complete
 
 
 def test_a_reply_without_a_mode_tag_has_no_mode():
-    assert read(LHRM, "6") == Reply(None, "", "6", False)
+    assert read("6<|im_end|>") == Reply(None, "", "6", False)
+    assert read("") == Reply(None, "", "", False)
 
 
 def test_a_family_that_does_not_choose_cannot_be_trained():
@@ -41,20 +57,20 @@ def test_a_family_that_does_not_choose_cannot_be_trained():
 
 
 @pytest.mark.parametrize(
-    ("reply", "ended", "earned"),
+    ("text", "earned"),
     [
-        ("<think>2 a*3=6</think>6", True, 1.0),
-        ("<no_think>6</no_think>", True, 1.0),
-        ("<no_think>7</no_think>", True, 0.0),
-        ("<think>2 a*3=6</think>6", False, 0.0),
-        ("<think>6", True, 0.0),
-        ("6", True, 0.0),
+        ("<think>2 a*3=6</think>6<|im_end|>", 1.0),
+        ("<no_think>6</no_think><|im_end|>", 1.0),
+        ("<no_think>7</no_think><|im_end|>", 0.0),
+        ("<think>2 a*3=6</think>6", 0.0),
+        ("<think>6<|im_end|>", 0.0),
+        ("6<|im_end|>", 0.0),
     ],
 )
-def test_only_a_finished_well_formed_right_reply_earns_the_reward(reply, ended, earned):
-    assert correctness(TASKS["chain"], LHRM, TEXT, reply, ended) == earned
+def test_only_a_finished_well_formed_right_reply_earns_the_reward(text, earned):
+    assert correctness(TASKS["chain"], TEXT, read(text)) == earned
 
 
 def test_a_reward_that_cannot_be_computed_is_an_error():
     with pytest.raises(ValueError, match="not a question"):
-        correctness(TASKS["chain"], LHRM, "another question", "<no_think>6</no_think>", True)
+        correctness(TASKS["chain"], "another question", read("<no_think>6</no_think><|im_end|>"))

@@ -13,7 +13,7 @@ from models.tokenizer import HubTokenizer
 from training import evaluate, hft, hgpo, weights
 from training.config import Evaluate, Model
 from training.optimizers import build, rate
-from training.replies import MODES, choosing_family
+from training.replies import MODES, format_of
 from training.tasks import TASKS, draw
 
 
@@ -22,24 +22,24 @@ def metrics(folder):
 
 
 def test_hft_rows_say_nothing_about_the_right_mode(hft_recipe):
-    tokenizer = weights.load_tokenizer(hft_recipe.model)
-    think, no_think = (tokenizer.convert_tokens_to_ids(f"<{mode}>") for mode in MODES)
+    form = format_of("lhrm", HubTokenizer("demo/tokenizer"))
+    think, no_think = (form.pairs[mode][0] for mode in MODES)
     modes: dict[tuple[int, ...], set[int]] = {}
-    for row in hft.rows(hft_recipe, tokenizer):
+    for row in hft.rows(hft_recipe, form):
         prompt = tuple(token for token, label in zip(row["input_ids"], row["labels"], strict=True) if label < 0)
         modes.setdefault(prompt, set()).add(row["input_ids"][len(prompt)])
     assert all(found == {think, no_think} for found in modes.values())
 
 
-def test_an_hft_row_is_the_served_prompt_and_a_learned_reply(hft_recipe):
-    tokenizer = weights.load_tokenizer(hft_recipe.model)
+def test_an_hft_row_is_the_served_prompt_and_a_learned_reply():
+    tokenizer = HubTokenizer("demo/tokenizer")
     question = draw(TASKS["chain"], 2, "train", Random(0))
-    row = hft.row(question, "think", choosing_family("lhrm"), tokenizer)
-    served = HubTokenizer("demo/tokenizer").render([{"role": "user", "content": question.text}])
+    row = hft.row(question, "think", format_of("lhrm", tokenizer))
+    served = tokenizer.render([{"role": "user", "content": question.text}])
     assert row["input_ids"][: len(served)] == served
     assert row["labels"][: len(served)] == [-100] * len(served)
     assert row["labels"][len(served) :] == row["input_ids"][len(served) :]
-    learned = tokenizer.decode(row["labels"][len(served) :])
+    learned = tokenizer.decode(row["labels"][len(served) :], skip_special_tokens=False)
     assert learned == f"<think>{question.thought}</think>{question.answer}<|im_end|>"
 
 

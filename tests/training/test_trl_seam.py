@@ -8,20 +8,25 @@ import torch
 from torch.testing import assert_close
 from trl import GRPOTrainer
 
+from models.tokenizer import HubTokenizer
 from training import hgpo, weights
-from training.replies import MODES
+from training.replies import MODES, format_of
 from training.trl_seam import ForcedPrefixTrainer, unless_settled
+
+
+def form():
+    return format_of("lhrm", HubTokenizer("demo/tokenizer"))
 
 
 def build(recipe, mode_ratio="on_policy", prefixes=None, token_advantages=None):
     tokenizer = weights.load_tokenizer(recipe.model)
     return ForcedPrefixTrainer(
         model=weights.load_model(recipe.model, tokenizer, 0),
-        reward_funcs=hgpo.reward_function(recipe, tokenizer),
+        reward_funcs=hgpo.reward_function(recipe, form()),
         args=hgpo.arguments(recipe),
         train_dataset=hgpo.questions(recipe),
         processing_class=tokenizer,
-        prefixes=prefixes or [tokenizer.encode(f"<{mode}>", add_special_tokens=False) for mode in MODES],
+        prefixes=prefixes or [form().pairs[mode][:1] for mode in MODES],
         token_advantages=token_advantages or (lambda rewards, mask: mask.float()),
         mode_ratio=mode_ratio,
     )

@@ -6,14 +6,9 @@ from contextlib import ExitStack
 import pytest
 
 from models.tokenizer import HubTokenizer
-from tests.wire.served import DIRECT, ROOT, THINKING, Served, served
+from tests.wire.served import DIRECT, THINKING, Served, served
 
 Serve = Callable[..., Served]
-
-
-@pytest.fixture(scope="session")
-def tokenizer() -> HubTokenizer:
-    return HubTokenizer(ROOT / "demo/tokenizer")
 
 
 @pytest.fixture

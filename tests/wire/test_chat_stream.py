@@ -1,6 +1,7 @@
 """Streamed chat completions, event by event."""
 
 import socket
+from itertools import pairwise
 
 import httpx
 import orjson
@@ -211,7 +212,7 @@ def test_thinking_arrives_as_it_is_generated(serve):
     stream = record(server.url, chat_body())
     seconds = [event.seconds for event in stream.events if event.delta.get("reasoning") or event.delta.get("content")]
     print("seconds of the events:", " ".join(f"{at:.3f}" for at in seconds))
-    gaps = [b - a for a, b in zip(seconds, seconds[1:], strict=False)]
+    gaps = [b - a for a, b in pairwise(seconds)]
     assert seconds[0] < seconds[-1] / 3
     assert sorted(gaps)[len(gaps) // 2] > delay / 2  # the median: a busy machine delivers a few late and together
 

@@ -1,0 +1,138 @@
+"""The command `reasond-load`: run, sweep, search, compare."""
+
+import sys
+from argparse import Namespace
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import asdict
+
+import uvloop
+
+from loadtest import config, output
+from loadtest.arrivals import Concurrent, Gamma
+from loadtest.compare import Side, compare
+from loadtest.processes import run_in
+from loadtest.progress import shown
+from loadtest.records import Result
+from loadtest.report import comparison_report, report
+from loadtest.stats import summarise
+from loadtest.sweep import Trial, best, search, sweep, sweep_range
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exit status: 0; 1 if not one request succeeded, or no rate met the goals; 2 for arguments that make no sense."""
+    parser = config.parser()
+    args = parser.parse_args(argv)
+    if args.command == "search" and not args.goal:
+        parser.error("search needs at least one --goal")
+    commands = {"run": _run, "sweep": _sweep, "search": _search, "compare": _compare}
+    try:
+        return int(uvloop.run(commands[args.command](args)))
+    except KeyboardInterrupt:
+        return 130
+    except config.Invalid as error:
+        parser.error(str(error))
+    except OSError as error:  # no such file, no such server
+        print(f"reasond-load: {error}", file=sys.stderr)
+        return 1
+
+
+async def _run(args: Namespace) -> int:
+    target = config.target(args, args.url, args.model)
+    async with shown(f"{target.label}", args.quiet) as live:
+        result = await run_in(
+            args.processes,
+            target,
+            config.requests(args),
+            config.arrivals(args),
+            live=live,
+            **config.options(args),
+        )
+    return _give(args, [result])
+
+
+async def _sweep(args: Namespace) -> int:
+    target, requests, options = config.target(args, args.url, args.model), config.requests(args), config.options(args)
+    if args.rates:
+        levels = sweep(target, requests, [Gamma(r, 1.0, args.seed) for r in args.rates], args.processes, **options)
+    elif args.concurrencies:
+        levels = sweep(target, requests, [Concurrent(n) for n in args.concurrencies], args.processes, **options)
+    else:
+        levels = sweep_range(target, requests, args.steps, args.processes, args.seed, **options)
+    return _give(args, await _collected(args, levels))
+
+
+async def _collected(args: Namespace, levels: AsyncIterator[Result]) -> list[Result]:
+    results = []
+    async for result in levels:
+        results.append(result)
+        _say(args, f"{result.arrivals}: {len(result.records)} requests in {result.seconds:.1f} s")
+    return results
+
+
+async def _search(args: Namespace) -> int:
+    trials: list[Trial] = []
+    async for trial in search(
+        config.target(args, args.url, args.model),
+        config.requests(args),
+        args.goal,
+        first=args.first_rate,
+        attainment=args.attainment,
+        precision=args.precision,
+        trial_seconds=args.trial_seconds,
+        seed=args.seed,
+        processes=args.processes,
+        **config.options(args),
+    ):
+        trials.append(trial)
+        verdict = "met" if trial.met else "not met"
+        _say(args, f"{output.number(trial.rate)} requests/s: {output.percent(trial.fraction)} good, {verdict}")
+    found = best(trials)
+    said = (
+        "no rate met the goals"
+        if found is None
+        else f"highest rate that met the goals: {output.number(found.rate)} requests/s"
+    )
+    status = _give(args, [trial.result for trial in trials], said)
+    print(f"\n{said}")
+    return status if found is not None else 1
+
+
+async def _compare(args: Namespace) -> int:
+    a = Side(config.target(args, args.a, args.model), config.requests(args))
+    b = Side(config.target(args, args.b, args.model_b or args.model), config.requests(args, args.body_b))
+    async with shown(f"A {a.target.label}\nB {b.target.label}", args.quiet) as live:
+        comparison = await compare(
+            a, b, config.arrivals(args), rounds=args.rounds, warmup=args.warmup, live=live, **config.options(args)
+        )
+    print(output.comparison_table(comparison))
+    results = [*comparison.results_a, *comparison.results_b]
+    if args.json:
+        parts = {"ratios": comparison.ratios, "a": comparison.a, "b": comparison.b}
+        output.write_json(args.json, {"name_a": comparison.name_a, "name_b": comparison.name_b, **parts})
+    if args.csv:
+        output.write_csv(args.csv, results)
+    if args.html:
+        args.html.write_text(comparison_report(comparison), encoding="utf-8")
+    return _status(results)
+
+
+def _give(args: Namespace, results: Sequence[Result], headline: str = "") -> int:
+    """The tables, and the files that were asked for."""
+    summaries = [summarise(result, args.goal) for result in results]
+    print("\n\n".join(output.table(summary) for summary in summaries))
+    if args.json:
+        output.write_json(args.json, {"headline": headline, "runs": [asdict(summary) for summary in summaries]})
+    if args.csv:
+        output.write_csv(args.csv, results)
+    if args.html:
+        args.html.write_text(report(results, args.goal, headline), encoding="utf-8")
+    return _status(results)
+
+
+def _status(results: Sequence[Result]) -> int:
+    return 0 if any(record.error is None for result in results for record in result.records) else 1
+
+
+def _say(args: Namespace, words: str) -> None:
+    if not args.quiet:
+        print(words, file=sys.stderr)

@@ -1,0 +1,219 @@
+"""One HTML page with everything in it: no script, no other host, readable on a phone and on paper."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from html import escape
+from pathlib import Path
+from typing import Final
+
+from loadtest import plots
+from loadtest.compare import Comparison
+from loadtest.distribution import Interval
+from loadtest.goals import Goal
+from loadtest.output import LABELS, facts, number, percent
+from loadtest.plots import Figure
+from loadtest.records import Result
+from loadtest.stats import Group, Summary, summarise
+
+_STATISTICS: Final = ("mean", "p50", "p90", "p95", "p99", "max")
+
+
+def report(results: Sequence[Result], goals: Sequence[Goal] = (), headline: str = "") -> str:
+    """One run, or the levels of a sweep or a search. Raises ValueError for no results."""
+    if not results:
+        raise ValueError("a report needs at least one run")
+    summaries = [summarise(result, goals) for result in results]
+    last = max(range(len(results)), key=lambda place: summaries[place].requests_per_second)
+    whole = replace(results[last], records=tuple(record for result in results for record in result.records))
+    overall = summarise(whole)
+    title = summaries[last].name
+    described = summaries[last].arrivals if len(results) == 1 else f"{len(results)} levels of load"
+    body = [_head(title, f"{described} · {_date(results[0])}", headline), _tiles(summaries[last])]
+    body += [_levels(summaries)] if len(summaries) > 1 else []
+    body.append(_figures(_plots(results, summaries, overall, last)))
+    where = f" ({summaries[last].arrivals})" if len(summaries) > 1 else ""
+    tables = [_measures(f"Distributions{where}", summaries[last]), _facts(f"Figures{where}", summaries[last])]
+    tables.append(_groups("Variants", "variant", overall.variants))
+    tables.append(_groups("Difficulties", "difficulty", overall.difficulties))
+    body.append(_side_by_side(tables))
+    return page(title, body)
+
+
+def comparison_report(comparison: Comparison) -> str:
+    """Two servers side by side: ratios, then each one's figures in its last round."""
+    title = f"{comparison.name_a} against {comparison.name_b}"
+    described = (
+        f"{len(comparison.a)} rounds in alternation · {comparison.a[0].arrivals} · {_date(comparison.results_a[0])}"
+    )
+    rows = [
+        [name.replace("_", " "), number(one.a), number(one.b), number(one.ratio.value), _interval(one.ratio)]
+        for name, one in comparison.ratios.items()
+    ]
+    body = [_head(title, described, "A is the first, B the second; ratios are A over B.")]
+    drawn = [plots.ratios(comparison.ratios)]
+    drawn += [
+        _named(plots.time_line(comparison.results_a[-1]), "A"),
+        _named(plots.time_line(comparison.results_b[-1]), "B"),
+    ]
+    body += [_figures(drawn), _table("Ratios", ["", "A", "B", "A / B", "95 % interval"], rows)]
+    last = [(f"{name}, last round", summaries[-1]) for name, summaries in (("A", comparison.a), ("B", comparison.b))]
+    body.append(_side_by_side([_measures(*one) for one in last] + [_facts(*one) for one in last]))
+    return page(title, body)
+
+
+def _named(figure: Figure | None, name: str) -> Figure | None:
+    return None if figure is None else replace(figure, title=f"{figure.title}: {name}")
+
+
+def _plots(
+    results: Sequence[Result], summaries: Sequence[Summary], overall: Summary, last: int
+) -> Iterator[Figure | None]:
+    records = [record for result in results for record in result.records]
+    good = [record for record in records if record.error is None]
+    load = plots.latency_over_load(summaries)
+    yield load if load is not None else plots.latency_in_flight(results[last].records)
+    tokens, latency = overall.accuracy_tokens_front, overall.accuracy_latency_front
+    yield plots.accuracy_over(overall.variants, tokens, "output_tokens", "tokens", "tokens")
+    yield plots.accuracy_over(overall.variants, latency, "request_latency_ms", "latency", "milliseconds")
+    yield plots.budget_asked_used(good)
+    yield plots.thinking_by_difficulty(overall.difficulties)
+    yield plots.time_line(results[last])
+
+
+def page(title: str, body: Iterable[str]) -> str:
+    style = Path(__file__).with_name("report.css").read_text(encoding="utf-8")
+    head = (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f'<title>{escape(title)}</title><link rel="icon" href="data:,"><style>{style}</style></head><body>'
+    )
+    return f"{head}{''.join(body)}</body></html>\n"
+
+
+def _date(result: Result) -> str:
+    return f"{datetime.fromtimestamp(result.started_at, UTC):%Y-%m-%d %H:%M} UTC"
+
+
+def _head(title: str, described: str, headline: str) -> str:
+    more = f"<p>{escape(headline)}</p>" if headline else ""
+    return f'<h1>{escape(title)}</h1><p class="soft">{escape(described)}</p>{more}'
+
+
+def _tiles(summary: Summary) -> str:
+    shown = [
+        (number(summary.requests_per_second), "requests per second"),
+        (number(summary.output_tokens_per_second), "output tokens per second"),
+        (_median(summary, "time_to_first_token_ms"), "ms to first token, median"),
+        (_median(summary, "time_to_first_output_token_ms"), "ms to first answer token, median"),
+        (_median(summary, "inter_token_latency_ms"), "ms between tokens, median"),
+        (_share(summary.think_ratio), "of replies thought"),
+        (_share(summary.empty_answers), "of answers empty"),
+    ]
+    if summary.accuracy is not None:
+        shown.append((_share(summary.accuracy), "of answers correct"))
+    if summary.goodput is not None:
+        shown.append((number(summary.goodput.requests_per_second), "good requests per second"))
+    failed = summary.requests - summary.succeeded
+    shown.append((f"{failed} / {summary.requests}", "requests failed"))
+    tiles = "".join(
+        f'<div class="tile"><b>{escape(value)}</b><span>{escape(words)}</span></div>' for value, words in shown
+    )
+    return f'<div class="tiles">{tiles}</div>'
+
+
+def _median(summary: Summary, measure: str) -> str:
+    figures = summary.measures.get(measure)
+    return "–" if figures is None else number(figures.p50)
+
+
+def _share(share: Interval | None) -> str:
+    return "–" if share is None else f"{100 * share.value:.1f} %"
+
+
+def _interval(interval: Interval) -> str:
+    return f"{number(interval.low)} – {number(interval.high)}"
+
+
+def _figures(figures: Iterable[Figure | None]) -> str:
+    drawn = "".join(
+        f"<figure><h3>{escape(one.title)}</h3>{one.drawing}<figcaption>{escape(one.caption)}</figcaption></figure>"
+        for one in figures
+        if one is not None
+    )
+    return f'<h2>Plots</h2><div class="plots">{drawn}</div>'
+
+
+def _table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], style: str = "") -> str:
+    head = "".join(f"<th>{escape(column)}</th>" for column in columns)
+    body = "".join(
+        f"<tr><th>{escape(first)}</th>{''.join(f'<td>{escape(cell)}</td>' for cell in cells)}</tr>"
+        for first, *cells in rows
+    )
+    heading = f"<thead><tr>{head}</tr></thead>" if columns else ""
+    table = f'<table class="{style}">{heading}<tbody>{body}</tbody></table>'
+    return f'<section><h2>{escape(title)}</h2><div class="scroll">{table}</div></section>'
+
+
+def _side_by_side(tables: Iterable[str]) -> str:
+    return f'<div class="tables">{"".join(tables)}</div>'
+
+
+def _levels(summaries: Sequence[Summary]) -> str:
+    columns = ["arrivals", "requests/s", "tokens/s", "first token p50", "p99", "first answer p50", "latency p50", "p99"]
+    columns += ["met goals", "failed"]
+    rows = [
+        [
+            one.arrivals,
+            number(one.requests_per_second),
+            number(one.output_tokens_per_second),
+            *_cells(one, ("time_to_first_token_ms", "p50"), ("time_to_first_token_ms", "p99")),
+            *_cells(one, ("time_to_first_output_token_ms", "p50")),
+            *_cells(one, ("request_latency_ms", "p50"), ("request_latency_ms", "p99")),
+            _share(one.goodput.fraction if one.goodput else None),
+            str(one.requests - one.succeeded),
+        ]
+        for one in summaries
+    ]
+    return _table("Levels of load (times in ms)", columns, rows)
+
+
+def _cells(summary: Summary, *wanted: tuple[str, str]) -> Iterator[str]:
+    for measure, statistic in wanted:
+        figures = summary.measures.get(measure)
+        yield "–" if figures is None else number(getattr(figures, statistic))
+
+
+def _measures(title: str, summary: Summary) -> str:
+    rows = [
+        [label, *(number(getattr(figures, statistic)) for statistic in _STATISTICS)]
+        for name, label in LABELS.items()
+        if (figures := summary.measures.get(name)) is not None
+    ]
+    return _table(title, ["", *_STATISTICS], rows, "measures")
+
+
+def _facts(title: str, summary: Summary) -> str:
+    return _table(title, [], [[name, words] for name, words in facts(summary)], "facts")
+
+
+def _groups(title: str, column: str, groups: Sequence[Group]) -> str:
+    if len(groups) < 2:
+        return ""
+    rows = [
+        [
+            group.name,
+            str(group.replies),
+            percent(group.accuracy).replace(" %", ""),
+            _share(group.think_ratio),
+            _share(group.empty_answers),
+            *(
+                "–" if figures is None else number(figures.mean)
+                for figures in (group.output_tokens, group.reasoning_tokens)
+            ),
+            "–" if group.request_latency_ms is None else number(group.request_latency_ms.mean),
+        ]
+        for group in groups
+    ]
+    columns = [column, "replies", "% correct [95 %]", "thought", "empty", "tokens", "reasoning", "ms"]
+    return _table(title, columns, rows)

@@ -1,0 +1,39 @@
+"""Records made by hand: every time in milliseconds from zero."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from loadtest import Record, Request, Result, Target
+from loadtest.records import Event, Kind
+
+MS = 1_000_000
+
+
+def made(
+    number: int = 0,
+    *,
+    scheduled: float = 0,
+    start: float = 0,
+    end: float = 100,
+    reasoning: Sequence[float] = (),
+    answer: Sequence[float] = (),
+    request: dict[str, Any] | None = None,
+    **fields: Any,
+) -> Record:
+    """One token for each moment named in `reasoning` and `answer`."""
+    kinds: list[tuple[Kind, Sequence[float]]] = [("reasoning", reasoning), ("answer", answer)]
+    return Record(
+        request=Request(str(number), (), **(request or {})),
+        scheduled_ns=int(scheduled * MS),
+        start_ns=int(start * MS),
+        sent_ns=int(start * MS),
+        first_byte_ns=None,
+        end_ns=int(end * MS),
+        events=tuple(Event(int(at * MS), kind, 1) for kind, times in kinds for at in times),
+        **{"finish_reason": "stop", "status": 200, **fields},
+    )
+
+
+def result(records: Sequence[Record], seconds: float = 1.0, name: str = "made") -> Result:
+    target = Target("http://127.0.0.1:1", "m", name=name)
+    return Result(target, "by hand", None, None, tuple(records), 0.0, 0, int(seconds * 1e9), 0.5)

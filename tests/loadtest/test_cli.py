@@ -1,0 +1,93 @@
+import csv
+import json
+from pathlib import Path
+
+import pytest
+
+from loadtest.cli import main
+from tests.loadtest.emitted import Emitted
+
+PLAN = json.dumps({"emit": {"id": "cli", "first": 0.01, "gap": 0.001, "reasoning": 4, "answer": 2}})
+
+
+def common(emitted: Emitted) -> list[str]:
+    return ["--url", emitted.target.url, "--model", "m", "--body", PLAN, "--quiet"]
+
+
+def test_a_run_gives_a_table_json_csv_and_a_page(
+    emitted: Emitted, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = [tmp_path / name for name in ("out.json", "out.csv", "out.html")]
+    outputs = ["--json", str(files[0]), "--csv", str(files[1]), "--html", str(files[2])]
+    asked = ["run", *common(emitted), "--requests", "12", "--concurrency", "3", "--goal", "ttft:5000", *outputs]
+    assert main(asked) == 0
+    printed = capsys.readouterr().out
+    assert "12 of 12 succeeded, 3 at once at most" in printed
+    assert max(map(len, printed.splitlines())) <= 110
+    (run,) = json.loads(files[0].read_text())["runs"]
+    assert run["requests"] == 12 and run["measures"]["reasoning_tokens"]["mean"] == 4
+    assert run["goodput"]["fraction"]["value"] == 1
+    rows = list(csv.DictReader(files[1].read_text().splitlines()))
+    assert len(rows) == 12 and rows[0]["output_tokens"] == "6" and rows[0]["answer"] == "4 4 "
+    assert files[2].read_text().startswith("<!doctype html>")
+
+
+def test_progress_goes_to_standard_error(emitted: Emitted, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", *common(emitted)[:-1], "--requests", "4"]) == 0
+    told = capsys.readouterr()
+    assert "4/4 done · 0 running" in told.err and "done" not in told.out
+
+
+def test_a_sweep_and_a_search_and_a_comparison(
+    emitted: Emitted, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = tmp_path / "out.html"
+    assert main(["sweep", *common(emitted), "--requests", "6", "--concurrencies", "1,2", "--html", str(page)]) == 0
+    assert "Levels of load" in page.read_text()
+    goal = ["--goal", "e2el:1000", "--first-rate", "40", "--trial-seconds", "0.1", "--precision", "100"]
+    assert main(["search", *common(emitted), "--max-concurrency", "1", "--requests", "2", *goal]) == 0
+    assert "highest rate that met the goals" in capsys.readouterr().out
+    url = emitted.target.url
+    sides = ["compare", url, url, *common(emitted)[2:], "--requests", "12", "--rounds", "2", "--warmup", "1"]
+    data = tmp_path / "out.json"
+    assert main([*sides, "--html", str(page), "--json", str(data)]) == 0
+    assert "ratios are A / B" in capsys.readouterr().out
+    assert "requests_per_second" in json.loads(data.read_text())["ratios"]
+    assert "Ratios, A over B" in page.read_text()
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        ["run"],
+        ["run", "--model", "m", "--goal", "speed:3"],
+        ["run", "--model", "m", "--body", "[]"],
+        ["run", "--model", "m", "--key-env", "NO_SUCH_NAME_IS_SET"],
+        ["run", "--model", "m", "--variant", "nameless"],
+        ["run", "--model", "m", "--rate", "1", "--concurrency", "1"],
+        ["search", "--model", "m"],
+    ],
+)
+def test_arguments_that_make_no_sense_are_refused(wrong: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as refused:
+        main(wrong)
+    assert refused.value.code == 2
+    assert "usage:" in capsys.readouterr().err
+
+
+def test_a_workload_line_that_cannot_be_read_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "work.jsonl"
+    path.write_text("{}\n")
+    with pytest.raises(SystemExit):
+        main(["run", "--model", "m", "--data", str(path)])
+    assert "work.jsonl, line 1" in capsys.readouterr().err
+
+
+def test_no_server_is_an_exit_status_of_one(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", "--model", "m", "--url", "http://127.0.0.1:9", "--quiet"]) == 1
+    assert "reasond-load:" in capsys.readouterr().err
+
+
+def test_a_run_in_which_all_failed_is_an_exit_status_of_one(emitted: Emitted) -> None:
+    refused = json.dumps({"emit": {"id": "cli", "status": 500}})
+    assert main(["run", *common(emitted), "--requests", "2", "--body", refused]) == 1
