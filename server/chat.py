@@ -20,7 +20,7 @@ from server.chat_frames import ChatFrames, logprob_items
 from server.runtime import Runtime, runtime_of
 from server.sse import DONE, EventStream, while_connected
 from server.usage import Tally
-from server.watch import Watch
+from server.watch import Watch, watch
 from server.wire.chat import ChatBody, ChatRequest
 from server.wire.fields import StreamOptions
 
@@ -60,11 +60,11 @@ async def chat_completions(request: Request) -> Response:
     runtime = runtime_of(request)
     state = request.scope["state"]
     job = prepare(body, runtime, state["request_id"], state.get("key_name"))
-    watch = Watch(runtime.metrics.route(job.route.name))
+    watching = watch(request, job.route.name)
     if body.stream:
         headers: dict[str, str] = {}
-        return EventStream(stream(job, watch, headers), headers)
-    return await while_connected(request.receive, complete(job, watch))
+        return EventStream(stream(job, watching, headers), headers)
+    return await while_connected(request.receive, complete(job, watching))
 
 
 def prepare(body: ChatBody, runtime: Runtime, request_id: str, key_name: str | None = None) -> Job:

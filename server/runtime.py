@@ -20,9 +20,10 @@ from server.running import Running
 
 @dataclass(frozen=True, slots=True)
 class Runtime:
-    """Handed to every request as `app.state.runtime`. `draining` is set when the server has been told to stop.
+    """Handed to every request as `app.state.runtime`.
 
-    `started` is the Unix time, in seconds, at which the engines were up.
+    `draining` is set when the server has been told to stop, `cut` when its time to drain is over as well: what then
+    still runs is cancelled. `started` is the Unix time, in seconds, at which the engines were up.
     """
 
     config: Config
@@ -30,6 +31,7 @@ class Runtime:
     routes: Mapping[str, Route]
     metrics: Metrics
     draining: asyncio.Event
+    cut: asyncio.Event
     started: int
     running: Running
     keys: Mapping[str, KeyLimits]
@@ -56,7 +58,7 @@ def assemble(config: Config, engines: Mapping[str, Engine], started: int) -> Run
     }
     keys = {name: KeyLimits(key.budget, key.budget_cap) for name, key in config.keys.items()}
     metrics = Metrics(routes, {name: engine.running for name, engine in engines.items()})
-    return Runtime(config, engines, routes, metrics, asyncio.Event(), started, Running(), keys)
+    return Runtime(config, engines, routes, metrics, asyncio.Event(), asyncio.Event(), started, Running(), keys)
 
 
 def _route(name: str, config: RouteConfig, engine: Engine, pace: Pace) -> Route:
