@@ -11,7 +11,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, replace
 
 from controllers.choices import together
-from controllers.policy import Policy
+from controllers.policy import Policy, fold
 from controllers.reply import Chunk, Finished, Request
 from controllers.route import Controller, Route
 from controllers.tournament import Side, Vote
@@ -132,8 +132,7 @@ class Judge:
 
     def terms(self, votes: int | None = None, seed: int = 0) -> Terms:
         """The route's own terms, with its own number of votes where none is given."""
-        defaults = self.route.defaults
-        policy = Policy(defaults.mode, "route", defaults.think_threshold)
+        policy = fold({}, self.route.family, self.route.defaults)
         return Terms(policy, self.route.sampling, votes or self.votes, seed)
 
     async def compare(self, comparison: Comparison, terms: Terms) -> Verdict:
@@ -175,13 +174,11 @@ class Judge:
         swapped = shown_turned != comparison.turned
         conversation = Request(self.forms[comparison.kind].messages(comparison.values(swapped)))
         ballot = Ballot(None, swapped)
-        for sampling in (terms.sampling, wider(terms.sampling, self._widening)):
+        for policy, sampling in ((terms.policy, terms.sampling), wider(terms, self._widening)):
             seed = int.from_bytes(digest(content, index, ballot.tries)[:7], "big")
             said = _Said()
             async with self._slots:
-                await said.listen(
-                    self._controller(self.route, conversation, terms.policy, replace(sampling, seed=seed))
-                )
+                await said.listen(self._controller(self.route, conversation, policy, replace(sampling, seed=seed)))
             side = verdict_in(said.answer, self.family.syntax, self.family.verdicts[comparison.kind])
             ballot = said.added_to(ballot, None if side is None else _turned(side, swapped), terms.reasoning)
             if side is not None:
@@ -189,9 +186,14 @@ class Judge:
         return ballot
 
 
-def wider(sampling: Sampling, factor: float) -> Sampling:
-    """The limits of a second try."""
-    return sampling if sampling.max_tokens is None else replace(sampling, max_tokens=int(sampling.max_tokens * factor))
+def wider(terms: Terms, factor: float) -> tuple[Policy, Sampling]:
+    """The limits of a second try: a larger budget, and more tokens in all."""
+    policy, sampling = terms.policy, terms.sampling
+    if policy.budget is not None:
+        policy = replace(policy, budget=int(policy.budget * factor))
+    if sampling.max_tokens is not None:
+        sampling = replace(sampling, max_tokens=int(sampling.max_tokens * factor))
+    return policy, sampling
 
 
 def _turned(side: Side, turned: bool) -> Side:

@@ -48,7 +48,7 @@ def model_card(route: Route, created: int, judge: Judge | None = None) -> dict[s
             "default_mode": route.defaults.mode,
             "auto": route.family.chooses,
             "think_threshold": route.defaults.think_threshold,
-            "budgets": False,
+            "budgets": budget_abilities(route),
             "best_of": route.defaults.best_of,
             "judge": judge and judge_card(judge),
         },
@@ -57,6 +57,22 @@ def model_card(route: Route, created: int, judge: Judge | None = None) -> dict[s
 
 def judge_card(judge: Judge) -> dict[str, Any]:
     return {"family": judge.family.name, "judges": list(judge.family.verdicts), "votes": judge.votes}
+
+
+def budget_abilities(route: Route) -> dict[str, Any] | None:
+    """What budgets mean on this route; None where its model has none."""
+    budgets = route.defaults.budgets
+    if route.family.scope is None:
+        return None
+    return {
+        "scope": route.family.scope,
+        "declares": route.family.budget is not None,
+        "default": budgets.default,
+        "cap": budgets.cap,
+        "efforts": dict(budgets.efforts),
+        "answer_reserve": budgets.reserve,
+        "cut": "graceful" if budgets.graceful else "hard",
+    }
 
 
 @router.get("/health")

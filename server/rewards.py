@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from controllers.best_of_n import text_of
 from controllers.choices import narrated
 from controllers.judge import Ballot, Judge, Terms
-from controllers.policy import fold
+from controllers.policy import KeyLimits, fold
 from controllers.ranking import Notify, Progress, Rules, rank, unheard
 from controllers.scoring import Yardstick, require, score
 from controllers.verdicts import Comparison
@@ -98,8 +98,9 @@ async def _answer(
     runtime = runtime_of(request)
     judge = runtime.judge(body.model)
     request_id = request.scope["state"]["request_id"]
+    limits = runtime.keys.get(request.scope["state"].get("key_name", ""))
     head = {"id": f"reward-{request_id}", "object": kind, "created": int(time.time()), "model": judge.route.name}
-    job = Job(body, judge, terms_of(body, judge), judge_item, head, runtime)
+    job = Job(body, judge, terms_of(body, judge, limits), judge_item, head, runtime)
     watching = watch(request, judge.route.name)
     if body.items is not None:
         frames = batch_events(job, watching, request_id) if body.stream else batch_json(job, watching, request_id)
@@ -112,8 +113,11 @@ async def _answer(
     return await while_connected(request.receive, one_item(job, item, watching))
 
 
-def terms_of(body: RewardBody, judge: Judge) -> Terms:
-    """The request's terms over the judge's own. Raises `PolicyError` for controls that cannot be honoured."""
+def terms_of(body: RewardBody, judge: Judge, key: KeyLimits | None) -> Terms:
+    """The request's terms over its key's limits, over the judge's own.
+
+    Raises `PolicyError` for controls that cannot be honoured.
+    """
     terms = judge.terms(body.votes, body.seed)
     own = terms.sampling
     sampling = replace(
@@ -122,7 +126,7 @@ def terms_of(body: RewardBody, judge: Judge) -> Terms:
         top_p=_or(body.top_p, own.top_p),
         max_tokens=_or(body.max_tokens, own.max_tokens),
     )
-    policy = fold(body.controls(), judge.route.family, judge.route.defaults)
+    policy = fold(body.controls(), judge.route.family, judge.route.defaults, key)
     return replace(terms, policy=policy, sampling=sampling, reasoning=body.include_reasoning)
 
 

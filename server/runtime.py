@@ -8,7 +8,8 @@ from fastapi import Request
 
 from controllers import CONTROLLERS, best_of_n, judge_chat
 from controllers.judge import Judge
-from controllers.policy import Defaults
+from controllers.pace import Pace
+from controllers.policy import Defaults, KeyLimits
 from controllers.route import Controller, Route, build_route
 from models.engine import Engine, Sampling
 from models.judge_families import JUDGE_FAMILIES, load_forms
@@ -17,6 +18,7 @@ from models.transcripts import Marks, marks_of
 from server.config import Config, ConfigError, RouteConfig
 from server.errors import model_not_found, no_judge, not_a_judge
 from server.metrics import Metrics
+from server.running import Running
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +39,8 @@ class Runtime:
     draining: asyncio.Event
     cut: asyncio.Event
     started: int
+    running: Running
+    keys: Mapping[str, KeyLimits]
 
     def route(self, name: str) -> Route:
         """The route that a client named. Raises the API's 404."""
@@ -62,26 +66,37 @@ def assemble(config: Config, engines: Mapping[str, Engine], started: int) -> Run
     if missing := config.engines.keys() - engines.keys():
         raise ConfigError(f"engines.{min(missing)}: not given")
     metrics = Metrics(config.routes, {name: engine.running for name, engine in engines.items()})
-    judges = {name: _judge(name, config, engines, metrics) for name in config.routes if _judges(config, name)}
+    models = {name: Model(engine, Pace()) for name, engine in engines.items()}
+    judges = {name: _judge(name, config, models, metrics) for name in config.routes if _judges(config, name)}
     routes = {
-        name: judges[name].route if name in judges else _route(name, route, engines[route.engine], judges)
+        name: judges[name].route if name in judges else _route(name, route, models[route.engine], judges)
         for name, route in config.routes.items()
     }
+    keys = {name: KeyLimits(key.budget, key.budget_cap) for name, key in config.keys.items()}
     marks = {name: marks_of(judge.route.engine.tokenizer, judge.route.family) for name, judge in judges.items()}
-    return Runtime(config, engines, routes, judges, marks, metrics, asyncio.Event(), asyncio.Event(), started)
+    events = asyncio.Event(), asyncio.Event()
+    return Runtime(config, engines, routes, judges, marks, metrics, *events, started, Running(), keys)
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """An engine, and how fast it writes."""
+
+    engine: Engine
+    pace: Pace
 
 
 def _judges(config: Config, name: str) -> bool:
     return config.routes[name].controller == "judge"
 
 
-def _judge(name: str, config: Config, engines: Mapping[str, Engine], metrics: Metrics) -> Judge:
+def _judge(name: str, config: Config, models: Mapping[str, Model], metrics: Metrics) -> Judge:
     """A judge and its route. What the route leaves open of sampling is that of the paper (arXiv 2505.14674)."""
     route, settings = config.routes[name], config.routes[name].judge
     family = JUDGE_FAMILIES[settings.family]
     forms = load_forms(family, settings.templates)
     chat = judge_chat.answering(family, forms["pair"], CONTROLLERS["mode"])
-    built = _route(name, route, engines[route.engine], {}, chat)
+    built = _route(name, route, models[route.engine], {}, chat)
     drawn = {"temperature": 0.6, "top_p": 1.0, "max_tokens": 8192, **route.sampling.model_dump(exclude_none=True)}
     return Judge(
         replace(built, sampling=Sampling(**drawn)),
@@ -100,11 +115,11 @@ def _judge(name: str, config: Config, engines: Mapping[str, Engine], metrics: Me
 def _route(
     name: str,
     config: RouteConfig,
-    engine: Engine,
+    model: Model,
     judges: Mapping[str, Judge],
     controller: Controller | None = None,
 ) -> Route:
-    family = config.of_family
+    family, engine = config.of_family, model.engine
     if family.thinking is not None and opens_thinking(family, engine.tokenizer) != family.template_opens:
         does = "does not open" if family.template_opens else "already opens"
         raise ConfigError(
@@ -119,8 +134,14 @@ def _route(
         controller,
         family,
         engine,
-        Defaults(config.default_mode, config.think_threshold, config.best_of if config.judged_by else None),
+        Defaults(
+            config.default_mode,
+            config.think_threshold,
+            config.budgets.as_policy(),
+            best_of=config.best_of if config.judged_by else None,
+        ),
         adapter=config.adapter or None,
         sampling=Sampling(**config.sampling.model_dump(exclude_none=True)),
         description=config.description,
+        pace=model.pace,
     )

@@ -86,8 +86,13 @@ async def test_a_verdict_inside_thinking_that_was_cut_is_none(make_judge):
     assert verdict.winner is None
 
 
-def test_without_a_limit_a_second_try_has_none_either():
-    assert wider(Sampling(), 2.0) == Sampling()
+def test_a_second_try_has_wider_limits_where_there_are_any(make_judge):
+    judge, _ = make_judge()
+    terms = replace(judge.terms(), sampling=Sampling())
+    assert wider(terms, 2.0) == (terms.policy, Sampling())
+    limited = replace(terms, policy=replace(terms.policy, budget=100), sampling=Sampling(max_tokens=150))
+    policy, sampling = wider(limited, 1.5)
+    assert (policy.budget, sampling.max_tokens) == (150, 225)
 
 
 async def test_replies_with_the_same_text_are_equal_and_nobody_is_asked(make_judge):

@@ -47,6 +47,14 @@ async def test_the_reasoning_comes_on_request(server):
     assert "against" in answer["ballots"][0]["reasoning"]
 
 
+async def test_a_thinking_budget_holds_for_a_judge_too(tokenizer):
+    server = JudgeServer(tokenizer, lambda first, second: f"<think>{'hm ' * 50}</think>\\boxed{{Assistant 1}}")
+    free = (await server.post("/v1/rewards/compare", PAIR)).json()["usage"]["reasoning_tokens"]
+    body = {**PAIR, "thinking_token_budget": 16, "reasond": {"cut": "hard"}}
+    held = (await server.post("/v1/rewards/compare", body)).json()["usage"]["reasoning_tokens"]
+    assert held <= 2 * 16 < free
+
+
 async def test_a_conversation_may_stand_for_the_query(server):
     messages = [{"role": "system", "content": "Be right."}, {"role": "user", "content": "Larger?"}]
     answer = await server.post("/v1/rewards/compare", {"messages": messages, "replies": ["3", "8"]})
