@@ -12,8 +12,9 @@ from typing import Any
 from controllers.choices import side_by_side
 from controllers.judge import Judge
 from controllers.policy import Policy
-from controllers.ranking import Progress, Ranking, Rules, ranked
-from controllers.reply import Chunk, Event, Finished, Request, Working
+from controllers.ranking import Ranking, Rules, ranked
+from controllers.reply import Chunk, Decision, Event, Finished, Request, Working
+from controllers.reply import Progress as ReplyProgress
 from controllers.route import Controller, Route
 from models.engine import Sampling
 
@@ -33,22 +34,33 @@ def ranked_by(judge: Judge, controller: Controller) -> Controller:
         runs = [controller(route, request, policy, _seeded(sampling, i)) for i in range(policy.best_of)]
         async with aclosing(side_by_side(runs)) as events:
             async for index, event in events:
-                drawn[index].events.append(event)
+                drawn[index].add(event)
                 if isinstance(event, Finished):
                     yield Working({"drawn": sum(one.complete for one in drawn), "of": len(drawn)})
         playing = [i for i, one in enumerate(drawn) if one.answer] or [0]  # an empty answer cannot be the best
+        if _cancelled(request):
+            playing = playing[:1]  # whoever has ended the request waits for no judge
+        ranking = Ranking([0], [], [])
         query, answers = text_of(request.messages), [drawn[i].answer for i in playing]
         rules = Rules("knockout", teams=judge.teams)
         async with aclosing(ranked(judge, query, answers, judge.terms(seed=sampling.seed or 0), rules)) as told:
             async for said in told:
-                if isinstance(said, Progress):
+                if isinstance(said, Ranking):
+                    ranking = said
+                else:
                     yield Working({"round": said.round, "compared": said.done, "of": said.of})
-                    continue
-                winner = playing[said.order[0]]
-                for event in drawn[winner].events:
-                    yield _recorded(event, _record(judge, drawn, playing, winner, said))
+                if _cancelled(request):
+                    break
+        winner = playing[ranking.order[0]]
+        record = _record(judge, drawn, playing, winner, ranking)
+        for event in drawn[winner].events:
+            yield _recorded(event, record)
 
     return run
+
+
+def _cancelled(request: Request) -> bool:
+    return request.interrupt is not None and request.interrupt.wish == "cancel"
 
 
 def text_of(messages: Sequence[Mapping[str, Any]]) -> str:
@@ -63,6 +75,13 @@ class _Drawn:
 
     def __init__(self) -> None:
         self.events: list[Event] = []
+
+    def add(self, event: Event) -> None:
+        """Keeps what the winner will say; how long it was going to take is of no use by then."""
+        if isinstance(event, Decision):
+            event = replace(event, seconds_to_answer=None)
+        if not isinstance(event, ReplyProgress):
+            self.events.append(event)
 
     @property
     def complete(self) -> bool:

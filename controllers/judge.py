@@ -11,7 +11,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, replace
 
 from controllers.choices import together
-from controllers.policy import Policy, fold
+from controllers.policy import KeyLimits, Policy, fold
 from controllers.reply import Chunk, Finished, Request
 from controllers.route import Controller, Route
 from controllers.tournament import Side, Vote
@@ -130,9 +130,9 @@ class Judge:
         self._widening = widening
         self._seen = seen
 
-    def terms(self, votes: int | None = None, seed: int = 0) -> Terms:
-        """The route's own terms, with its own number of votes where none is given."""
-        policy = fold({}, self.route.family, self.route.defaults)
+    def terms(self, votes: int | None = None, seed: int = 0, key: KeyLimits | None = None) -> Terms:
+        """The route's own terms under a key's limits, with the route's number of votes where none is given."""
+        policy = fold({}, self.route.family, self.route.defaults, key)
         return Terms(policy, self.route.sampling, votes or self.votes, seed)
 
     async def compare(self, comparison: Comparison, terms: Terms) -> Verdict:

@@ -95,7 +95,8 @@ def _call(request: Request, model: str | None = None, *, any_model: bool = False
     if any_model and model not in runtime.judges:
         model = None
     judge = runtime.judge(asked.get("model") or model)
-    terms = judge.terms(_number(asked, "votes", 1, 128), _number(asked, "seed", 0, 2**63 - 1) or 0)
+    votes, seed = _number(asked, "votes", 1, 128), _number(asked, "seed", 0, 2**63 - 1) or 0
+    terms = judge.terms(votes, seed, runtime.limits(request))
     rubric = runtime.config.routes[judge.route.name].judge.rubric
     name = judge.route.name
     return Call(judge, terms, rubric, runtime.marks[name], watch(request, name))

@@ -98,9 +98,8 @@ async def _answer(
     runtime = runtime_of(request)
     judge = runtime.judge(body.model)
     request_id = request.scope["state"]["request_id"]
-    limits = runtime.keys.get(request.scope["state"].get("key_name", ""))
     head = {"id": f"reward-{request_id}", "object": kind, "created": int(time.time()), "model": judge.route.name}
-    job = Job(body, judge, terms_of(body, judge, limits), judge_item, head, runtime)
+    job = Job(body, judge, terms_of(body, judge, runtime.limits(request)), judge_item, head, runtime)
     watching = watch(request, judge.route.name)
     if body.items is not None:
         frames = batch_events(job, watching, request_id) if body.stream else batch_json(job, watching, request_id)

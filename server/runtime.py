@@ -48,6 +48,10 @@ class Runtime:
             raise model_not_found(name)
         return self.routes[name]
 
+    def limits(self, request: Request) -> KeyLimits | None:
+        """Those of the request's key."""
+        return self.keys.get(request.scope["state"].get("key_name") or "")
+
     def judge(self, name: str | None) -> Judge:
         """The judge route that a client named, or the one for clients that cannot. Raises the API's errors."""
         name = name or self.config.rewards.judge or next(iter(self.judges), "")

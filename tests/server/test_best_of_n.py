@@ -1,5 +1,6 @@
 """Best of n in chat: replies drawn, ranked by a judge route's knockout, the winner given with its bracket."""
 
+import asyncio
 import json
 from itertools import count
 from typing import Any
@@ -38,7 +39,7 @@ ASK = {"messages": [{"role": "user", "content": "A large number?"}]}
 
 
 class Server(JudgeServer):
-    def __init__(self, tokenizer, numbers, rule=None, **options) -> None:
+    def __init__(self, tokenizer, numbers, rule=None, delay=0.0, token_delay=0.0, **options) -> None:
         self.seeds: list[int | None] = []
         said = count()
 
@@ -47,9 +48,10 @@ class Server(JudgeServer):
             line = numbers[next(said) % len(numbers)]
             return line if isinstance(line, Reply) else f"<think>hm {line}</think>{line}"
 
-        policy = ScriptedEngine(tokenizer, write, name="policy")
+        policy = ScriptedEngine(tokenizer, write, name="policy", token_delay=delay)
         more = {"rule": rule} if rule else {}
-        super().__init__(tokenizer, settings=ROUTE + options.pop("settings", ""), engines={"policy": policy}, **more)
+        settings = ROUTE + options.pop("settings", "")
+        super().__init__(tokenizer, settings=settings, engines={"policy": policy}, token_delay=token_delay, **more)
         self.policy = policy
 
     async def chat(self, model: str, **fields: Any) -> Any:
@@ -135,6 +137,41 @@ async def test_a_conversation_of_several_turns_is_shown_to_the_judge_whole(token
     turns = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}, *ASK["messages"]]
     await server.chat("solver", messages=turns, reasond={"best_of": 2})
     assert "User: Hi\n\nAssistant: Hello\n\nUser: A large number?" in server.reader.prompts[0]
+
+
+async def cancel_when(server: Server, engine: ScriptedEngine) -> Any:
+    """A request for the best of four that is cancelled as soon as `engine` works for it."""
+    body = {"model": "best", "stream": True, **ASK}
+    asked = asyncio.ensure_future(server.client.post("/v1/chat/completions", json=body, headers={"x-request-id": "b"}))
+    while not engine.running():  # noqa: ASYNC110 - the engine has no event for it
+        await asyncio.sleep(0)
+    assert (await server.post("/v1/reasoning/b/cancel", {})).status_code == 200
+    answer = await asked
+    return [json.loads(line[6:]) for line in answer.text.split("\n\n") if line.startswith("data: {")]
+
+
+async def test_a_request_cancelled_while_replies_are_drawn_is_over_without_a_judge(tokenizer):
+    server = Server(tokenizer, ["75"], delay=0.01)
+    frames = await cancel_when(server, server.policy)
+    assert frames[-1]["choices"][0]["stop_reason"] == "cancelled"
+    assert (frames[-1]["reasond"]["best_of"]["bracket"], server.reader.asked) == ([], [])
+
+
+async def test_a_request_cancelled_while_replies_are_judged_ends_with_one_of_them(tokenizer):
+    server = Server(tokenizer, ["31", "75", "12", "50"], token_delay=0.005)
+    frames = await cancel_when(server, server.engine)
+    assert "".join(frame["choices"][0]["delta"].get("content", "") for frame in frames) == "31"
+    assert frames[-1]["reasond"]["best_of"]["bracket"] == []
+    assert len(server.reader.asked) == 2
+    assert server.engine.running() == 0
+
+
+async def test_the_winner_tells_nothing_of_the_time_that_its_reply_took(tokenizer):
+    server = Server(tokenizer, ["1" * 60, "2" * 60], delay=0.03)
+    body = {"model": "solver", **ASK, "reasond": {"best_of": 2}, "thinking_token_budget": 200, "stream": True}
+    answer = await server.post("/v1/chat/completions", body)
+    assert '"budget":{' in answer.text
+    assert "seconds_to_answer" not in answer.text
 
 
 @pytest.mark.parametrize("failing", ["policy", "judge"])

@@ -55,6 +55,25 @@ async def test_a_thinking_budget_holds_for_a_judge_too(tokenizer):
     assert held <= 2 * 16 < free
 
 
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [("/v1/rewards/compare", PAIR), ("/score", {"queries": "Larger?", "documents": ["3", "8"]})],
+)
+async def test_the_cap_of_a_key_holds_for_a_judge_on_every_path(tokenizer, monkeypatch, path, body):
+    monkeypatch.setenv("REASOND_API_KEYS", "one")
+    settings = "budgets = { cut = 'hard' }\n[keys.environment-1]\nbudget_cap = 16\n"
+    server = JudgeServer(
+        tokenizer,
+        lambda first, second: f"<think>{'hm ' * 50}</think>\\boxed{{Assistant 1}}",
+        settings=settings,
+        key="one",
+    )
+    answer = await server.post(path, body)
+    assert answer.status_code == 200, answer.text
+    used = answer.json()["usage"]
+    assert used.get("reasoning_tokens", used["completion_tokens"]) <= 2 * 32
+
+
 async def test_a_conversation_may_stand_for_the_query(server):
     messages = [{"role": "system", "content": "Be right."}, {"role": "user", "content": "Larger?"}]
     answer = await server.post("/v1/rewards/compare", {"messages": messages, "replies": ["3", "8"]})
