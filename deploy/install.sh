@@ -7,7 +7,7 @@ python=${PYTHON:-python3}
 pip=("$venv/bin/python" -m pip --disable-pip-version-check)
 # torch first and by itself: a CPU wheel, where the index has one, must not be replaced by a CUDA build of a later step
 "${pip[@]}" install -q "$(grep '^torch==' constraints.txt)"
-"${pip[@]}" install -q -c constraints.txt -e '.[cpu,train,dev]'
+"${pip[@]}" install -q -c constraints.txt -e '.[cpu,train,otel,dev]'
 # vLLM's CPU build names torchvision, torchaudio and torchcodec, of which an index may only have CUDA builds. One that
 # does not match this torch breaks `import transformers`; nothing here needs them.
 for package in torchvision torchaudio torchcodec; do

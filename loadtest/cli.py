@@ -12,10 +12,12 @@ from loadtest.arrivals import Concurrent, Gamma
 from loadtest.compare import Side, compare
 from loadtest.processes import run_in
 from loadtest.progress import shown
-from loadtest.records import Result
+from loadtest.records import Request, Result, Target
 from loadtest.report import comparison_report, report
+from loadtest.run import run
 from loadtest.stats import summarise
 from loadtest.sweep import Trial, best, search, sweep, sweep_range
+from loadtest.workload import repeated
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -36,22 +38,25 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
 
 
+async def _aimed(args: Namespace) -> tuple[Target, list[Request]]:
+    """Where to send what, the warm-up done."""
+    target, requests = config.target(args, args.url, args.model), config.requests(args)
+    if args.warmup:
+        await run(target, repeated(requests, args.warmup), Concurrent(min(args.warmup, 8)), timeout=args.timeout)
+    return target, requests
+
+
 async def _run(args: Namespace) -> int:
-    target = config.target(args, args.url, args.model)
+    target, requests = await _aimed(args)
+    plan, options = config.arrivals(args), config.options(args)
     async with shown(f"{target.label}", args.quiet) as live:
-        result = await run_in(
-            args.processes,
-            target,
-            config.requests(args),
-            config.arrivals(args),
-            live=live,
-            **config.options(args),
-        )
+        result = await run_in(args.processes, target, requests, plan, live=live, **options)
     return _give(args, [result])
 
 
 async def _sweep(args: Namespace) -> int:
-    target, requests, options = config.target(args, args.url, args.model), config.requests(args), config.options(args)
+    target, requests = await _aimed(args)
+    options = config.options(args)
     if args.rates:
         levels = sweep(target, requests, [Gamma(r, 1.0, args.seed) for r in args.rates], args.processes, **options)
     elif args.concurrencies:
@@ -70,10 +75,11 @@ async def _collected(args: Namespace, levels: AsyncIterator[Result]) -> list[Res
 
 
 async def _search(args: Namespace) -> int:
+    target, requests = await _aimed(args)
     trials: list[Trial] = []
     async for trial in search(
-        config.target(args, args.url, args.model),
-        config.requests(args),
+        target,
+        requests,
         args.goal,
         first=args.first_rate,
         attainment=args.attainment,

@@ -85,6 +85,7 @@ def _workload(command: ArgumentParser) -> None:
 def _limits(command: ArgumentParser) -> None:
     group = command.add_argument_group("limits")
     group.add_argument("--timeout", type=float, default=600.0, help="seconds for each request (default: %(default)g)")
+    group.add_argument("--warmup", type=int, default=0, metavar="N", help="first send N requests that are not counted")
     group.add_argument("--max-seconds", type=float, help="start nothing later than this")
     group.add_argument("--max-concurrency", type=int, help="open loop: hold requests back while so many are in flight")
 
@@ -116,7 +117,7 @@ def _compare(command: ArgumentParser) -> None:
     command.add_argument("--model-b", help="the second's model, where it has another name")
     command.add_argument("--body-b", type=_object, default={}, metavar="JSON", help="fields for the second only")
     command.add_argument("--rounds", type=int, default=6, help="in each, both run once (default: %(default)s)")
-    command.add_argument("--warmup", type=int, default=8, help="requests before counting (default: %(default)s)")
+    command.set_defaults(warmup=8)
 
 
 def _object(text: str) -> dict[str, Any]:

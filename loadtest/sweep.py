@@ -3,13 +3,14 @@
 import math
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 from loadtest.arrivals import Arrivals, Concurrent, Constant, Gamma, synchronous
 from loadtest.distribution import Interval
-from loadtest.goals import Goal, goodput
+from loadtest.goals import Goal, goodput, is_good
 from loadtest.processes import run_in
-from loadtest.records import Request, Result, Target
+from loadtest.records import Record, Request, Result, Target
 from loadtest.workload import repeated
 
 
@@ -63,6 +64,22 @@ def next_rate(trials: Sequence[tuple[float, bool]], first: float, precision: flo
     return math.sqrt(met * missed) if missed / met > 1 + precision else None
 
 
+def alone(records: Sequence[Record]) -> list[Record]:
+    """Those during whose whole life no other was under way."""
+    ordered = sorted(records, key=lambda record: record.start_ns)
+    earlier = [0, *accumulate((record.end_ns for record in ordered), max)]
+    later = [*(record.start_ns for record in ordered[1:]), math.inf]
+    lives = zip(ordered, earlier, later, strict=False)
+    return [record for record, before, after in lives if before <= record.start_ns and record.end_ns <= after]
+
+
+def is_hopeless(records: Sequence[Record], goals: Sequence[Goal], attainment: float) -> bool:
+    """Whether even requests that had the server to themselves miss the goals: then no lower rate can help."""
+    by_themselves = alone(records)
+    good = sum(is_good(record, goals) for record in by_themselves)
+    return len(by_themselves) >= 5 and good < attainment * len(by_themselves)
+
+
 async def search(
     target: Target,
     requests: Sequence[Request],
@@ -81,7 +98,7 @@ async def search(
     """Trials towards the highest rate at which at least `attainment` of the requests meet all `goals`.
 
     Each trial offers arrivals for about `trial_seconds`, at least `least` requests, the workload repeated as needed.
-    `burstiness` None means constant arrivals.
+    `burstiness` None means constant arrivals. Ends early where no rate can meet the goals.
     """
     tried: list[tuple[float, bool]] = []
     while (rate := next_rate(tried, first, precision)) is not None:
@@ -92,6 +109,8 @@ async def search(
         assert found is not None  # at least `least` requests were sent
         tried.append((rate, found.fraction.value >= attainment))
         yield Trial(rate, found.fraction, tried[-1][1], result)
+        if is_hopeless(result.records, goals, attainment):
+            return
 
 
 def best(trials: Sequence[Trial]) -> Trial | None:

@@ -27,6 +27,7 @@ from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 
 from models.admission import admit
+from models.child_signals import interrupts_kept_from_children
 from models.engine import (
     Delta,
     EngineBusy,
@@ -106,7 +107,7 @@ class VllmEngine:
             chat_template=chat_template,
             revision=engine_args.tokenizer_revision or engine_args.revision,
         )
-        llm = await asyncio.to_thread(AsyncLLM.from_engine_args, engine_args)
+        llm = await asyncio.to_thread(_start, engine_args)
         return cls(llm, tokenizer, name=name, adapters=adapters, native_budget=engine_args.reasoning_config is not None)
 
     async def generate(self, prompt: Prompt, sampling: Sampling) -> AsyncGenerator[Delta, None]:
@@ -206,6 +207,11 @@ def sampling_params(sampling: Sampling, most: int, defaults: Mapping[str, Any]) 
         output_kind=RequestOutputKind.DELTA,
         skip_clone=True,
     )
+
+
+def _start(engine_args: AsyncEngineArgs) -> AsyncLLM:
+    with interrupts_kept_from_children():
+        return AsyncLLM.from_engine_args(engine_args)
 
 
 def engine_arguments(

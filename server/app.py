@@ -1,10 +1,9 @@
-"""The application: middlewares, routers, and the life of the engines behind them."""
+"""The application: middlewares and routers over engines that are up."""
 
 import logging
 import os
 import time
-from collections.abc import AsyncGenerator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Mapping, Sequence
 
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
@@ -14,46 +13,36 @@ from server import __version__, chat, completions, errors, ops
 from server.auth import Authentication, load_keys
 from server.body_limit import BodyLimit
 from server.config import Config
-from server.engines import start_engines
-from server.request_scope import RequestScope
+from server.request_scope import Observer, RequestScope
 from server.runtime import assemble
 
 log = logging.getLogger(__name__)
 
 
-def create_app(config: Config, engines: Mapping[str, Engine] | None = None) -> FastAPI:
-    """The server for a configuration.
+def create_app(config: Config, engines: Mapping[str, Engine], observers: Sequence[Observer] = ()) -> FastAPI:
+    """The server for a configuration, over its engines, which the caller closes. Each request is reported to
+    `observers` when it is over.
 
-    `engines` given by the caller are used at once and left open at the end: the seam for tests and for embedding.
-    Without them the application's lifespan starts the configured ones, one after another, and closes them.
+    Raises `ConfigError` where an engine turns out not to fit its route, or the keys cannot be read.
     """
-
-    @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncGenerator[None, None]:
-        async with AsyncExitStack() as stack:
-            if engines is None:
-                app.state.runtime = assemble(config, await start_engines(config, stack), int(time.time()))
-            yield
-
-    app = FastAPI(title="reasond", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
-    if engines is not None:
-        app.state.runtime = assemble(config, engines, int(time.time()))
+    app = FastAPI(title="reasond", version=__version__, docs_url=None, redoc_url=None)
+    app.state.runtime = assemble(config, engines, int(time.time()))
     errors.install(app)
-    _add_middlewares(app, config)
+    _add_middlewares(app, config, observers)
     app.include_router(ops.router)
     app.include_router(chat.router)
     app.include_router(completions.router)
     return app
 
 
-def _add_middlewares(app: FastAPI, config: Config) -> None:
+def _add_middlewares(app: FastAPI, config: Config, observers: Sequence[Observer]) -> None:
     """Added from the inside out: the last one meets the request first."""
     app.add_middleware(BodyLimit, max_bytes=config.server.max_body_bytes)
     if keys := load_keys(config.server.keys_file, os.environ):
         app.add_middleware(Authentication, keys=keys)
     else:
         log.warning("no API keys are configured: everyone who can reach this server may use it")
-    app.add_middleware(RequestScope)
+    app.add_middleware(RequestScope, observers=observers)
     if config.server.cors_origins:
         app.add_middleware(
             CORSMiddleware,

@@ -20,7 +20,7 @@ from server.chat_frames import ChatFrames, logprob_items
 from server.runtime import Runtime, runtime_of
 from server.sse import DONE, EventStream, while_connected
 from server.usage import Tally
-from server.watch import Watch
+from server.watch import Watch, watch
 from server.wire.chat import ChatBody, ChatRequest
 from server.wire.fields import StreamOptions
 
@@ -58,11 +58,11 @@ async def chat_completions(request: Request) -> Response:
     body = await read_body(request, ChatRequest)
     runtime = runtime_of(request)
     job = prepare(body, runtime, request.scope["state"]["request_id"])
-    watch = Watch(runtime.metrics.route(job.route.name))
+    watching = watch(request, job.route.name)
     if body.stream:
         headers: dict[str, str] = {}
-        return EventStream(stream(job, watch, headers), headers)
-    return await while_connected(request.receive, complete(job, watch))
+        return EventStream(stream(job, watching, headers), headers)
+    return await while_connected(request.receive, complete(job, watching))
 
 
 def prepare(body: ChatBody, runtime: Runtime, request_id: str) -> Job:

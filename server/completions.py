@@ -15,7 +15,7 @@ from models.engine import Delta, Engine, InvalidRequest, PositionLogprobs, Promp
 from server.bodies import read_body
 from server.runtime import Runtime, runtime_of
 from server.sse import DONE, EventStream, while_connected
-from server.watch import Watch
+from server.watch import Watch, watch
 from server.wire.completions import CompletionBody, CompletionRequest
 from server.wire.fields import StreamOptions
 
@@ -58,10 +58,10 @@ async def completions(request: Request) -> Response:
     body = await read_body(request, CompletionRequest)
     runtime = runtime_of(request)
     job = prepare(body, runtime, request.scope["state"]["request_id"])
-    watch = Watch(runtime.metrics.route(job.route.name))
+    watching = watch(request, job.route.name)
     if body.stream:
-        return EventStream(stream(job, watch), {})
-    return await while_connected(request.receive, complete(job, watch))
+        return EventStream(stream(job, watching), {})
+    return await while_connected(request.receive, complete(job, watching))
 
 
 def prepare(body: CompletionBody, runtime: Runtime, request_id: str) -> Job:

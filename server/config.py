@@ -27,7 +27,11 @@ class _Section(BaseModel):
 
 
 class ServerConfig(_Section):
-    """`[server]`: the HTTP edge. `drain_seconds`: how long running requests may go on after a stop signal."""
+    """`[server]`: the HTTP edge.
+
+    `drain_seconds`: how long running requests may go on after a stop signal. `notice_seconds`: how long before that
+    the server says at /ready that it drains and still takes new requests, for balancers that ask now and then.
+    """
 
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=0, le=65535)
@@ -35,12 +39,34 @@ class ServerConfig(_Section):
     keys_file: str = ""
     max_body_bytes: int = Field(default=32 * 1024 * 1024, ge=1)
     drain_seconds: float = Field(default=30.0, ge=0)
-    log_requests: bool = False
+    notice_seconds: float = Field(default=0.0, ge=0)
 
     @field_validator("keys_file")
     @classmethod
     def _file_exists(cls, value: str, info: ValidationInfo) -> str:
         return resolve(value, info, must_exist=True) if value else ""
+
+
+class LoggingConfig(_Section):
+    """`[logging]`, to standard error. `json` is one object a line. `requests`: one line a request, when it is over.
+    `prompts`: request bodies in those lines, and what exceptions say, which may quote them.
+    """
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["text", "json"] = "text"
+    requests: bool = False
+    prompts: bool = False
+
+
+class TracingConfig(_Section):
+    """`[tracing]`: one OpenTelemetry span a request, sent to `endpoint` by OTLP over HTTP; empty: none.
+
+    `sample`: the share of requests that is traced, where the caller has not decided already.
+    """
+
+    endpoint: str = Field(default="", pattern=r"^(https?://.+)?$")
+    service_name: str = "reasond"
+    sample: float = Field(default=1.0, ge=0, le=1)
 
 
 class _EngineSection(_Section):
@@ -164,6 +190,8 @@ class Config(_Section):
     """The whole file."""
 
     server: ServerConfig = ServerConfig()
+    logging: LoggingConfig = LoggingConfig()
+    tracing: TracingConfig = TracingConfig()
     engines: dict[str, EngineConfig] = Field(min_length=1)
     routes: dict[str, RouteConfig] = Field(min_length=1)
 

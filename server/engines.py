@@ -1,26 +1,39 @@
 """The configured engines: what each is to be, and how they are started and closed."""
 
+import logging
 import os
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
-from models.engine import Engine
+from models.engine import Engine, EngineError
 from models.registry import EngineSpec, load
 from server.config import Config, ConfigError, RemoteEngineConfig, ScriptedEngineConfig
+
+log = logging.getLogger(__name__)
 
 
 async def start_engines(config: Config, stack: AsyncExitStack) -> dict[str, Engine]:
     """Starts the configured engines one after another: two that start at once fight over free memory.
 
-    `stack` closes those that are up, in reverse order, also when a later one fails to start.
+    Raises `ConfigError` for one that does not start. `stack` closes those that are up, in reverse order, then too.
     """
     engines: dict[str, Engine] = {}
     for name in config.engines:
-        engines[name] = await load(engine_spec(config, name, os.environ))
+        engines[name] = await _start(engine_spec(config, name, os.environ))
         stack.push_async_callback(engines[name].close)
     return engines
+
+
+async def _start(spec: EngineSpec) -> Engine:
+    """One engine. What keeps it from starting is said in one line; vLLM's processes have told the rest themselves."""
+    try:
+        return await load(spec)
+    except (ValueError, OSError, RuntimeError, EngineError) as error:
+        log.debug("engine %s did not start", spec.name, exc_info=error)
+        reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        raise ConfigError(f"engines.{spec.name}: {reason}") from error
 
 
 def engine_spec(config: Config, name: str, environment: Mapping[str, str]) -> EngineSpec:

@@ -56,6 +56,10 @@ class ApiError(Exception):
         return Response(self.body(), self.status, dict(self.headers or {}), media_type="application/json")
 
 
+class ServerStopping(Exception):
+    """The server stopped before the reply was complete."""
+
+
 def model_not_found(name: str) -> ApiError:
     return ApiError(404, f"the model {_short(name)!r} does not exist", param="model", code="model_not_found")
 
@@ -69,7 +73,10 @@ def api_error(exc: Exception) -> ApiError:
 
 
 def reported(exc: Exception, request_id: str) -> ApiError:
-    """`api_error`, and a log entry with the traceback where the exception was not foreseen."""
+    """`api_error`, and a log entry with the traceback where the exception was not foreseen.
+
+    The log's formatter leaves out what the exception says, since that may quote the request.
+    """
     answer = api_error(exc)
     if answer.code == "internal_error":
         log.error("request %s failed", request_id or "-", exc_info=exc)
@@ -115,6 +122,11 @@ def _engine_busy(exc: EngineBusy) -> ApiError:
     return ApiError(
         503, "the model's queue is full", type="server_error", code="overloaded", headers={"retry-after": "1"}
     )
+
+
+def _stopping(exc: ServerStopping) -> ApiError:
+    message = "the server stopped before the reply was complete"
+    return ApiError(503, message, type="server_error", code="server_stopping", headers={"retry-after": "1"})
 
 
 def _gone(exc: ClientDisconnect) -> ApiError:
@@ -186,6 +198,7 @@ _ANSWERS: Mapping[type[Exception], Callable[[Any], ApiError]] = MappingProxyType
         PolicyError: _refused,
         EngineDead: _engine_dead,
         EngineBusy: _engine_busy,
+        ServerStopping: _stopping,
         ValidationError: _validation,
         RequestValidationError: _request_validation,
         HTTPException: _http,

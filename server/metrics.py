@@ -14,7 +14,9 @@ from prometheus_client.exposition import generate_latest
 from controllers.reply import ChosenBy
 from models.families import Mode
 
-Outcome = Literal["ok", "error", "aborted"]
+Failure = Literal["refused", "overloaded", "error"]
+Outcome = Literal["ok", "aborted"] | Failure
+OUTCOMES: tuple[Outcome, ...] = ("ok", "aborted", "refused", "overloaded", "error")
 AbortCause = Literal["client", "shutdown"]
 
 TOKENS = (0, 1, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768, 65536)
@@ -28,6 +30,7 @@ class Metrics:
         self.registry = CollectorRegistry()
         families = _Families(self.registry)
         self._routes: Mapping[str, RouteMetrics] = {name: RouteMetrics(families, name) for name in routes}
+        self._responses = {hundreds: families.responses.labels(f"{hundreds}xx") for hundreds in range(1, 6)}
         self.tasks = Gauge("reasond:asyncio_tasks", "Tasks of the server's event loop.", registry=self.registry)
         held = Gauge(
             "reasond:engine_requests",
@@ -41,6 +44,10 @@ class Metrics:
     def route(self, name: str) -> "RouteMetrics":
         return self._routes[name]
 
+    def answered(self, status: int) -> None:
+        """An HTTP answer of any path has begun."""
+        self._responses[status // 100].inc()
+
     def text(self) -> bytes:
         """Prometheus' text format: ours, then the process's and vLLM's, which live in the global registry."""
         return generate_latest(self.registry) + generate_latest(REGISTRY)
@@ -50,6 +57,7 @@ class RouteMetrics:
     """One route's children of every metric."""
 
     def __init__(self, families: "_Families", name: str) -> None:
+        self.name = name
         self.running = families.running.labels(name)
         self.waiting = families.waiting.labels(name)
         self.reasoning_tokens = families.reasoning_tokens.labels(name)
@@ -63,7 +71,7 @@ class RouteMetrics:
             for source in get_args(ChosenBy)
         }
         self.outcomes: Mapping[Outcome, Counter] = {
-            outcome: families.requests.labels(name, outcome) for outcome in get_args(Outcome)
+            outcome: families.requests.labels(name, outcome) for outcome in OUTCOMES
         }
         self.aborts: Mapping[AbortCause, Counter] = {
             cause: families.aborts.labels(name, cause) for cause in get_args(AbortCause)
@@ -107,8 +115,8 @@ class RequestMetrics:
             self._route.running.inc()
             self._route.first_token.observe(seconds)
 
-    def finished(self, outcome: Literal["ok", "error"]) -> None:
-        """The end of a request that was not aborted."""
+    def finished(self, outcome: Literal["ok"] | Failure) -> None:
+        """The end of a request that was not aborted. `refused` is the client's mistake, `overloaded` a full queue."""
         self._end(outcome)
 
     def aborted(self, cause: AbortCause) -> None:
@@ -149,3 +157,4 @@ class _Families:
         self.empty_answers = counter("empty_answers", "Replies whose answer has no token.")
         self.requests = counter("requests", "Requests, by how they ended.", "outcome")
         self.aborts = counter("request_aborts", "Requests ended before their reply was, by cause.", "cause")
+        self.responses = Counter("reasond:http_responses", "Answers of any path.", ["status"], registry=registry)

@@ -9,7 +9,7 @@ from starlette.responses import JSONResponse, Response
 
 from controllers.policy import modes
 from controllers.route import Route
-from models.engine import Engine, EngineDead
+from models.engine import Engine, EngineError
 from server import __version__
 from server.runtime import runtime_of
 
@@ -72,8 +72,8 @@ async def is_alive(name: str, engine: Engine) -> bool:
     try:
         async with asyncio.timeout(CHECK_SECONDS):
             await engine.check()
-    except (EngineDead, TimeoutError) as error:
-        log.warning("engine %s is not ready: %r", name, error)
+    except (EngineError, TimeoutError) as error:
+        log.warning("engine %s is not ready: %s", name, str(error) or "no answer in time")
         return False
     return True
 

@@ -18,9 +18,10 @@ from server.metrics import Metrics
 
 @dataclass(frozen=True, slots=True)
 class Runtime:
-    """Handed to every request as `app.state.runtime`. `draining` is set when the server has been told to stop.
+    """Handed to every request as `app.state.runtime`.
 
-    `started` is the Unix time, in seconds, at which the engines were up.
+    `draining` is set when the server has been told to stop, `cut` when its time to drain is over as well: what then
+    still runs is cancelled. `started` is the Unix time, in seconds, at which the engines were up.
     """
 
     config: Config
@@ -28,6 +29,7 @@ class Runtime:
     routes: Mapping[str, Route]
     metrics: Metrics
     draining: asyncio.Event
+    cut: asyncio.Event
     started: int
 
     def route(self, name: str) -> Route:
@@ -48,7 +50,7 @@ def assemble(config: Config, engines: Mapping[str, Engine], started: int) -> Run
         raise ConfigError(f"engines.{min(missing)}: not given")
     routes = {name: _route(name, route, engines[route.engine]) for name, route in config.routes.items()}
     metrics = Metrics(routes, {name: engine.running for name, engine in engines.items()})
-    return Runtime(config, engines, routes, metrics, asyncio.Event(), started)
+    return Runtime(config, engines, routes, metrics, asyncio.Event(), asyncio.Event(), started)
 
 
 def _route(name: str, config: RouteConfig, engine: Engine) -> Route:

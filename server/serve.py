@@ -1,33 +1,80 @@
-"""Runs the application, and stops it kindly: no new connections, then a time to drain, then the engines close."""
+"""Runs the application, and stops it kindly: a notice, no new connections, a time to drain, then the engines close."""
 
+import asyncio
 import logging
 import math
+import os
 import signal
 import socket
+from collections.abc import Awaitable
+from contextlib import AsyncExitStack
+from types import FrameType
+from typing import TypeVar
 
 import uvicorn
+import uvloop
 from fastapi import FastAPI
 
+from server import logs
 from server.app import create_app
+from server.auth import load_keys
 from server.config import Config, ConfigError
+from server.engines import start_engines
+from server.request_scope import Observer
+from server.tracing import start_tracing
+
+T = TypeVar("T")
+log = logging.getLogger(__name__)
 
 KEEP_ALIVE_SECONDS = 75  # longer than load balancers keep an idle connection, so that they and not we close it
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class DrainingServer(uvicorn.Server):
-    """uvicorn, with the application told that it is draining before connections are."""
+    """uvicorn, with a drain in steps: `/ready` says so, the listener closes, what is left is cut off with an error.
+
+    A second stop signal cuts at once.
+    """
 
     def __init__(self, config: uvicorn.Config, app: FastAPI) -> None:
         super().__init__(config)
-        self.app = app
+        self.runtime = app.state.runtime
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        self.app.state.runtime.draining.set()
-        await super().shutdown(sockets)
+        settings = self.runtime.config.server
+        self.runtime.draining.set()
+        if settings.notice_seconds:
+            await _soon(self.runtime.cut.wait(), settings.notice_seconds)
+        cutting = asyncio.create_task(self._cut_after(settings.drain_seconds))
+        try:
+            await super().shutdown(sockets)
+        finally:
+            cutting.cancel()
+
+    async def _cut_after(self, seconds: float) -> None:
+        await _soon(self.runtime.cut.wait(), seconds)
+        self.runtime.cut.set()
+        if left := list(self.server_state.tasks):
+            log.warning("cutting off %d requests that outlived the drain", len(left))
+        for task in left:
+            task.cancel()
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        if self.should_exit:
+            self.runtime.cut.set()  # seen by a waiter within its timer's tick: a signal does not wake the loop
+        super().handle_exit(signal.SIGTERM, frame)  # uvicorn's answer to a second SIGINT leaves requests unanswered
+
+
+async def _soon(event: Awaitable[object], seconds: float) -> None:
+    """Waits for the event, at most this long."""
+    try:
+        await asyncio.wait_for(event, seconds)
+    except TimeoutError:
+        return
 
 
 def build_server(config: Config, app: FastAPI) -> DrainingServer:
-    """A server that is ready to run. What outlives `drain_seconds` is cancelled, so engines abort it."""
+    """A server that is ready to run."""
     settings = uvicorn.Config(
         app,
         host=config.server.host,
@@ -35,26 +82,56 @@ def build_server(config: Config, app: FastAPI) -> DrainingServer:
         loop="uvloop",
         http="httptools",
         ws="none",
-        lifespan="on",
+        lifespan="off",
         log_config=None,
-        access_log=config.server.log_requests,
+        access_log=False,
         server_header=False,
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
-        timeout_graceful_shutdown=math.ceil(config.server.drain_seconds),
+        # What is cut off still writes its last event; uvicorn's own way of ending requests comes only after that.
+        timeout_graceful_shutdown=math.ceil(config.server.drain_seconds) + 1,
     )
     return DrainingServer(settings, app)
 
 
 def serve(config: Config) -> int:
-    """Serves until a stop signal. Returns the process's exit status."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    """Serves until a stop signal. Returns the process's exit status; raises `ConfigError` where it cannot start."""
+    logs.configure(config.logging)
     require_free_port(config.server.host, config.server.port)
-    server = build_server(config, create_app(config))
-    for number in (signal.SIGINT, signal.SIGTERM):
-        # uvicorn handles these while it runs, and raises what it caught once more at its end: by then all is done.
-        signal.signal(number, signal.SIG_IGN)
-    server.run()
-    return 0 if server.started else 3
+    load_keys(config.server.keys_file, os.environ)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(_serve(config))
+
+
+async def _serve(config: Config) -> int:
+    asyncio.get_running_loop().set_exception_handler(logs.report_loop_error)
+    async with AsyncExitStack() as stack:
+        observers: list[Observer] = [logs.log_request] if config.logging.requests else []
+        if config.tracing.endpoint:
+            observers.append(start_tracing(config.tracing, stack))
+        try:
+            engines = await _unless_stopped(start_engines(config, stack))
+        except asyncio.CancelledError:
+            log.info("stopped before the engines were up")
+            return 0
+        server = build_server(config, create_app(config, engines, observers))
+        await server.serve()
+        return 0 if server.started else 3
+    raise AssertionError("the stack swallows no exception")
+
+
+async def _unless_stopped(work: Awaitable[T]) -> T:
+    """The result of `work`. A stop signal cancels it."""
+    loop = asyncio.get_running_loop()
+    working = asyncio.ensure_future(work)
+    for number in SIGNALS:
+        loop.add_signal_handler(number, working.cancel)
+    try:
+        return await working
+    finally:
+        for number in SIGNALS:
+            loop.remove_signal_handler(number)
+            # uvicorn handles these while it runs, and raises what it caught once more at its end: then all is done.
+            signal.signal(number, signal.SIG_IGN)
 
 
 def require_free_port(host: str, port: int) -> None:

@@ -9,7 +9,7 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from server.errors import error_json
+from server.errors import ServerStopping, error_json
 
 T = TypeVar("T")
 DONE = b"data: [DONE]\n\n"
@@ -53,6 +53,7 @@ class EventStream(Response):
         self.frames = frames
         self.late_headers = headers
         self.status_code = 200
+        self._started = False
         self.background = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -60,27 +61,29 @@ class EventStream(Response):
             await while_connected(receive, self._send_all(send))
         except ClientGone:
             return
+        except asyncio.CancelledError:
+            if not (self._started and scope["app"].state.runtime.cut.is_set()):
+                raise
+            await self._end(send, ServerStopping(), scope)
+        except Exception as error:
+            if not self._started:
+                raise
+            await self._end(send, error, scope)
 
     async def _send_all(self, send: Send) -> None:
-        started = False
         async with aclosing(self.frames) as frames:
-            try:
-                async for frame in frames:
-                    if not started:
-                        started = True
-                        await send({"type": "http.response.start", "status": 200, "headers": self._raw_headers()})
-                    await send({"type": "http.response.body", "body": frame, "more_body": True})
-            except Exception as error:
-                if not started:
-                    raise
-                await send({"type": "http.response.body", "body": _error_event(error), "more_body": False})
-                raise
+            async for frame in frames:
+                if not self._started:
+                    self._started = True
+                    await send({"type": "http.response.start", "status": 200, "headers": self._raw_headers()})
+                await send({"type": "http.response.body", "body": frame, "more_body": True})
         await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _end(self, send: Send, error: Exception, scope: Scope) -> None:
+        """An error event, and the end of the stream."""
+        event = b"data: " + error_json(error, scope["state"]["request_id"]) + b"\n\n" + DONE
+        await send({"type": "http.response.body", "body": event, "more_body": False})
 
     def _raw_headers(self) -> list[tuple[bytes, bytes]]:
         fixed = {"content-type": "text/event-stream; charset=utf-8", "cache-control": "no-cache"}
         return [(key.encode(), value.encode()) for key, value in {**fixed, **self.late_headers}.items()]
-
-
-def _error_event(error: Exception) -> bytes:
-    return b"data: " + error_json(error) + b"\n\n" + DONE

@@ -27,8 +27,9 @@ from loadtest import (
 from loadtest.client import Client
 from loadtest.processes import run_in
 from loadtest.run import Live, encode
-from loadtest.sweep import best, next_rate, rates_between, search, sweep, sweep_range
+from loadtest.sweep import alone, best, next_rate, rates_between, search, sweep, sweep_range
 from tests.loadtest.emitted import Emitted, all_asking, asking
+from tests.loadtest.made import made
 
 FAST = {"first": 0.02, "gap": 0.001}
 
@@ -170,13 +171,13 @@ def test_a_process_that_fails_ends_the_run() -> None:
 
 
 def test_two_servers_are_compared_in_alternation(emitted: Emitted) -> None:
-    fast, slow = all_asking(24, {"first": 0.02}), all_asking(24, {"first": 0.06})
+    fast, slow = all_asking(24, {"first": 0.1}), all_asking(24, {"first": 0.3})
     found = uvloop.run(
         compare(Side(emitted.target, slow), Side(emitted.target, fast), Concurrent(4), rounds=3, warmup=2)
     )
     ratio = found.ratios["time_to_first_token_ms p50"]
     assert len(ratio.rounds) == 3
-    assert ratio.ratio.value == pytest.approx(3, rel=0.3)
+    assert 1.5 < ratio.ratio.value < 5  # 300 ms over 100, on a machine that others use
     begins = [
         (result.start_ns, name) for name, side in (("a", found.results_a), ("b", found.results_b)) for result in side
     ]
@@ -206,6 +207,21 @@ def test_the_search_finds_the_rate_that_a_server_can_bear(emitted: Emitted) -> N
     assert chosen is not None and 10 <= chosen.rate <= 60
     assert not found[-1].met or not any(trial.met and trial.rate > chosen.rate for trial in found)
     assert any(not trial.met for trial in found)
+
+
+def test_a_search_for_what_no_rate_can_give_ends(emitted: Emitted) -> None:
+    async def trials() -> list[Any]:
+        goals, requests = [Goal("request_latency_ms", 10)], all_asking(5, {"first": 0.02})
+        return [trial async for trial in search(emitted.target, requests, goals, first=25.0, trial_seconds=0.1)]
+
+    found = uvloop.run(trials())
+    assert best(found) is None and len(found) <= 4
+
+
+def test_requests_that_had_the_server_to_themselves_are_known() -> None:
+    spans = [(0, 10), (10, 30), (20, 25), (40, 50), (50, 60), (55, 56)]
+    found = alone([made(number, start=start, end=end) for number, (start, end) in enumerate(spans)])
+    assert [record.request.id for record in found] == ["0", "3"]
 
 
 def test_a_sweep_runs_every_level_and_can_find_its_own(emitted: Emitted) -> None:

@@ -4,7 +4,7 @@ This machine is shared: a load of others that delays one of the two processes in
 disagree truly. So a run that disagrees is repeated; a client that measured wrongly would be wrong in every one.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from itertools import pairwise
 from time import perf_counter_ns
 
@@ -13,12 +13,19 @@ import uvloop
 
 from loadtest import Concurrent, Result, run, summarise
 from loadtest.distribution import Distribution, distribution, percentile
-from tests.loadtest.emitted import Emitted, all_asking
+from tests.loadtest.emitted import Emitted, all_asking, emitter
 
 Log = Mapping[str, tuple[int, list[int]]]
 STATISTICS = ("mean", "p25", "p50", "p90", "p95", "p99")
 REASONING = 5
 ROUNDS = 5
+
+
+@pytest.fixture
+def emitted() -> Iterator[Emitted]:
+    """One of its own: its log holds this run and nothing else."""
+    with emitter() as running:
+        yield running
 
 
 def true_figures(log: Log) -> dict[str, Distribution | None]:
@@ -45,6 +52,21 @@ def disagreements(result: Result, log: Log) -> list[str]:
     return found
 
 
+def miscounted(result: Result, log: Log) -> list[str]:
+    """Counts agree exactly, rates within 2 %."""
+    said, tokens = summarise(result), sum(len(sent) for _, sent in log.values())
+    true_seconds = (max(sent[-1] for _, sent in log.values()) - min(received for received, _ in log.values())) / 1e9
+    found = [] if said.total_output_tokens == tokens else [f"{said.total_output_tokens} tokens, were {tokens}"]
+    for name, rate in (
+        ("requests_per_second", len(log) / true_seconds),
+        ("output_tokens_per_second", tokens / true_seconds),
+        ("reasoning_tokens_per_second", REASONING * len(log) / true_seconds),
+    ):
+        if abs(getattr(said, name) - rate) > 0.02 * rate:
+            found.append(f"{name}: said {getattr(said, name):.2f}, was {rate:.2f}")
+    return found
+
+
 def added_ms(result: Result, log: Log) -> list[float]:
     """For every event, what lies between the emitter's write and the client's time stamp. Rising."""
     return sorted(
@@ -61,7 +83,7 @@ def check_agreement(emitted: Emitted, streams: int, plan: Mapping[str, float]) -
         result = uvloop.run(run(emitted.target, requests, Concurrent(streams, ramp=plan["first"])))
         log = emitted.log()
         assert not summarise(result).errors
-        found = disagreements(result, log)
+        found = disagreements(result, log) + miscounted(result, log)
         if not found:
             return
     pytest.fail("; ".join(found))

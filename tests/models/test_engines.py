@@ -23,7 +23,8 @@ from models.engine import (
 from models.registry import EngineSpec, load
 from models.scripted_engine import Reply, ScriptedEngine, babble, held_to_budget
 from models.tokenizer import HubTokenizer
-from tests.conftest import TAGS, Run, free_port
+from tests.conftest import TAGS, Run
+from tests.processes import free_port
 
 REAL = [pytest.param("vllm", marks=pytest.mark.e2e), pytest.param("remote", marks=pytest.mark.e2e)]
 

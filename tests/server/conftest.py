@@ -1,6 +1,6 @@
 """A server over a scripted engine with the demo tokenizer: what the tests of the edges drive."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import httpx
@@ -11,6 +11,7 @@ from models.scripted_engine import ScriptedEngine
 from models.tokenizer import HubTokenizer
 from server.app import create_app
 from server.config import parse_config
+from server.request_scope import Observer
 
 ROOT = Path(__file__).parents[2]
 
@@ -48,9 +49,11 @@ def engine(tokenizer: HubTokenizer) -> ScriptedEngine:
 def make_app(engine: ScriptedEngine, monkeypatch: pytest.MonkeyPatch) -> MakeApp:
     """An application over the scripted engine; `extra` goes in front of the settings' one engine and route."""
 
-    def make(extra: str = "", keys: str = "", routes: str = ENGINE_AND_ROUTE) -> FastAPI:
+    def make(
+        extra: str = "", keys: str = "", routes: str = ENGINE_AND_ROUTE, observers: Sequence[Observer] = ()
+    ) -> FastAPI:
         monkeypatch.setenv("REASOND_API_KEYS", keys)
-        return create_app(parse_config(extra + routes, ROOT), {"demo": engine})
+        return create_app(parse_config(extra + routes, ROOT), {"demo": engine}, observers)
 
     return make
 

@@ -5,7 +5,6 @@ from contextlib import AsyncExitStack
 import pytest
 
 from models.engine import EngineDead
-from server.app import create_app
 from server.config import Config, ConfigError, parse_config
 from server.engines import engine_spec, start_engines
 from tests.server.conftest import ENGINE_AND_ROUTE, ROOT
@@ -66,16 +65,17 @@ async def test_engines_are_closed_when_a_later_one_does_not_start():
         await engines["demo"].check()
     with pytest.raises(EngineDead):
         await engines["demo"].check()
-    with pytest.raises(EngineDead):
+    with pytest.raises(ConfigError, match=r"engines\.e: "):
         async with AsyncExitStack() as stack:
             await start_engines(parse_config(text, ROOT), stack)
 
 
 @pytest.mark.anyio
-async def test_the_applications_lifespan_starts_the_engines_and_closes_them():
-    app = create_app(parse_config(ENGINE_AND_ROUTE, ROOT))
-    async with app.router.lifespan_context(app):
-        engine = app.state.runtime.engines["demo"]
-        await engine.check()
-    with pytest.raises(EngineDead):
-        await engine.check()
+async def test_what_keeps_an_engine_from_starting_is_one_line_with_its_name():
+    remote = parse(REMOTE.replace('key_env = "THEIR_KEY"\n', ""))
+    nowhere = parse_config(ENGINE_AND_ROUTE.replace("demo/tokenizer", "demo"), ROOT)
+    for config, name in ((remote, "e"), (nowhere, "demo")):
+        with pytest.raises(ConfigError, match=rf"^engines\.{name}: ") as refusal:
+            async with AsyncExitStack() as stack:
+                await start_engines(config, stack)
+        assert "\n" not in str(refusal.value)

@@ -2,37 +2,25 @@
 
 import asyncio
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
 
 import httpx
 import pytest
 from starlette.responses import StreamingResponse
 
 from server.config import Config, ConfigError, parse_config
-from server.serve import DrainingServer, build_server, require_free_port
+from server.serve import build_server, require_free_port
 from tests.server.conftest import ENGINE_AND_ROUTE, ROOT
+from tests.server.running import running, wait_until_ready
 
 
 def config(drain_seconds: int) -> Config:
     return parse_config(f"[server]\nport = 0\ndrain_seconds = {drain_seconds}\n{ENGINE_AND_ROUTE}", ROOT)
-
-
-@asynccontextmanager
-async def running(server: DrainingServer) -> AsyncGenerator[str, None]:
-    """The address of a server that runs until the block ends."""
-    task = asyncio.create_task(server.serve())
-    while not server.started:  # noqa: ASYNC110 - uvicorn has no event for it
-        await asyncio.sleep(0.01)
-    host, port = server.servers[0].sockets[0].getsockname()[:2]
-    yield f"http://{host}:{port}"
-    server.should_exit = True
-    await task
 
 
 def with_slow_stream(app, ended: list[str]):
@@ -121,12 +109,17 @@ def test_the_command_serves_until_a_signal_and_leaves_with_success(tmp_path, num
     assert "Traceback" not in logged
 
 
-def wait_until_ready(url: str, process: subprocess.Popen[str]) -> None:
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline and process.poll() is None:
-        try:
-            if httpx.get(url).status_code == 200:
-                return
-        except httpx.ConnectError:
-            time.sleep(0.1)
-    raise AssertionError(f"not ready: {url}")
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        (ENGINE_AND_ROUTE.replace("demo/tokenizer", "demo"), r"^engines\.demo: .+$"),
+        (ENGINE_AND_ROUTE.replace("lhrm", "deepseek_r1"), r"^routes\.demo\.family: .*<think>.*$"),
+    ],
+)
+def test_an_engine_that_cannot_start_is_one_clean_line(tmp_path, settings, told):
+    (tmp_path / "settings.toml").write_text(settings)
+    command = [sys.executable, "-m", "server.cli", "serve", str(tmp_path / "settings.toml"), "--port", "0"]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, env={**os.environ})
+    assert ended.returncode == 2, ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert re.search(told, ended.stderr.splitlines()[-1]), ended.stderr

@@ -133,10 +133,11 @@ def body_of(number: int, tokens: int) -> dict[str, Any]:
     return body | ({"n": 2} if number % 8 == 0 else {})
 
 
-async def storm(url: str, requests: int, tokens: int, concurrency: int = 64) -> Counter[str]:
+async def storm(url: str, requests: int, tokens: int, *, concurrency: int = 64, leaving: bool = True) -> Counter[str]:
     """Sends `requests` for `tokens` tokens each, a third of which leave midway, and counts how they went.
 
     Those that leave: five of six hang up after some events of a stream, one of six while it waits for a whole reply.
+    Without `leaving` nobody does: the same load, to compare with.
     """
     drawn = random.Random(0)
     numbers = iter(range(requests))
@@ -145,10 +146,10 @@ async def storm(url: str, requests: int, tokens: int, concurrency: int = 64) -> 
 
     async def worker(client: httpx.AsyncClient) -> None:
         for number in numbers:
-            if number % 3:
+            if number % 3 or not leaving:
                 outcomes[await whole(client, body_of(number, tokens), stream=number % 2 == 0)] += 1
             elif number % 18:
-                outcomes[await hang_up(client, body_of(number, tokens), events=drawn.randint(1, tokens // 2))] += 1
+                outcomes[await hang_up(client, body_of(number, tokens), events=drawn.randint(1, tokens // 4))] += 1
             else:
                 outcomes[await lose_patience(client, body_of(number, tokens), seconds=drawn.uniform(0.01, 0.1))] += 1
 
@@ -173,18 +174,25 @@ async def weathered(server: Server, requests: int, warm_up: int, tokens: int) ->
     return before, outcomes, after
 
 
-def nothing_left(before: Held, outcomes: Counter[str], after: Held, *, requests: int, memory: int) -> None:
-    """Asserts that all is as before; memory, in bytes, may differ by as much as a busy allocator's does."""
+def nothing_left(
+    before: Held, outcomes: Counter[str], after: Held, *, requests: int, memory: int, worker_memory: int = 0
+) -> None:
+    """Asserts that all is as before; memory, in bytes, may differ by as much as a busy allocator's does.
+
+    `worker_memory` is for vLLM's worker, which holds weights and cache and knows no connections: its heap grows a
+    little under any load at first, as much when nobody leaves.
+    """
     leaving = len(range(0, requests, 3))
-    assert outcomes["whole"] == requests - leaving
-    assert outcomes["left midway"] > 0.95 * leaving
-    assert after.aborted - before.aborted > 0.75 * leaving  # the rest left unread or ended first
+    midway, late = outcomes["left midway"], outcomes["ended before it could be left"]
+    assert (outcomes["whole"], midway + late) == (requests - leaving, leaving)
+    assert midway > 0.8 * leaving
+    assert after.aborted - before.aborted > 0.7 * leaving  # the rest left before they were read, or as they ended
     assert (after.requests, after.engine_requests) == (0, 0)
     assert after.tasks <= before.tasks
     assert after.descriptors <= before.descriptors
     assert after.rss.keys() == before.rss.keys()
     for name, size in after.rss.items():
-        assert size - before.rss[name] < memory, name
+        assert size - before.rss[name] < (worker_memory if name.startswith("VLLM::Worker") else memory), name
 
 
 PATH = "/v1/chat/completions"
