@@ -7,7 +7,6 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
 
-
 Mode = Literal["think", "no_think"]
 Modes = Annotated[tuple[Mode, ...], Field(min_length=1)]
 
@@ -135,7 +134,9 @@ class Hgpo(Recipe):
 
 
 class Evaluate(Recipe):
-    """Free and forced modes on test questions: `questions` per difficulty, `samples` replies per forced mode.
+    """Forced modes on test questions: `questions` per difficulty, `samples` replies per mode of `modes`.
+
+    With both modes the free choice is measured too.
 
     `margin` is HAcc's: two modes whose mean scores are no further apart are equal, and the shorter one is right.
     `temperature` 0 is greedy.
@@ -146,6 +147,7 @@ class Evaluate(Recipe):
     out: Path
     seed: int = 1
     questions: PositiveInt = 250
+    modes: Modes = ("think", "no_think")
     samples: PositiveInt = 4
     temperature: float = Field(1.0, ge=0)
     max_new_tokens: PositiveInt = 64

@@ -1,6 +1,7 @@
 """Countdown: every thought is a search that reached the target, every step in it is right, and answers verify."""
 
 import re
+from itertools import pairwise
 from random import Random
 
 import pytest
@@ -58,7 +59,7 @@ def test_a_thought_turns_only_where_a_try_failed(question):
     target = asked(text)[1]
     paragraphs = thought.split("\n\n")
     assert all(OPENINGS.match(paragraph) for paragraph in paragraphs)
-    for before, after in zip(paragraphs, paragraphs[1:], strict=False):
+    for before, after in pairwise(paragraphs):
         closing = before.rpartition("left ")[2].partition(". ")[2]
         results = [int(step[3]) for step in STEP.findall(closing)]
         assert after.startswith("Let me check: ") == (target in results)
@@ -74,9 +75,7 @@ def test_a_thought_turns_only_where_a_try_failed(question):
 @settings(deadline=None)
 def test_no_try_is_made_twice(question):
     text, thought, _ = question
-    left = [
-        tuple(sorted(found.split())) for found in re.findall(r"left ([\d ]+)\.", thought) if found.count(" ") == 1
-    ]
+    left = [tuple(sorted(found.split())) for found in re.findall(r"left ([\d ]+)\.", thought) if found.count(" ") == 1]
     assert len(left) == len(set(left)) <= TRIES
     assert text
 
