@@ -1,18 +1,26 @@
 """What the client asked for, under whichever name, folded into one policy.
 
-Many fields say the same thing; `CONTROLS` lists them all, and `docs/controls.md` publishes the table. Two fields of one
-request that disagree are refused with both names; a field that the route cannot honour is refused, never ignored.
+Many fields say the same thing; `CONTROLS` lists them all, and `docs/controls.md` publishes the table. Precedence is
+request over key over route, under the caps of both. Two fields of one request that disagree are refused with both
+names; a field that the route cannot honour is refused, never ignored.
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import Any, Literal, NoReturn, TypeGuard, get_args
 
 from controllers.reply import ChosenBy
-from models.families import Family
+from models.families import Family, Scope
 
 Wish = Literal["think", "no_think", "auto"]
-EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
+EFFORTS: Mapping[str, int] = MappingProxyType(
+    {"minimal": 128, "low": 1024, "medium": 2048, "high": 4096, "xhigh": 8192, "max": 16384}
+)
+"""Thinking tokens of each effort, where a route does not say otherwise. The effort `none` is no thinking."""
+
+UNLIMITED = -1
+TOLERANCE = 32
 
 
 class PolicyError(Exception):
@@ -25,12 +33,37 @@ class PolicyError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """How much thinking one request gets: the one form in which controllers read it."""
+    """How much thinking one request gets: the one form in which controllers read it.
+
+    `budget` is the number of tokens that the family's scope may have, caps included (None: no limit), `requested` what
+    the client asked for (-1: no limit). `reserve` is the number of tokens that are kept for the answer, `tolerance` how
+    many tokens before its limit thinking may end at a line end (None: hard cuts only). `hold_declared` holds a model
+    to the budget that it gives itself.
+    """
 
     mode: Wish
     chosen_by: ChosenBy
     think_threshold: float | None = None
     show_reasoning: bool = True
+    budget: int | None = None
+    requested: int | None = None
+    reserve: int = 0
+    tolerance: int | None = TOLERANCE
+    hold_declared: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Budgets:
+    """A route's budgets: the default for requests that name none, the cap that none exceeds, the tokens of each effort,
+    the answer's reserve, and how thinking is cut."""
+
+    default: int | None = None
+    cap: int | None = None
+    reserve: int = 0
+    efforts: Mapping[str, int] = field(default_factory=lambda: EFFORTS)
+    graceful: bool = True
+    tolerance: int = TOLERANCE
+    hold_declared: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,41 +72,108 @@ class Defaults:
 
     mode: Wish
     think_threshold: float | None = None
+    budgets: Budgets = field(default_factory=Budgets)
+
+
+@dataclass(frozen=True, slots=True)
+class KeyLimits:
+    """What one API key gets: a default that goes before the route's, and a cap beside the route's."""
+
+    budget: int | None = None
+    cap: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """What one field of a request said. None: nothing about it."""
+    """What one field of a request said. None: nothing about it. An `effort` stands for a budget of the route's."""
 
     field: str
     mode: Wish | None = None
     threshold: float | None = None
     show: bool | None = None
-    budget: bool = False
+    budget: int | None = None
+    effort: str | None = None
+    scope: Scope | None = None
+    graceful: bool | None = None
 
 
-def fold(asked: Mapping[str, Any], family: Family, defaults: Defaults) -> Policy:
-    """One policy from a request's control fields, over the route's defaults. Raises `PolicyError`."""
+def fold(asked: Mapping[str, Any], family: Family, defaults: Defaults, key: KeyLimits | None = None) -> Policy:
+    """One policy from a request's control fields, over its key's limits, over the route's defaults.
+
+    Raises `PolicyError` for fields that contradict each other and for controls that the route cannot honour.
+    """
     said = [
         item for field, read in CONTROLS.items() if asked.get(field) is not None for item in read(asked[field], field)
     ]
-    for item in said:
-        if item.budget:
-            raise PolicyError(f"{item.field}: thinking budgets are not served by this route yet", item.field)
+    budgets, key = defaults.budgets, key or KeyLimits()
     mode = _agreed(said, "mode")
     threshold = _agreed(said, "threshold")
     show = _agreed(said, "show")
-    wish: Wish = mode.mode if mode and mode.mode else defaults.mode
+    graceful = _agreed(said, "graceful")
+    budget = _agreed(_with_efforts(said, family, budgets), "budget")
+    _check_budget(said, budget, mode, family)
+    wish, chosen_by = _mode_of(mode, budget, family, defaults.mode)
     if mode:
         _check_mode(wish, mode.field, family)
     if threshold and wish != "auto":
         raise PolicyError(f"{threshold.field} needs mode auto; this request's mode is {wish}", threshold.field)
+    requested = budget.budget if budget else None
+    kind = budgets.graceful if graceful is None else graceful.graceful
     return Policy(
         mode=wish,
-        chosen_by="client" if mode else "route",
+        chosen_by=chosen_by,
         think_threshold=None if wish != "auto" else threshold.threshold if threshold else defaults.think_threshold,
         show_reasoning=show is None or show.show is not False,
+        budget=_enforced(requested, key, budgets) if family.scope else None,
+        requested=requested,
+        reserve=budgets.reserve,
+        tolerance=budgets.tolerance if kind else None,
+        hold_declared=budgets.hold_declared,
     )
+
+
+def _enforced(requested: int | None, key: KeyLimits, budgets: Budgets) -> int | None:
+    """Request over key over route, and never past a cap."""
+    first = next((budget for budget in (requested, key.budget, budgets.default) if budget is not None), UNLIMITED)
+    limits = [limit for limit in (first, key.cap, budgets.cap) if limit is not None and limit != UNLIMITED]
+    return min(limits, default=None)
+
+
+def _with_efforts(said: list[Said], family: Family, budgets: Budgets) -> list[Said]:
+    """What was said, with each effort as its budget: with another budget in one request it contradicts itself, unless
+    the two come to the same number."""
+    if family.scope is None:
+        return said
+    return [replace(item, budget=budgets.efforts[item.effort]) if item.effort else item for item in said]
+
+
+def _mode_of(mode: Said | None, budget: Said | None, family: Family, default: Wish) -> tuple[Wish, ChosenBy]:
+    """A budget of 0 is no thinking where the family can, and a budget for a route that answers directly by default asks
+    it to think."""
+    if mode and mode.mode:
+        return mode.mode, "client"
+    if budget and budget.budget == 0 and "no_think" in family.prefixes:
+        return "no_think", "client"
+    if budget and budget.budget and budget.budget > 0 and default == "no_think":
+        return "think", "client"
+    return default, "route"
+
+
+def _check_budget(said: list[Said], budget: Said | None, mode: Said | None, family: Family) -> None:
+    """Refuses a budget that the family cannot have, and one that contradicts the mode."""
+    for item in said:
+        if item.scope is not None and item.scope != family.scope:
+            has = f"count its {family.scope}" if family.scope else "do not exist"
+            raise PolicyError(f"{item.field}: budgets of this route's model {has}, not {item.scope}", item.field)
+    if budget is None or budget.budget is None:
+        return
+    if budget.budget > 0 and family.scope is None:
+        raise PolicyError(f"{budget.field}: this route's model does not think, so it has no budget", budget.field)
+    if budget.budget == 0 and family.scope == "reply":
+        raise PolicyError(f"{budget.field}: this route's budget is for the whole reply, at least 1", budget.field)
+    thinks = None if mode is None else mode.mode != "no_think"
+    if mode and ((budget.budget == 0 and thinks) or (budget.budget > 0 and not thinks)):
+        raise PolicyError(f"{mode.field} and {budget.field} contradict each other", budget.field)
 
 
 def modes(family: Family) -> tuple[Wish, ...]:
@@ -87,7 +187,7 @@ def _check_mode(wish: Wish, field: str, family: Family) -> None:
         raise PolicyError(f"{field}: this route's model has no mode {wish}; it has: {able}", field)
 
 
-def _agreed(said: list[Said], what: Literal["mode", "threshold", "show"]) -> Said | None:
+def _agreed(said: list[Said], what: Literal["mode", "threshold", "show", "budget", "graceful"]) -> Said | None:
     first: Said | None = None
     for item in said:
         value = getattr(item, what)
@@ -112,9 +212,12 @@ def _is_wish(value: object) -> TypeGuard[Wish]:
 
 
 def _effort(value: Any, field: str) -> Iterator[Said]:
-    if not isinstance(value, str) or value not in EFFORTS:
-        _wrong(field, "one of " + ", ".join(EFFORTS))
-    yield Said(field, mode="no_think" if value == "none" else "think")
+    if value == "none":
+        yield Said(field, mode="no_think")
+    elif isinstance(value, str) and value in EFFORTS:
+        yield Said(field, mode="think", effort=value)
+    else:
+        _wrong(field, "one of none, " + ", ".join(EFFORTS))
 
 
 def _switch(value: Any, field: str) -> Iterator[Said]:
@@ -124,9 +227,34 @@ def _switch(value: Any, field: str) -> Iterator[Said]:
 
 
 def _budget(value: Any, field: str) -> Iterator[Said]:
-    if isinstance(value, bool) or not isinstance(value, int) or value < -1:
+    if isinstance(value, bool) or not isinstance(value, int) or not UNLIMITED <= value < 2**31:
         _wrong(field, "a number of tokens, or -1 for no limit")
-    yield Said(field, budget=True)
+    yield Said(field, budget=value)
+
+
+def _scoped_budget(value: Any, field: str) -> Iterator[Said]:
+    if not isinstance(value, Mapping):
+        yield from _budget(value, field)
+        return
+    yield from _Object({"tokens": _budget, "scope": _scope})(value, field)
+
+
+def _scope(value: Any, field: str) -> Iterator[Said]:
+    if not isinstance(value, str) or value not in get_args(Scope):
+        _wrong(field, "one of " + ", ".join(get_args(Scope)))
+    yield Said(field, scope=value)  # type: ignore[arg-type]
+
+
+def _cut(value: Any, field: str) -> Iterator[Said]:
+    if value not in ("graceful", "hard"):
+        _wrong(field, "graceful or hard")
+    yield Said(field, graceful=value == "graceful")
+
+
+def _misplaced(value: Any, field: str) -> Iterator[Said]:
+    name = field.rpartition(".")[2]
+    raise PolicyError(f"{field}: a budget is no argument of a chat template; send {name} by itself", field)
+    yield  # a reader is an iterator
 
 
 def _shown(value: Any, field: str) -> Iterator[Said]:
@@ -169,21 +297,23 @@ def _ignored(value: Any, field: str) -> Iterator[Said]:
     yield from ()
 
 
-def _fields(readers: Mapping[str, Reader], *, others: bool = False) -> Reader:
+@dataclass(frozen=True, slots=True)
+class _Object:
     """A reader of an object, field by field. Unknown fields are refused unless `others` go elsewhere."""
 
-    def read(value: Any, field: str) -> Iterator[Said]:
+    readers: Mapping[str, Reader]
+    others: bool = False
+
+    def __call__(self, value: Any, field: str) -> Iterator[Said]:
         if not isinstance(value, Mapping):
             _wrong(field, "an object")
         for key, item in value.items():
-            if key not in readers:
-                if others:
+            if key not in self.readers:
+                if self.others:
                     continue
                 raise PolicyError(f"{field}.{key}: unknown field", f"{field}.{key}")
             if item is not None:
-                yield from readers[key](item, f"{field}.{key}")
-
-    return read
+                yield from self.readers[key](item, f"{field}.{key}")
 
 
 BUDGET_NAMES = (
@@ -195,23 +325,35 @@ BUDGET_NAMES = (
 )
 
 CONTROLS: Mapping[str, Reader] = {
-    "reasond": _fields({"mode": _mode, "think_threshold": _threshold, "budget": _budget}),
+    "reasond": _Object({"mode": _mode, "think_threshold": _threshold, "budget": _scoped_budget, "cut": _cut}),
     "reasoning_effort": _effort,
-    "reasoning": _fields(
+    "reasoning": _Object(
         {"effort": _effort, "enabled": _switch, "max_tokens": _budget, "exclude": _hidden, "summary": _ignored}
     ),
-    "thinking": _fields({"type": _thinking_type, "budget_tokens": _budget, "display": _ignored}),
-    "output_config": _fields({"effort": _effort}),
+    "thinking": _Object({"type": _thinking_type, "budget_tokens": _budget, "display": _ignored}),
+    "output_config": _Object({"effort": _effort}),
     "enable_thinking": _switch,
     "think": _think,
-    "chat_template_kwargs": _fields(
-        {"enable_thinking": _switch, "thinking": _switch, **dict.fromkeys(BUDGET_NAMES, _budget)}, others=True
+    "chat_template_kwargs": _Object(
+        {"enable_thinking": _switch, "thinking": _switch, **dict.fromkeys(BUDGET_NAMES, _misplaced)}, others=True
     ),
     **dict.fromkeys(BUDGET_NAMES, _budget),
-    "nvext": _fields({"max_thinking_tokens": _budget}),
+    "nvext": _Object({"max_thinking_tokens": _budget}),
     "include_reasoning": _shown,
 }
 """Every control field that a request may carry, and how to read it."""
+
+
+def control_names() -> list[str]:
+    """Every control with its path, objects taken apart: what the documentation must list."""
+    return [name for field, reader in CONTROLS.items() for name in _names(field, reader)]
+
+
+def _names(path: str, reader: Reader) -> list[str]:
+    if not isinstance(reader, _Object):
+        return [path]
+    return [name for key, inner in reader.readers.items() for name in _names(f"{path}.{key}", inner)]
+
 
 TEMPLATE_CONTROLS = frozenset({"enable_thinking", "thinking"})
 """Keys of `chat_template_kwargs` that are controls, so not for the template."""

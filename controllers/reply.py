@@ -1,14 +1,16 @@
-"""What a controller yields: decisions, chunks of text, and one end."""
+"""What a controller yields: decisions, chunks of text, progress, and one end."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from models.engine import Finish, PositionLogprobs
-from models.families import Mode
+from models.families import Mode, Scope
 
-Kind = Literal["reasoning", "answer", "control"]
-ChosenBy = Literal["client", "route", "model", "threshold"]
+Kind = Literal["reasoning", "answer", "budget", "control"]
+ChosenBy = Literal["client", "route", "model", "threshold", "reserve"]
+Cut = Literal["line_end", "wrap_up", "hard"]
+CutBy = Literal["budget", "reserve", "client"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,30 +29,61 @@ class Chunk:
 
 
 @dataclass(frozen=True, slots=True)
+class BudgetUse:
+    """A reply's budget as it stands, in tokens of its scope.
+
+    `requested` is what the client asked for (-1: no limit), `declared` what the model gave itself, `enforced` what the
+    server holds the reply to: after caps, and after what the answer's reserve leaves of `max_tokens`.
+    """
+
+    scope: Scope
+    requested: int | None
+    declared: int | None
+    enforced: int | None
+    used: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Decision:
     """How much thinking the reply gets, and who said so.
 
     `p_think` is the model's own probability of thinking, where it was asked for it. `prompt` is what the engine read,
-    forced prefix included.
+    forced prefix included. `seconds_to_answer` is an estimate from the pace at which the engine writes now.
     """
 
     mode: Mode
     chosen_by: ChosenBy
     prompt: Sequence[int]
     p_think: float | None = None
+    budget: BudgetUse | None = None
+    seconds_to_answer: float | None = None
 
     def record(self) -> dict[str, Any]:
         """The decision record as clients read it."""
         record: dict[str, Any] = {"mode": self.mode, "chosen_by": self.chosen_by}
         if self.p_think is not None:
             record["p_think"] = round(self.p_think, 6)
-        return record
+        return record | _budget_record(self.budget, self.seconds_to_answer)
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a reply with a budget has come; sent now and then while it runs."""
+
+    budget: BudgetUse
+    seconds_to_answer: float | None
+
+    def record(self) -> dict[str, Any]:
+        return _budget_record(self.budget, self.seconds_to_answer)
 
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """The end of a reply. Counts are of token ids; tags count as completion, and as neither
-    reasoning nor answer."""
+    """The end of a reply. Counts are of token ids; tags count as completion, and as neither reasoning nor answer.
+
+    `cut` says how the server ended the budget's scope, if it did, and `cut_by` for whose sake. `segments` is the number
+    of engine requests; `discarded_tokens` were generated and thrown away: the client neither saw nor pays for them.
+    """
 
     reason: Finish
     stopped_by: str | int | None
@@ -59,6 +92,11 @@ class Finished:
     answer_tokens: int
     cached_tokens: int
     decision: Decision
+    budget: BudgetUse | None = None
+    cut: Cut | None = None
+    cut_by: CutBy | None = None
+    segments: int = 1
+    discarded_tokens: int = 0
 
     @property
     def prompt_tokens(self) -> int:
@@ -66,10 +104,43 @@ class Finished:
 
     @property
     def record(self) -> dict[str, Any]:
-        return self.decision.record()
+        record = replace(self.decision, budget=self.budget, seconds_to_answer=None).record()
+        if self.budget is not None or self.cut is not None:
+            record |= {"cut": self.cut, "cut_by": self.cut_by, "segments": self.segments}
+            record["discarded_tokens"] = self.discarded_tokens
+        return record
 
 
-Event = Decision | Chunk | Finished
+Event = Decision | Chunk | Progress | Finished
+
+
+def _budget_record(budget: BudgetUse | None, seconds_to_answer: float | None) -> dict[str, Any]:
+    record: dict[str, Any] = {} if budget is None else {"budget": asdict(budget)}
+    if seconds_to_answer is not None:
+        record["seconds_to_answer"] = round(seconds_to_answer, 3)
+    return record
+
+
+class Interrupt:
+    """What a client may still ask of a reply that runs: to answer now, or to end. Replies listen; one serves all
+    choices of a request. `refusal` says why a reply cannot be made to answer early, if it cannot."""
+
+    __slots__ = ("_listeners", "refusal", "wish")
+
+    def __init__(self) -> None:
+        self.wish: Literal["answer", "cancel"] | None = None
+        self.refusal: str | None = None
+        self._listeners: list[Callable[[], None]] = []
+
+    def listen(self, listener: Callable[[], None]) -> None:
+        self._listeners.append(listener)
+
+    def ask(self, wish: Literal["answer", "cancel"]) -> None:
+        """The last wish counts, but nothing takes back a cancellation."""
+        if self.wish != "cancel":
+            self.wish = wish
+        for listener in self._listeners:
+            listener()
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,3 +152,4 @@ class Request:
     template_kwargs: Mapping[str, Any] | None = None
     continue_final: bool = False
     cache_salt: str | None = None
+    interrupt: Interrupt | None = None

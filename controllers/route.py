@@ -2,10 +2,12 @@
 
 from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 
+from controllers.pace import Pace
 from controllers.policy import Defaults, Policy
 from controllers.reply import Event, Request
-from models.engine import Engine, Sampling
+from models.engine import Engine, Sampling, Tokenizer
 from models.families import Family, Mode, Tags, compile_tags
 
 Controller = Callable[["Route", Request, Policy, Sampling], AsyncGenerator[Event, None]]
@@ -13,11 +15,22 @@ Controller = Callable[["Route", Request, Policy, Sampling], AsyncGenerator[Event
 
 
 @dataclass(frozen=True, slots=True)
+class Forced:
+    """Text that the server writes: `pieces[i]` is the text that becomes known with `token_ids[i]`."""
+
+    token_ids: tuple[int, ...] = ()
+    pieces: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Route:
     """One route over one engine.
 
     `prefixes` are the forced token ids of each mode of the family. `sampling` holds the route's defaults for what a
-    request leaves open; what both leave open is the engine's own default.
+    request leaves open; what both leave open is the engine's own default. `wrap_up` and `closing` are what the server
+    writes where it ends a budget's scope; `ends` is the token that ends a reply of this family. `native_budget` says
+    that the engine itself can hold thinking to a number of tokens. `pace` is how fast the engine writes now, shared by
+    all its routes.
     """
 
     name: str
@@ -30,6 +43,16 @@ class Route:
     adapter: str | None = None
     sampling: Sampling = field(default_factory=Sampling)
     description: str = ""
+    wrap_up: Forced = field(default_factory=Forced)
+    closing: Forced = field(default_factory=Forced)
+    ends: int | None = None
+    native_budget: bool = False
+    pace: Pace = field(default_factory=Pace)
+
+    @property
+    def solution_is_text(self) -> bool:
+        """Whether the end of a solution is known by its characters only: no token to stop at."""
+        return self.family.solution is not None and self.ends is None
 
 
 def build_route(
@@ -42,9 +65,11 @@ def build_route(
     adapter: str | None = None,
     sampling: Sampling | None = None,
     description: str = "",
+    pace: Pace | None = None,
 ) -> Route:
-    """A route with its family's tags and prefixes resolved against the engine's vocabulary."""
+    """A route with its family's tags, prefixes and phrases resolved against the engine's vocabulary."""
     tokenizer = engine.tokenizer
+    closed_by_token = family.thinking is not None and tokenizer.control_id(family.thinking[1]) is not None
     return Route(
         name,
         controller,
@@ -56,4 +81,17 @@ def build_route(
         adapter,
         sampling or Sampling(),
         description,
+        forced(tokenizer, family.wrap_up),
+        forced(tokenizer, family.closing),
+        tokenizer.control_id(family.solution[1]) if family.solution else None,
+        closed_by_token and engine.native_budget == family.thinking,
+        pace or Pace(),
     )
+
+
+def forced(tokenizer: Tokenizer, text: str) -> Forced:
+    """`text`, control tokens included, as the server writes it. A character of several tokens comes with its last."""
+    token_ids = tuple(tokenizer.encode_control(text))
+    known = [tokenizer.decode(token_ids[:count], skip_special_tokens=False) for count in range(len(token_ids) + 1)]
+    whole = [text.rstrip("\ufffd") for text in known]
+    return Forced(token_ids, tuple(after[len(before) :] for before, after in pairwise(whole)))

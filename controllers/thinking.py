@@ -1,6 +1,7 @@
 """The state machine from token ids to chunks. Pure; serving and training use the same one.
 
-A reply has up to three sections: `start` (nothing decided), `reasoning` and `answer`. Tags lead from one to the next;
+A reply has up to five sections: `start` (nothing decided), `budget` (the model's own budget field), `reasoning`,
+`answer`, and `after` (behind a closed solution: answer text, should there be any). Tags lead from one to the next;
 `models.families.compile_tags` says which tag leads where, and a tag that leads nowhere from the present section is
 text. A tag that is one token of the vocabulary is known by its id alone, so the same characters in ordinary tokens are
 text. A tag that is no token is known by its characters, however they are split over tokens: text that may still become
@@ -29,7 +30,7 @@ class _Token:
 
 
 class ThinkingParser:
-    """Cuts one reply into reasoning, answer and control chunks.
+    """Cuts one reply into budget, reasoning, answer and control chunks.
 
     `section` is where the reply stands; a family whose template opens the thinking starts in `reasoning`. A prefix
     that the server forces is fed like any other tokens, so that machine and prompt cannot disagree.
@@ -70,6 +71,11 @@ class ThinkingParser:
             self._release(len(self._held), self._enter_text(), chunks)
         return chunks
 
+    def closes(self, token_id: int) -> bool:
+        """Whether this token is a tag that ends the present section."""
+        tag = self._by_id.get(token_id)
+        return tag is not None and tag.leads.get(self.section, self.section) != self.section
+
     def _tag_token(self, tag: Tag, token_id: int, at: PositionLogprobs | None, chunks: list[Chunk]) -> None:
         if self._pending:
             self._release(len(self._held), self._enter_text(), chunks)
@@ -89,7 +95,7 @@ class ThinkingParser:
     def _enter_text(self) -> Kind:
         if self.section == "start":
             self.section = "answer"
-        return self.section
+        return "answer" if self.section == "after" else self.section
 
     def _resolve(self, chunks: list[Chunk]) -> None:
         """Releases all held text that cannot be part of a tag any more."""
@@ -111,7 +117,7 @@ class ThinkingParser:
             self._release(ready, self._enter_text() if ready else self._current(), chunks)
 
     def _current(self) -> Kind:
-        return "control" if self.section == "start" else self.section
+        return "control" if self.section == "start" else "answer" if self.section == "after" else self.section
 
     def _release(self, count: int, kind: Kind, chunks: list[Chunk]) -> None:
         """Moves `count` held characters, and the tokens that they place, into a chunk of `kind`."""

@@ -11,7 +11,7 @@ from loadtest import plots
 from loadtest.compare import Comparison
 from loadtest.distribution import Interval
 from loadtest.goals import Goal
-from loadtest.output import LABELS, facts, number, percent
+from loadtest.output import LABELS, facts, number
 from loadtest.plots import Figure
 from loadtest.records import Result
 from loadtest.stats import Group, Summary, summarise
@@ -131,6 +131,10 @@ def _share(share: Interval | None) -> str:
     return "–" if share is None else f"{100 * share.value:.1f} %"
 
 
+def _brief(share: Interval | None) -> str:
+    return "–" if share is None else f"{100 * share.value:.1f} [{100 * share.low:.0f}, {100 * share.high:.0f}]"
+
+
 def _interval(interval: Interval) -> str:
     return f"{number(interval.low)} – {number(interval.high)}"
 
@@ -204,7 +208,7 @@ def _groups(title: str, column: str, groups: Sequence[Group]) -> str:
         [
             group.name,
             str(group.replies),
-            percent(group.accuracy).replace(" %", ""),
+            _brief(group.accuracy),
             _share(group.think_ratio),
             _share(group.empty_answers),
             *(

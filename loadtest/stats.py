@@ -24,7 +24,7 @@ class Budgets:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Replies that share a variant, or a difficulty."""
+    """Replies that share a variant (without variants: a route, or a mode), or a difficulty."""
 
     name: str
     replies: int
@@ -85,7 +85,7 @@ def summarise(result: Result, goals: Sequence[Goal] = ()) -> Summary:
     good = [record for record in result.records if record.error is None]
     outputs, thoughts = _total(good, measures.output_tokens), _total(good, measures.reasoning_tokens)
     seconds = result.seconds
-    variants = _groups(good, lambda record: record.request.variant or "all")
+    variants = _groups(good, _variant)
     return Summary(
         name=result.target.label,
         arrivals=result.arrivals,
@@ -184,6 +184,11 @@ def _budget_figures(records: Iterable[Record]) -> Budgets | None:
         return None
     ratio = distribution(used / asked for asked, used, _ in pairs if asked)
     return Budgets(len(pairs), all_asked, all_used, ratio, exceeded, cut)
+
+
+def _variant(record: Record) -> str:
+    """Without variants in the workload, what else tells replies apart: the route, or the mode that they were given."""
+    return record.request.variant or record.request.route or record.decision.get("mode") or "all"
 
 
 def _difficulty(record: Record) -> str:

@@ -200,6 +200,10 @@ class Engine(Protocol):
 
     @property
     def adapters(self) -> frozenset[str]: ...
+    @property
+    def native_budget(self) -> tuple[str, str] | None:
+        """The pair of tags between which the engine itself can hold thinking to `Sampling.thinking_budget` tokens."""
+        ...
 
     def generate(self, prompt: Prompt, sampling: Sampling) -> AsyncGenerator[Delta, None]: ...
 

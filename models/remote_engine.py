@@ -59,11 +59,13 @@ class RemoteEngine:
         served_model: str,
         context_length: int,
         adapters: Mapping[str, str],
+        native_budget: tuple[str, str] | None = None,
     ) -> None:
         self.name = name
         self.tokenizer = tokenizer
         self.context_length = context_length
         self.adapters = frozenset(adapters)
+        self.native_budget = native_budget
         self._client = client
         self._served_model = served_model
         self._served_adapters = dict(adapters)

@@ -59,6 +59,7 @@ class ScriptedEngine:
         self.tokenizer = tokenizer
         self.context_length = context_length
         self.adapters = adapters
+        self.native_budget = thinking
         self.first_token_delay = first_token_delay
         self.token_delay = token_delay
         self._script = script if callable(script) else in_turn(script)

@@ -69,7 +69,7 @@ class VllmEngine:
         *,
         name: str,
         adapters: Mapping[str, str],
-        native_budget: bool,
+        native_budget: tuple[str, str] | None,
     ) -> None:
         self.name = name
         self.tokenizer = tokenizer
@@ -80,7 +80,7 @@ class VllmEngine:
             adapter: LoRARequest(lora_name=adapter, lora_int_id=number, lora_path=path)
             for number, (adapter, path) in enumerate(adapters.items(), 1)
         }
-        self._native_budget = native_budget
+        self.native_budget = native_budget
         # What the model's makers recommend, and vLLM's own server applies to whatever a client left out.
         self._defaults: dict[str, Any] = llm.model_config.get_diff_sampling_param()
 
@@ -108,11 +108,11 @@ class VllmEngine:
             revision=engine_args.tokenizer_revision or engine_args.revision,
         )
         llm = await asyncio.to_thread(_start, engine_args)
-        return cls(llm, tokenizer, name=name, adapters=adapters, native_budget=engine_args.reasoning_config is not None)
+        return cls(llm, tokenizer, name=name, adapters=adapters, native_budget=_watched_tags(engine_args))
 
     async def generate(self, prompt: Prompt, sampling: Sampling) -> AsyncGenerator[Delta, None]:
         most = admit(self, prompt, sampling)
-        if sampling.thinking_budget is not None and not self._native_budget:
+        if sampling.thinking_budget is not None and self.native_budget is None:
             raise InvalidRequest(f"engine {self.name} was not given a tag pair to hold a budget to", "thinking_budget")
         text = ReplyText(self.tokenizer.backend, prompt.token_ids, sampling)
         with self._translating_errors(sampling):
@@ -233,6 +233,14 @@ def engine_arguments(
         filled["reasoning_config"] = ReasoningConfig(reasoning_start_str=thinking[0], reasoning_end_str=thinking[1])
     given = {name: _as_config(value, known[name]) for name, value in args.items()}
     return AsyncEngineArgs(model=model, **(filled | given))
+
+
+def _watched_tags(args: AsyncEngineArgs) -> tuple[str, str] | None:
+    """The pair of tags that native budgets watch, ours or one that the arguments brought along."""
+    reasoning = args.reasoning_config
+    if reasoning is None:
+        return None
+    return reasoning.reasoning_start_str, reasoning.reasoning_end_str
 
 
 def _as_config(value: Any, wanted: Any) -> Any:

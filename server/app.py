@@ -9,10 +9,10 @@ from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
 from models.engine import Engine
-from server import __version__, chat, completions, errors, ops
+from server import __version__, chat, completions, errors, ops, reasoning
 from server.auth import Authentication, load_keys
 from server.body_limit import BodyLimit
-from server.config import Config
+from server.config import Config, ConfigError
 from server.request_scope import Observer, RequestScope
 from server.runtime import assemble
 
@@ -32,13 +32,17 @@ def create_app(config: Config, engines: Mapping[str, Engine], observers: Sequenc
     app.include_router(ops.router)
     app.include_router(chat.router)
     app.include_router(completions.router)
+    app.include_router(reasoning.router)
     return app
 
 
 def _add_middlewares(app: FastAPI, config: Config, observers: Sequence[Observer]) -> None:
     """Added from the inside out: the last one meets the request first."""
     app.add_middleware(BodyLimit, max_bytes=config.server.max_body_bytes)
-    if keys := load_keys(config.server.keys_file, os.environ):
+    keys = load_keys(config.server.keys_file, os.environ)
+    if strangers := config.keys.keys() - set(keys.values()):
+        raise ConfigError(f"keys.{min(strangers)}: there is no API key of this name")
+    if keys:
         app.add_middleware(Authentication, keys=keys)
     else:
         log.warning("no API keys are configured: everyone who can reach this server may use it")

@@ -2,16 +2,16 @@
 
 import time
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from contextlib import AbstractContextManager, aclosing
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, get_args
 
 import orjson
 from fastapi import APIRouter, Request, Response
 
 from controllers.choices import side_by_side
 from controllers.policy import TEMPLATE_CONTROLS, Policy, fold
-from controllers.reply import Chunk, Decision, Event, Finished, Kind
+from controllers.reply import Chunk, Decision, Event, Finished, Interrupt, Kind, Progress
 from controllers.reply import Request as Conversation
 from controllers.route import Route
 from models.engine import PositionLogprobs, Sampling, Tokenizer
@@ -38,6 +38,7 @@ class Job:
     conversation: Conversation
     reply_id: str
     created: int
+    listing: AbstractContextManager[None]
 
     @property
     def n(self) -> int:
@@ -57,7 +58,8 @@ class Job:
 async def chat_completions(request: Request) -> Response:
     body = await read_body(request, ChatRequest)
     runtime = runtime_of(request)
-    job = prepare(body, runtime, request.scope["state"]["request_id"])
+    state = request.scope["state"]
+    job = prepare(body, runtime, state["request_id"], state.get("key_name"))
     watching = watch(request, job.route.name)
     if body.stream:
         headers: dict[str, str] = {}
@@ -65,22 +67,25 @@ async def chat_completions(request: Request) -> Response:
     return await while_connected(request.receive, complete(job, watching))
 
 
-def prepare(body: ChatBody, runtime: Runtime, request_id: str) -> Job:
+def prepare(body: ChatBody, runtime: Runtime, request_id: str, key_name: str | None = None) -> Job:
     """Folds a body into a job. Raises `PolicyError` or `ApiError` naming the field at fault."""
     route = runtime.route(body.model)
-    policy = fold(body.controls(), route.family, route.defaults)
+    policy = fold(body.controls(), route.family, route.defaults, runtime.keys.get(key_name or ""))
     logprobs = (body.top_logprobs or 0) if body.logprobs else None
     sampling = body.sampling(
         route.sampling, max_tokens=body.max_completion_tokens or body.max_tokens, logprobs=logprobs
     )
     kwargs = body.chat_template_kwargs or {}
+    interrupt = Interrupt()
     conversation = Conversation(
         messages=[message.as_template_input() for message in body.messages],
         template_kwargs={key: value for key, value in kwargs.items() if key not in TEMPLATE_CONTROLS},
         continue_final=body.continue_final_message,
         cache_salt=body.cache_salt,
+        interrupt=interrupt,
     )
-    return Job(body, route, policy, sampling, conversation, f"chatcmpl-{request_id}", int(time.time()))
+    listing = runtime.running.listed(key_name, request_id, interrupt)
+    return Job(body, route, policy, sampling, conversation, f"chatcmpl-{request_id}", int(time.time()), listing)
 
 
 def _seeded(sampling: Sampling, n: int) -> list[Sampling]:
@@ -92,11 +97,17 @@ def _seeded(sampling: Sampling, n: int) -> list[Sampling]:
 async def stream(job: Job, watch: Watch, headers: dict[str, str]) -> AsyncGenerator[bytes, None]:
     """SSE frames. The first holds the role, the decision and the first text together; `headers` is filled with it."""
     options = job.body.stream_options or StreamOptions()
-    frames = ChatFrames(job.reply_id, job.created, job.route, token_ids=bool(job.body.return_token_ids))
-    hidden = () if job.policy.show_reasoning else ("reasoning",)
+    frames = ChatFrames(
+        job.reply_id,
+        job.created,
+        job.route,
+        token_ids=bool(job.body.return_token_ids),
+        logprobs=bool(job.body.logprobs),
+    )
+    hidden = ("budget",) if job.policy.show_reasoning else ("budget", "reasoning")
     tally = Tally()
     waiting: dict[int, bytes] = {}  # first frames of choices that have decided and not yet spoken
-    with watch:
+    with watch, job.listing:
         async with aclosing(job.run()) as events:
             async for index, event in events:
                 watch.saw(index, event)
@@ -107,11 +118,13 @@ async def stream(job: Job, watch: Watch, headers: dict[str, str]) -> AsyncGenera
                     continue
                 if isinstance(event, Finished):
                     frame = frames.last(index, event)
+                elif isinstance(event, Progress):
+                    frame = frames.progress(index, event)
                 elif event.kind in hidden:
                     if index in waiting:  # the client is told that there is thinking, though not what
                         yield waiting.pop(index)
                     continue
-                elif not (event.text or event.logprobs or job.body.return_token_ids):
+                elif not (event.text or event.logprobs or event.forced or job.body.return_token_ids):
                     continue
                 else:
                     frame = frames.chunk(index, event, tally.usage() if options.continuous_usage_stats else None)
@@ -125,49 +138,53 @@ async def complete(job: Job, watch: Watch) -> Response:
     """The whole reply as one JSON answer."""
     choices = [_Choice() for _ in range(job.n)]
     tally = Tally()
-    with watch:
+    with watch, job.listing:
         async with aclosing(job.run()) as events:
             async for index, event in events:
                 watch.saw(index, event)
                 tally.add(event)
                 choices[index].add(event)
     ends = [choice.end for choice in choices]
-    tokenizer, token_ids = job.route.engine.tokenizer, bool(job.body.return_token_ids)
     reply = {
         "id": job.reply_id,
         "object": "chat.completion",
         "created": job.created,
         "model": job.route.name,
         "choices": [
-            {"index": i, **choice.as_json(tokenizer, job.policy.show_reasoning, token_ids)}
-            for i, choice in enumerate(choices)
+            {"index": i, **choice.as_json(job, job.route.engine.tokenizer)} for i, choice in enumerate(choices)
         ],
         "usage": tally.usage(),
         "reasond": ends[0].record,
     }
-    if token_ids:
+    if job.body.return_token_ids:
         reply["prompt_token_ids"] = list(ends[0].decision.prompt)
     return Response(orjson.dumps(reply), headers=decision_headers(ends[0].decision), media_type="application/json")
 
 
 def decision_headers(decision: Decision) -> dict[str, str]:
     """The short form of the decision record."""
-    return {"x-reasond-mode": decision.mode, "x-reasond-chosen-by": decision.chosen_by}
+    headers: dict[str, str] = {"x-reasond-mode": decision.mode, "x-reasond-chosen-by": decision.chosen_by}
+    if decision.budget is not None and decision.budget.enforced is not None:
+        headers["x-reasond-budget"] = str(decision.budget.enforced)
+    return headers
 
 
 class _Choice:
     """One choice of a reply that is not streamed, while it grows."""
 
     def __init__(self) -> None:
-        self._texts: dict[Kind, list[str]] = {"reasoning": [], "answer": [], "control": []}
-        self._logprobs: list[PositionLogprobs] = []
+        self._texts: dict[Kind, list[str]] = {kind: [] for kind in get_args(Kind)}
+        self._logprobs: list[PositionLogprobs | int] = []  # the id alone for a token that the server wrote
         self._token_ids: list[int] = []
+        self._forced: list[int] = []
         self._end: Finished | None = None
 
     def add(self, event: Event) -> None:
         if isinstance(event, Chunk):
             self._texts[event.kind].append(event.text)
-            self._logprobs.extend(event.logprobs or ())
+            if event.forced:
+                self._forced.extend(range(len(self._token_ids), len(self._token_ids) + len(event.token_ids)))
+            self._logprobs.extend(event.logprobs or (event.token_ids if event.forced else ()))
             self._token_ids.extend(event.token_ids)
         elif isinstance(event, Finished):
             self._end = event
@@ -178,12 +195,14 @@ class _Choice:
             raise RuntimeError("the controller ended without saying so")
         return self._end
 
-    def as_json(self, tokenizer: Tokenizer, show_reasoning: bool, token_ids: bool) -> dict[str, Any]:
+    def as_json(self, job: Job, tokenizer: Tokenizer) -> dict[str, Any]:
+        wants_logprobs, token_ids = bool(job.body.logprobs), bool(job.body.return_token_ids)
         message: dict[str, Any] = {"role": "assistant", "content": "".join(self._texts["answer"])}
         reasoning = "".join(self._texts["reasoning"])
-        if reasoning and show_reasoning:
+        if reasoning and job.policy.show_reasoning:
             message |= {"reasoning": reasoning, "reasoning_content": reasoning}
-        logprobs = {"content": logprob_items(self._logprobs, tokenizer)} if self._logprobs else None
+        items = logprob_items(self._logprobs, tokenizer) if wants_logprobs else None
+        logprobs = {"content": items} if items else None
         choice = {
             "message": message,
             "logprobs": logprobs,
@@ -191,4 +210,4 @@ class _Choice:
             "stop_reason": self.end.stopped_by,
             "reasond": self.end.record,
         }
-        return {**choice, "token_ids": self._token_ids} if token_ids else choice
+        return {**choice, "token_ids": self._token_ids, "forced": self._forced} if token_ids else choice

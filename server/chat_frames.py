@@ -5,7 +5,7 @@ from typing import Any
 
 import orjson
 
-from controllers.reply import Chunk, Decision, Finished
+from controllers.reply import Chunk, Decision, Finished, Progress
 from controllers.route import Route
 from models.engine import PositionLogprobs, Tokenizer
 
@@ -17,11 +17,12 @@ class ChatFrames:
     absent, never null (some clients let a null hide the text of the other key).
     """
 
-    def __init__(self, reply_id: str, created: int, route: Route, *, token_ids: bool) -> None:
+    def __init__(self, reply_id: str, created: int, route: Route, *, token_ids: bool, logprobs: bool) -> None:
         head = {"id": reply_id, "object": "chat.completion.chunk", "created": created, "model": route.name}
         self._head = b"data: " + orjson.dumps(head)[:-1]
         self._choice = self._head + b',"choices":[{"index":'
         self._token_ids = token_ids
+        self._logprobs = logprobs
         self._tokenizer = route.engine.tokenizer
 
     def first(self, index: int, decision: Decision) -> bytes:
@@ -39,16 +40,34 @@ class ChatFrames:
             delta = b'%d,"delta":{"reasoning":%b,"reasoning_content":%b}' % (index, text, text)
         else:
             delta = b'%d,"delta":{"content":%b}' % (index, text)
+        if chunk.forced:
+            return self._forced(delta, chunk, usage)
         if chunk.logprobs is None:
             frame = self._choice + delta + b',"logprobs":null,"finish_reason":null'
         else:
             logprobs = orjson.dumps({"content": logprob_items(chunk.logprobs, self._tokenizer)})
             frame = self._choice + delta + b',"logprobs":' + logprobs + b',"finish_reason":null'
+        return self._ended(frame, chunk, usage)
+
+    def _forced(self, delta: bytes, chunk: Chunk, usage: dict[str, Any] | None) -> bytes:
+        """What the server wrote itself: flagged, and without log-probabilities."""
+        logprobs = {"content": logprob_items(chunk.token_ids, self._tokenizer)} if self._logprobs else None
+        frame = self._choice + delta + b',"logprobs":' + orjson.dumps(logprobs) + b',"finish_reason":null'
+        return self._ended(frame + b',"forced":true', chunk, usage)
+
+    def _ended(self, frame: bytes, chunk: Chunk, usage: dict[str, Any] | None) -> bytes:
         if self._token_ids:
             frame += b',"token_ids":' + orjson.dumps(chunk.token_ids)
         if usage is not None:
             return frame + b'}],"usage":' + orjson.dumps(usage) + b"}\n\n"
         return frame + b"}]}\n\n"
+
+    def progress(self, index: int, progress: Progress) -> bytes:
+        """The decision record as it stands; no text."""
+        return self._choice + b'%d,"delta":{},"logprobs":null,"finish_reason":null}],"reasond":%b}\n\n' % (
+            index,
+            orjson.dumps(progress.record()),
+        )
 
     def last(self, index: int, finished: Finished) -> bytes:
         end: dict[str, Any] = {
@@ -64,15 +83,18 @@ class ChatFrames:
         return self._head + b',"choices":[],"usage":' + orjson.dumps(usage) + b"}\n\n"
 
 
-def logprob_items(positions: Sequence[PositionLogprobs], tokenizer: Tokenizer) -> list[dict[str, Any]]:
-    """OpenAI's `logprobs.content`: one item for each token, in order."""
+def logprob_items(positions: Sequence[PositionLogprobs | int], tokenizer: Tokenizer) -> list[dict[str, Any]]:
+    """OpenAI's `logprobs.content`: one item for each token, in order. A forced token is given by its id alone."""
 
-    def item(token_id: int, logprob: float) -> dict[str, Any]:
+    def item(token_id: int, logprob: float | None) -> dict[str, Any]:
         token = tokenizer.token_text(token_id)
-        return {"token": token, "logprob": max(logprob, -9999.0), "bytes": list(token.encode())}
+        known = None if logprob is None else max(logprob, -9999.0)
+        return {"token": token, "logprob": known, "bytes": list(token.encode())}
 
     return [
-        {
+        {**item(at, None), "top_logprobs": [], "forced": True}
+        if isinstance(at, int)
+        else {
             **item(at.sampled.token_id, at.sampled.logprob),
             "top_logprobs": [item(top.token_id, top.logprob) for top in at.top],
         }

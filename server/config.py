@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
-from controllers.policy import Wish, modes
+from controllers.policy import EFFORTS, TOLERANCE, Budgets, Wish, modes
 from models.families import FAMILIES, Family
 
 ROUTE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}")
@@ -154,6 +154,45 @@ class SamplingConfig(_Section):
     repetition_penalty: float | None = Field(default=None, gt=0)
 
 
+Tokens = Annotated[int, Field(ge=0, lt=2**31)]
+
+
+class BudgetsConfig(_Section):
+    """How much a route's requests may think, in tokens of its family's scope.
+
+    `default` is for requests that name no budget, `cap` bounds every request. `reserve` tokens of `max_tokens` are kept
+    for the answer. `efforts` gives the budget of each `reasoning_effort`; those left out keep the server's own.
+    `cut` is how thinking ends at its budget: at a line end within `tolerance` tokens or with the family's phrase
+    (`graceful`), or on the spot (`hard`). `hold_declared` holds a model to the budget that it declares.
+    """
+
+    default: Tokens | None = None
+    cap: Tokens | None = None
+    reserve: Tokens = 0
+    efforts: dict[Literal["minimal", "low", "medium", "high", "xhigh", "max"], Tokens] = Field(default_factory=dict)
+    cut: Literal["graceful", "hard"] = "graceful"
+    tolerance: Tokens = TOLERANCE
+    hold_declared: bool = False
+
+    def as_policy(self) -> Budgets:
+        return Budgets(
+            default=self.default,
+            cap=self.cap,
+            reserve=self.reserve,
+            efforts={**EFFORTS, **{str(effort): tokens for effort, tokens in self.efforts.items()}},
+            graceful=self.cut == "graceful",
+            tolerance=self.tolerance,
+            hold_declared=self.hold_declared,
+        )
+
+
+class KeyConfig(_Section):
+    """`[keys.NAME]`: what one API key gets. `budget` goes before a route's default, `budget_cap` beside its cap."""
+
+    budget: Tokens | None = None
+    budget_cap: Tokens | None = None
+
+
 class RouteConfig(_Section):
     """A name that clients put in `model`. `mode` left out: auto where the family chooses, else think, else no_think."""
 
@@ -165,6 +204,7 @@ class RouteConfig(_Section):
     think_threshold: float | None = Field(default=None, ge=0, le=1)
     description: str = ""
     sampling: SamplingConfig = SamplingConfig()
+    budgets: BudgetsConfig = BudgetsConfig()
 
     @field_validator("family")
     @classmethod
@@ -194,6 +234,7 @@ class Config(_Section):
     tracing: TracingConfig = TracingConfig()
     engines: dict[str, EngineConfig] = Field(min_length=1)
     routes: dict[str, RouteConfig] = Field(min_length=1)
+    keys: dict[str, KeyConfig] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _hangs_together(self) -> Self:
@@ -253,6 +294,23 @@ def _route_problems(config: Config) -> Iterator[str]:
             yield f"{key}.mode: family {route.family!r} has {', '.join(able)}, not {route.mode}"
         elif route.think_threshold is not None and route.default_mode != "auto":
             yield f"{key}.think_threshold: only a route whose mode is auto can have one"
+        yield from _budget_problems(f"{key}.budgets", route)
+
+
+def _budget_problems(key: str, route: RouteConfig) -> Iterator[str]:
+    budgets, family = route.budgets, route.of_family
+    if family.scope is None and budgets != BudgetsConfig():
+        yield f"{key}: family {route.family!r} has no budgets"
+    if family.scope == "reply":
+        numbers = {"default": budgets.default, "cap": budgets.cap}
+        numbers |= {f"efforts.{effort}": tokens for effort, tokens in budgets.efforts.items()}
+        yield from (
+            f"{key}.{name}: a budget for the whole reply is at least 1"
+            for name, tokens in numbers.items()
+            if tokens == 0
+        )
+    if budgets.hold_declared and family.budget is None:
+        yield f"{key}.hold_declared: models of family {route.family!r} declare no budget"
 
 
 def _memory_problems(config: Config) -> Iterator[str]:

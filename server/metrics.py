@@ -11,7 +11,7 @@ from typing import Literal, get_args
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.exposition import generate_latest
 
-from controllers.reply import ChosenBy
+from controllers.reply import ChosenBy, Cut
 from models.families import Mode
 
 Failure = Literal["refused", "overloaded", "error"]
@@ -20,6 +20,7 @@ OUTCOMES: tuple[Outcome, ...] = ("ok", "aborted", "refused", "overloaded", "erro
 AbortCause = Literal["client", "shutdown"]
 
 TOKENS = (0, 1, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768, 65536)
+RATIOS = (0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.999, 1.0)
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 160, 320)
 
 
@@ -65,6 +66,8 @@ class RouteMetrics:
         self.first_token = families.first_token.labels(name)
         self._first_answer = families.first_answer.labels(name)
         self.empty_answers = families.empty_answers.labels(name)
+        self.budget_used = families.budget_used.labels(name)
+        self.cuts: Mapping[Cut, Counter] = {cut: families.cuts.labels(name, cut) for cut in get_args(Cut)}
         self.decisions: Mapping[tuple[Mode, ChosenBy], Counter] = {
             (mode, source): families.decisions.labels(name, mode, source)
             for mode in get_args(Mode)
@@ -154,6 +157,8 @@ class _Families:
             "time_to_first_answer_token_seconds", "Arrival to first token of the answer.", SECONDS
         )
         self.decisions = counter("mode_decisions", "Modes of replies, by who chose them.", "mode", "source")
+        self.budget_used = histogram("budget_used_ratio", "Tokens used of the budget that was requested.", RATIOS)
+        self.cuts = counter("cuts", "Stretches ended by the server, by how.", "cut")
         self.empty_answers = counter("empty_answers", "Replies whose answer has no token.")
         self.requests = counter("requests", "Requests, by how they ended.", "outcome")
         self.aborts = counter("request_aborts", "Requests ended before their reply was, by cause.", "cause")

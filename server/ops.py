@@ -47,8 +47,24 @@ def model_card(route: Route, created: int) -> dict[str, Any]:
             "default_mode": route.defaults.mode,
             "auto": route.family.chooses,
             "think_threshold": route.defaults.think_threshold,
-            "budgets": False,
+            "budgets": budget_abilities(route),
         },
+    }
+
+
+def budget_abilities(route: Route) -> dict[str, Any] | None:
+    """What budgets mean on this route; None where its model has none."""
+    budgets = route.defaults.budgets
+    if route.family.scope is None:
+        return None
+    return {
+        "scope": route.family.scope,
+        "declares": route.family.budget is not None,
+        "default": budgets.default,
+        "cap": budgets.cap,
+        "efforts": dict(budgets.efforts),
+        "answer_reserve": budgets.reserve,
+        "cut": "graceful" if budgets.graceful else "hard",
     }
 
 

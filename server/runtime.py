@@ -7,13 +7,15 @@ from dataclasses import dataclass
 from fastapi import Request
 
 from controllers import CONTROLLERS
-from controllers.policy import Defaults
+from controllers.pace import Pace
+from controllers.policy import Defaults, KeyLimits
 from controllers.route import Route, build_route
 from models.engine import Engine, Sampling
 from models.templates import opens_thinking
 from server.config import Config, ConfigError, RouteConfig
 from server.errors import model_not_found
 from server.metrics import Metrics
+from server.running import Running
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +33,8 @@ class Runtime:
     draining: asyncio.Event
     cut: asyncio.Event
     started: int
+    running: Running
+    keys: Mapping[str, KeyLimits]
 
     def route(self, name: str) -> Route:
         """The route that a client named. Raises the API's 404."""
@@ -48,12 +52,16 @@ def assemble(config: Config, engines: Mapping[str, Engine], started: int) -> Run
     """Routes over engines that are up. Raises `ConfigError` where an engine turns out not to fit its route."""
     if missing := config.engines.keys() - engines.keys():
         raise ConfigError(f"engines.{min(missing)}: not given")
-    routes = {name: _route(name, route, engines[route.engine]) for name, route in config.routes.items()}
+    paces = {name: Pace() for name in engines}
+    routes = {
+        name: _route(name, route, engines[route.engine], paces[route.engine]) for name, route in config.routes.items()
+    }
+    keys = {name: KeyLimits(key.budget, key.budget_cap) for name, key in config.keys.items()}
     metrics = Metrics(routes, {name: engine.running for name, engine in engines.items()})
-    return Runtime(config, engines, routes, metrics, asyncio.Event(), asyncio.Event(), started)
+    return Runtime(config, engines, routes, metrics, asyncio.Event(), asyncio.Event(), started, Running(), keys)
 
 
-def _route(name: str, config: RouteConfig, engine: Engine) -> Route:
+def _route(name: str, config: RouteConfig, engine: Engine, pace: Pace) -> Route:
     family = config.of_family
     if family.thinking is not None and opens_thinking(family, engine.tokenizer) != family.template_opens:
         does = "does not open" if family.template_opens else "already opens"
@@ -66,8 +74,9 @@ def _route(name: str, config: RouteConfig, engine: Engine) -> Route:
         CONTROLLERS[config.controller],
         family,
         engine,
-        Defaults(config.default_mode, config.think_threshold),
+        Defaults(config.default_mode, config.think_threshold, config.budgets.as_policy()),
         adapter=config.adapter or None,
         sampling=Sampling(**config.sampling.model_dump(exclude_none=True)),
         description=config.description,
+        pace=pace,
     )

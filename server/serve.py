@@ -109,7 +109,7 @@ async def _serve(config: Config) -> int:
         if config.tracing.endpoint:
             observers.append(start_tracing(config.tracing, stack))
         try:
-            engines = await _unless_stopped(start_engines(config, stack))
+            engines = await unless_stopped(start_engines(config, stack))
         except asyncio.CancelledError:
             log.info("stopped before the engines were up")
             return 0
@@ -119,7 +119,7 @@ async def _serve(config: Config) -> int:
     raise AssertionError("the stack swallows no exception")
 
 
-async def _unless_stopped(work: Awaitable[T]) -> T:
+async def unless_stopped(work: Awaitable[T]) -> T:
     """The result of `work`. A stop signal cancels it."""
     loop = asyncio.get_running_loop()
     working = asyncio.ensure_future(work)

@@ -66,9 +66,9 @@ class EventStream(Response):
                 raise
             await self._end(send, ServerStopping(), scope)
         except Exception as error:
-            if not self._started:
-                raise
-            await self._end(send, error, scope)
+            if self._started:
+                await self._end(send, error, scope)
+            raise  # behind the first byte this closes the connection
 
     async def _send_all(self, send: Send) -> None:
         async with aclosing(self.frames) as frames:

@@ -58,9 +58,13 @@ class Watch:
         elif isinstance(event, Decision):
             self._route.decided(event.mode, event.chosen_by)
             self._decision = self._decision or event
-        else:
+        elif isinstance(event, Finished):
             self._route.replied(event.reasoning_tokens, event.answer_tokens, empty=index not in self._answered)
             self._ends.append(event)
+            if event.cut is not None:
+                self._route.cuts[event.cut].inc()
+            if event.budget is not None and event.budget.requested and event.budget.requested > 0:
+                self._route.budget_used.observe(event.budget.used / event.budget.requested)
 
     def spoke(self) -> None:
         """There is text."""

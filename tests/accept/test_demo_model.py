@@ -58,9 +58,7 @@ def test_auto_is_as_right_as_always_thinking_for_fewer_tokens() -> None:
     easy = [record for record in replies["demo"] if record.request.difficulty == 1]
     hard = [record for record in replies["demo"] if record.request.difficulty != 1]
     for route, records in replies.items():
-        print(
-            f"\n{route}: right {right(records):.3f}, tokens {tokens(records, replies['demo']):.1f}, thought {thought(records):.3f}"
-        )
+        print(f"\n{route}: right {right(records):.3f}, tokens {tokens(records, replies['demo']):.1f}")
     print(f"thinking on depth 1: {thought(easy):.3f}, on depths 4 to 8: {thought(hard):.3f}")
     auto, always, never = replies["demo"], replies["demo-think"], replies["demo-direct"]
     assert right(auto) >= right(always) - 0.01

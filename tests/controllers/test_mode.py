@@ -11,7 +11,7 @@ from controllers.choices import side_by_side
 from controllers.policy import Policy
 from controllers.reply import Chunk, Decision, Event, Finished, Request
 from controllers.route import Route
-from models.engine import EngineDead, Prompt, PromptTooLong, Sampling
+from models.engine import Delta, EngineDead, Prompt, PromptTooLong, Sampling
 from models.scripted_engine import Line, Reply
 from models.tokenizer import HubTokenizer
 from tests.controllers.conftest import MakeRoute
@@ -199,18 +199,20 @@ def test_cached_tokens_are_reported(make_route: MakeRoute) -> None:
 
 def test_a_probe_without_an_answer_is_an_error(make_route: MakeRoute) -> None:
     class Mute:
-        def __init__(self, route: Route) -> None:
+        def __init__(self, route: Route, speaks: bool) -> None:
             self.tokenizer = route.engine.tokenizer
+            self.speaks = speaks
 
-        async def generate(self, prompt: Prompt, sampling: Sampling) -> AsyncGenerator[None, None]:
-            return
-            yield
+        async def generate(self, prompt: Prompt, sampling: Sampling) -> AsyncGenerator[Delta, None]:
+            if self.speaks:
+                yield Delta((1,), ("a",))
 
     from dataclasses import replace
 
     route = make_route([""])
-    with pytest.raises(RuntimeError, match="no log-probabilities"):
-        reply(replace(route, engine=Mute(route)), Policy("auto", "route", 0.5))  # type: ignore[arg-type]
+    for speaks in (True, False):
+        with pytest.raises(RuntimeError, match="no log-probabilities"):
+            reply(replace(route, engine=Mute(route, speaks)), Policy("auto", "route", 0.5))  # type: ignore[arg-type]
 
 
 def test_choices_run_side_by_side_and_keep_their_own_order(make_route: MakeRoute) -> None:

@@ -1,10 +1,23 @@
 """One policy from every alias."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from controllers.policy import CONTROLS, Defaults, Policy, PolicyError, fold, modes
+from controllers.policy import (
+    CONTROLS,
+    Budgets,
+    Defaults,
+    KeyLimits,
+    Policy,
+    PolicyError,
+    control_names,
+    fold,
+    modes,
+)
 from models.families import FAMILIES
 
 AUTO = Defaults("auto")
@@ -44,29 +57,121 @@ def test_a_request_that_says_nothing_gets_the_routes_policy() -> None:
     ],
 )
 def test_every_alias_of_a_mode(asked: dict[str, Any], mode: str) -> None:
-    assert of(asked) == Policy(mode, "client")  # type: ignore[arg-type]
+    policy = of(asked)
+    assert (policy.mode, policy.chosen_by) == (mode, "client")
 
 
 @pytest.mark.parametrize(
-    "asked",
+    ("asked", "budget"),
     [
-        {"thinking_token_budget": 100},
-        {"thinking_token_budget": -1},
-        {"thinking_budget": 0},
-        {"thinking_budget_tokens": 5},
-        {"reasoning_budget_tokens": 5},
-        {"max_thinking_tokens": 5},
-        {"nvext": {"max_thinking_tokens": 5}},
-        {"reasoning": {"max_tokens": 5}},
-        {"thinking": {"type": "enabled", "budget_tokens": 2048}},
-        {"chat_template_kwargs": {"thinking_token_budget": 5}},
-        {"reasond": {"budget": 5}},
+        ({"thinking_token_budget": 100}, 100),
+        ({"thinking_budget": 7}, 7),
+        ({"thinking_budget_tokens": 5}, 5),
+        ({"reasoning_budget_tokens": 5}, 5),
+        ({"max_thinking_tokens": 5}, 5),
+        ({"nvext": {"max_thinking_tokens": 5}}, 5),
+        ({"reasoning": {"max_tokens": 5}}, 5),
+        ({"thinking": {"type": "enabled", "budget_tokens": 2048}}, 2048),
+        ({"reasond": {"budget": 5}}, 5),
+        ({"reasond": {"budget": {"tokens": 5}}}, 5),
+        ({"reasond": {"budget": {"tokens": 5, "scope": "thinking"}}}, 5),
+        ({"reasoning_effort": "minimal"}, 128),
+        ({"reasoning": {"effort": "low"}}, 1024),
+        ({"output_config": {"effort": "medium"}}, 2048),
+        ({"think": "high"}, 4096),
+        ({"reasoning_effort": "xhigh"}, 8192),
+        ({"reasoning_effort": "max"}, 16384),
+        ({"thinking_budget": 0}, 0),
+        ({"thinking_token_budget": -1}, None),
     ],
 )
-def test_a_budget_is_refused_by_name_and_never_ignored(asked: dict[str, Any]) -> None:
-    with pytest.raises(PolicyError, match="budgets are not served") as refused:
-        of(asked)
-    assert refused.value.field.split(".")[0] == next(iter(asked))
+def test_every_alias_of_a_budget(asked: dict[str, Any], budget: int | None) -> None:
+    policy = of(asked)
+    assert (policy.budget, policy.requested) == (budget, -1 if budget is None else budget)
+
+
+def test_a_budget_leaves_the_mode_alone_unless_it_must_change_it() -> None:
+    assert of({"thinking_budget": 5}).mode == "auto"
+    assert of({"thinking_budget": 5}, defaults=Defaults("think")).chosen_by == "route"
+    assert of({"thinking_budget": 5}, defaults=Defaults("no_think")).mode == "think"
+    assert of({"thinking_budget": -1}, defaults=Defaults("no_think")).mode == "no_think"
+    assert (of({"thinking_budget": 0}).mode, of({"thinking_budget": 0}).chosen_by) == ("no_think", "client")
+
+
+def test_a_budget_of_0_stays_a_budget_where_the_family_cannot_leave_thinking_out() -> None:
+    only_thinks = replace(FAMILIES["lhrm"], prefixes={"think": "<think>"}, direct=None)
+    policy = fold({"thinking_budget": 0}, only_thinks, Defaults("think"))
+    assert (policy.mode, policy.budget) == ("think", 0)
+
+
+def test_the_request_goes_before_the_key_and_the_key_before_the_route() -> None:
+    route = Defaults("auto", budgets=Budgets(default=300))
+    key = KeyLimits(budget=200)
+    assert fold({"thinking_budget": 100}, FAMILIES["lhrm"], route, key).budget == 100
+    assert fold({}, FAMILIES["lhrm"], route, key).budget == 200
+    assert fold({}, FAMILIES["lhrm"], route).budget == 300
+    assert fold({"thinking_budget": -1}, FAMILIES["lhrm"], route, key).budget is None
+    assert fold({}, FAMILIES["lhrm"], route, key).requested is None
+
+
+@given(
+    asked=st.none() | st.integers(-1, 1000),
+    numbers=st.lists(st.none() | st.integers(1, 1000), min_size=4, max_size=4),
+)
+def test_no_request_gets_past_a_cap(asked: int | None, numbers: list[int | None]) -> None:
+    of_key, key_cap, of_route, route_cap = numbers
+    policy = fold(
+        {} if asked is None else {"thinking_budget": asked},
+        FAMILIES["lhrm"],
+        Defaults("auto", budgets=Budgets(default=of_route, cap=route_cap)),
+        KeyLimits(of_key, key_cap),
+    )
+    caps = [cap for cap in (key_cap, route_cap) if cap is not None]
+    assert not caps or (policy.budget is not None and policy.budget <= min(caps))
+    first = next((number for number in (asked, of_key, of_route) if number is not None), None)
+    assert policy.requested == asked
+    if first is not None and first >= 0:
+        assert policy.budget == min([first, *caps])
+
+
+def test_a_routes_own_efforts_reserve_and_cut_reach_the_policy() -> None:
+    budgets = Budgets(efforts={"low": 9}, reserve=64, graceful=False, hold_declared=True)
+    policy = of({"reasoning_effort": "low"}, defaults=Defaults("auto", budgets=budgets))
+    assert (policy.budget, policy.reserve, policy.tolerance, policy.hold_declared) == (9, 64, None, True)
+    assert of({"reasond": {"cut": "graceful"}}, defaults=Defaults("auto", budgets=budgets)).tolerance == 32
+    assert of({"reasond": {"cut": "hard"}}).tolerance is None
+
+
+def test_an_effort_on_a_model_that_does_not_think_is_refused_and_none_is_not() -> None:
+    with pytest.raises(PolicyError, match="reasoning_effort"):
+        of({"reasoning_effort": "low"}, "plain", Defaults("no_think"))
+    assert of({"reasoning_effort": "none"}, "plain", Defaults("no_think")).budget is None
+
+
+@pytest.mark.parametrize(
+    ("asked", "family", "field"),
+    [
+        ({"thinking_budget": 5}, "plain", "thinking_budget"),
+        ({"thinking_budget": 0}, "selfbudgeter", "thinking_budget"),
+        ({"reasond": {"budget": {"tokens": 5, "scope": "reply"}}}, "lhrm", "reasond.budget.scope"),
+        ({"reasond": {"budget": {"tokens": 5, "scope": "thinking"}}}, "selfbudgeter", "reasond.budget.scope"),
+        ({"reasond": {"budget": {"scope": "thinking"}}}, "plain", "reasond.budget.scope"),
+        ({"enable_thinking": False}, "selfbudgeter", "enable_thinking"),
+        ({"chat_template_kwargs": {"thinking_token_budget": 5}}, "lhrm", "chat_template_kwargs.thinking_token_budget"),
+    ],
+)
+def test_a_budget_that_the_route_cannot_honour_is_refused_by_name(
+    asked: dict[str, Any], family: str, field: str
+) -> None:
+    with pytest.raises(PolicyError) as refused:
+        of(asked, family, Defaults("think" if family == "selfbudgeter" else "no_think"))
+    assert refused.value.field == field
+    assert field in str(refused.value)
+
+
+def test_a_whole_replys_budget_is_asked_for_under_the_same_names() -> None:
+    for asked in ({"thinking_budget": 5}, {"reasond": {"budget": {"tokens": 5, "scope": "reply"}}}):
+        assert of(asked, "selfbudgeter", Defaults("think")).budget == 5
 
 
 @pytest.mark.parametrize(
@@ -76,6 +181,13 @@ def test_a_budget_is_refused_by_name_and_never_ignored(asked: dict[str, Any]) ->
         ({"reasoning": {"effort": "low", "enabled": False}}, ("reasoning.effort", "reasoning.enabled")),
         ({"think": True, "reasond": {"mode": "auto"}}, ("reasond.mode", "think")),
         ({"include_reasoning": True, "reasoning": {"exclude": True}}, ("reasoning.exclude", "include_reasoning")),
+        ({"enable_thinking": True, "thinking_budget": 0}, ("enable_thinking", "thinking_budget")),
+        ({"enable_thinking": False, "thinking_budget": 9}, ("enable_thinking", "thinking_budget")),
+        ({"reasond": {"mode": "auto", "budget": 0}}, ("reasond.mode", "reasond.budget")),
+        ({"reasoning_effort": "none", "max_thinking_tokens": 9}, ("reasoning_effort", "max_thinking_tokens")),
+        ({"reasoning": {"effort": "low", "max_tokens": 9}}, ("reasoning.effort", "reasoning.max_tokens")),
+        ({"thinking_budget": 5, "thinking_token_budget": 6}, ("thinking_token_budget", "thinking_budget")),
+        ({"thinking_budget": 5, "thinking_token_budget": -1}, ("thinking_token_budget", "thinking_budget")),
     ],
 )
 def test_two_fields_that_disagree_are_refused_with_both_names(asked: dict[str, Any], both: tuple[str, str]) -> None:
@@ -85,7 +197,9 @@ def test_two_fields_that_disagree_are_refused_with_both_names(asked: dict[str, A
 
 
 def test_two_fields_that_agree_are_one() -> None:
-    assert of({"reasoning_effort": "high", "enable_thinking": True}) == Policy("think", "client")
+    assert of({"reasoning_effort": "high", "enable_thinking": True}).mode == "think"
+    assert of({"thinking_budget": 4096, "reasoning_effort": "high"}).budget == 4096
+    assert of({"thinking_budget": 0, "enable_thinking": False}).mode == "no_think"
 
 
 @pytest.mark.parametrize(
@@ -103,6 +217,12 @@ def test_two_fields_that_agree_are_one() -> None:
         {"thinking": {"budget_tokens": "many"}},
         {"thinking_budget": True},
         {"thinking_budget": -2},
+        {"thinking_budget": 2**31},
+        {"thinking_budget": 1.5},
+        {"reasond": {"budget": {"tokens": 5, "per": "day"}}},
+        {"reasond": {"budget": {"tokens": 5, "scope": "all"}}},
+        {"reasond": {"budget": {"tokens": 5, "scope": 3}}},
+        {"reasond": {"cut": "soft"}},
         {"include_reasoning": "no"},
         {"reasoning": {"exclude": 1}},
         {"reasond": {"mode": "deep"}},
@@ -149,3 +269,9 @@ def test_nulls_inside_an_object_say_nothing() -> None:
 
 def test_every_control_that_is_null_says_nothing() -> None:
     assert of(dict.fromkeys(CONTROLS)) == Policy("auto", "route")
+
+
+def test_every_control_has_its_path() -> None:
+    names = control_names()
+    assert {"thinking_budget", "reasond.mode", "nvext.max_thinking_tokens"} <= set(names)
+    assert len(names) == len(set(names))

@@ -143,7 +143,13 @@ async def load_on(address: str) -> AsyncGenerator[None, None]:
     async def ask() -> None:
         async with httpx.AsyncClient(base_url=address) as client:
             while True:
-                for body in ({}, {"stream": True}, {"reasond": {"mode": "think"}}, {"temperature": 9}):
+                for body in (
+                    {},
+                    {"stream": True},
+                    {"reasond": {"mode": "think"}},
+                    {"thinking_token_budget": 2},
+                    {"temperature": 9},
+                ):
                     await client.post("/v1/chat/completions", json={**chat, **body})
                 async with client.stream("POST", "/v1/chat/completions", json={**chat, "stream": True}) as answer:
                     await anext(answer.aiter_bytes(1))

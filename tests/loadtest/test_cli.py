@@ -44,7 +44,7 @@ def test_a_sweep_and_a_search_and_a_comparison(
     page = tmp_path / "out.html"
     assert main(["sweep", *common(emitted), "--requests", "6", "--concurrencies", "1,2", "--html", str(page)]) == 0
     assert "Levels of load" in page.read_text()
-    goal = ["--goal", "e2el:1000", "--first-rate", "40", "--trial-seconds", "0.1", "--precision", "100"]
+    goal = ["--goal", "e2el:200", "--first-rate", "40", "--trial-seconds", "0.1", "--precision", "100"]
     assert main(["search", *common(emitted), "--max-concurrency", "1", "--requests", "2", *goal]) == 0
     assert "highest rate that met the goals" in capsys.readouterr().out
     url = emitted.target.url

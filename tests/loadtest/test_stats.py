@@ -133,6 +133,15 @@ def test_variants_and_difficulties_are_figures_of_their_own() -> None:
     assert found.accuracy_latency_front.points == ((15, 0.5), (80, 1.0))
 
 
+def test_without_variants_replies_are_told_apart_by_route_or_mode() -> None:
+    thought, direct = made(decision={"mode": "think"}), made(decision={"mode": "no_think"})
+    assert [group.name for group in summarise(result([thought, direct])).variants] == ["think", "no_think"]
+    assert [group.name for group in summarise(result([made(request={"route": "fast"}), made()])).variants] == [
+        "fast",
+        "all",
+    ]
+
+
 def test_requests_in_flight_are_counted_at_their_most() -> None:
     spans = [(0, 10), (5, 15), (10, 20), (30, 40)]  # the first ends as the third starts
     assert max_in_flight([made(start=start, end=end) for start, end in spans]) == 2

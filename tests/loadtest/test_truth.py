@@ -1,7 +1,8 @@
 """Every reported time against what the emitter wrote down as it sent (not against the delays it was asked for).
 
-This machine is shared: a load of others that delays one of the two processes in the middle of a run makes them
-disagree truly. So a run that disagrees is repeated; a client that measured wrongly would be wrong in every one.
+On a machine whose cores others have taken, emitter and client truly disagree: the one has sent, the other does not get
+to run. So a run that disagrees is repeated; a client that measured wrongly would be wrong in every one. If all disagree
+and a bystander was woken up late in all of them as well, the test says that it could not tell.
 """
 
 from collections.abc import Iterator, Mapping
@@ -13,12 +14,13 @@ import uvloop
 
 from loadtest import Concurrent, Result, run, summarise
 from loadtest.distribution import Distribution, distribution, percentile
-from tests.loadtest.emitted import Emitted, all_asking, emitter
+from tests.loadtest.emitted import Emitted, all_asking, emitter, lateness
 
 Log = Mapping[str, tuple[int, list[int]]]
 STATISTICS = ("mean", "p25", "p50", "p90", "p95", "p99")
 REASONING = 5
 ROUNDS = 5
+BUSY_MS = 1.0
 
 
 @pytest.fixture
@@ -77,15 +79,18 @@ def added_ms(result: Result, log: Log) -> list[float]:
 
 
 def check_agreement(emitted: Emitted, streams: int, plan: Mapping[str, float]) -> None:
-    requests = all_asking(streams, plan)
-    found = ["never ran"]
+    requests, found, late = all_asking(streams, plan), ["never ran"], list[float]()
     for _ in range(ROUNDS):
-        result = uvloop.run(run(emitted.target, requests, Concurrent(streams, ramp=plan["first"])))
+        with lateness() as round_late:
+            result = uvloop.run(run(emitted.target, requests, Concurrent(streams, ramp=plan["first"])))
         log = emitted.log()
         assert not summarise(result).errors
         found = disagreements(result, log) + miscounted(result, log)
+        late += round_late
         if not found:
             return
+    if min(late) > BUSY_MS:
+        pytest.skip(f"the machine is too busy to tell: a bystander woke up {min(late):.1f} ms late in the best round")
     pytest.fail("; ".join(found))
 
 

@@ -7,19 +7,37 @@ from models.tokenizer import HubTokenizer
 @pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES.keys())
 def test_every_family_compiles_against_the_demo_vocabulary(family: Family, tokenizer: HubTokenizer) -> None:
     tags = compile_tags(family, tokenizer)
-    texts = [tag for pair in (family.thinking, family.direct) if pair for tag in pair]
+    pairs = (family.thinking, family.direct, family.budget, family.solution)
+    texts = [tag for pair in pairs if pair for tag in pair]
     assert sorted(tag.text for tag in (*tags.by_id.values(), *tags.by_text)) == sorted(texts)
     assert tags.begins == ("reasoning" if family.template_opens else "start")
 
 
 @pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES.keys())
-def test_every_family_can_answer_without_thinking(family: Family) -> None:
-    assert "no_think" in family.prefixes
+def test_every_family_whose_thinking_is_apart_can_answer_without_it(family: Family) -> None:
+    assert ("no_think" in family.prefixes) == (family.scope != "reply")
 
 
 @pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES.keys())
 def test_a_family_thinks_exactly_if_it_has_thinking_tags(family: Family) -> None:
-    assert ("think" in family.prefixes) == (family.thinking is not None)
+    assert ("think" in family.prefixes) == (family.scope is not None)
+    assert (family.scope == "thinking") == (family.thinking is not None)
+
+
+@pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES.keys())
+def test_a_family_with_budgets_can_end_what_they_count(family: Family, tokenizer: HubTokenizer) -> None:
+    if family.scope is None:
+        assert not (family.wrap_up or family.closing)
+        return
+    closing = {"thinking": family.thinking, "reply": family.solution}[family.scope]
+    assert closing is not None
+    assert family.closing.startswith(closing[1])
+    assert family.wrap_up
+
+
+def test_a_clients_budget_is_written_into_a_budget_familys_own_field() -> None:
+    assert FAMILIES["selfbudgeter"].budget_field(250) == "<budget>250</budget><solution>"
+    assert FAMILIES["lhrm"].budget_field(250) == ""
 
 
 def test_the_demo_vocabulary_has_the_hybrid_tags_as_single_tokens(tokenizer: HubTokenizer) -> None:

@@ -99,7 +99,9 @@ REFUSED: list[tuple[str, dict[str, Any], str, int]] = [
     ("conflicting modes in objects", {"reasoning": {"effort": "high"}, "think": False}, "reasoning.effort", 400),
     ("effort unknown", {"reasoning_effort": "extreme"}, "reasoning_effort", 400),
     ("effort a number", {"reasoning_effort": 3}, "reasoning_effort", 400),
-    ("a budget", {"thinking_token_budget": 64}, "thinking_token_budget", 400),
+    ("a budget below -1", {"thinking_token_budget": -2}, "thinking_token_budget", 400),
+    ("a budget of words", {"thinking_budget": "many"}, "thinking_budget", 400),
+    ("a budget of another scope", {"reasond": {"budget": {"tokens": 5, "scope": "reply"}}}, "reasond.budget", 400),
     (
         "a budget hidden in the template's arguments",
         {"chat_template_kwargs": {"thinking_budget": 1}},

@@ -45,12 +45,21 @@ async def test_the_model_list_tells_what_each_route_can_do(make_client):
         "default_mode": "auto",
         "auto": True,
         "think_threshold": 0.25,
-        "budgets": False,
+        "budgets": {
+            "scope": "thinking",
+            "declares": False,
+            "default": None,
+            "cap": None,
+            "efforts": {"minimal": 128, "low": 1024, "medium": 2048, "high": 4096, "xhigh": 8192, "max": 16384},
+            "answer_reserve": 0,
+            "cut": "graceful",
+        },
     }
     assert cards["fast"]["reasond"]["modes"] == ["think", "no_think"]
     assert cards["fast"]["reasond"]["default_mode"] == "no_think"
     assert cards["plain"]["reasond"]["modes"] == ["no_think"]
     assert not cards["plain"]["reasond"]["auto"]
+    assert cards["plain"]["reasond"]["budgets"] is None
 
 
 @pytest.mark.anyio

@@ -1,6 +1,7 @@
 """A real server on the loopback: it answers, and it drains before it stops."""
 
 import asyncio
+import json
 import os
 import re
 import signal
@@ -14,7 +15,7 @@ import pytest
 from starlette.responses import StreamingResponse
 
 from server.config import Config, ConfigError, parse_config
-from server.serve import build_server, require_free_port
+from server.serve import SIGNALS, build_server, require_free_port, unless_stopped
 from tests.server.conftest import ENGINE_AND_ROUTE, ROOT
 from tests.server.running import running, wait_until_ready
 
@@ -93,7 +94,7 @@ def test_a_port_that_is_taken_is_told_before_anything_is_loaded():
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_the_command_serves_until_a_signal_and_leaves_with_success(tmp_path, number):
-    (tmp_path / "settings.toml").write_text(ENGINE_AND_ROUTE)
+    (tmp_path / "settings.toml").write_text('[logging]\nformat = "json"\nrequests = true\n' + ENGINE_AND_ROUTE)
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     command = [sys.executable, "-m", "server.cli", "serve", str(tmp_path / "settings.toml"), "--port", str(port)]
@@ -105,8 +106,21 @@ def test_the_command_serves_until_a_signal_and_leaves_with_success(tmp_path, num
     finally:
         process.kill()
     assert process.returncode == 0, logged
-    assert "no API keys are configured" in logged
-    assert "Traceback" not in logged
+    lines = [json.loads(line) for line in logged.splitlines()]
+    assert any("no API keys are configured" in line["message"] for line in lines)
+    assert {line["level"] for line in lines} <= {"info", "warning"}
+
+
+@pytest.mark.anyio
+async def test_a_signal_while_engines_are_loading_stops_the_loading():
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    try:
+        asyncio.get_running_loop().call_later(0.1, os.kill, os.getpid(), signal.SIGTERM)
+        with pytest.raises(asyncio.CancelledError):
+            await unless_stopped(asyncio.sleep(60))
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,212 @@
+"""One reply over any number of engine requests.
+
+A segment is one engine request. Where the server has to write something itself (a wrap-up phrase, a closing tag), or
+where another model takes over, the running request is ended, and the next segment goes on behind all that was said.
+What that means for the rest of a request:
+
+- Parser, stop strings and counts are one for the whole reply. Stop strings end the answer; in the thinking, and in what
+  the server writes, they are text.
+- `max_tokens` bounds the whole, forced tokens included, and usage counts them. Tokens that arrived behind the point of
+  a cut are thrown away and counted apart.
+- Forced tokens have no log-probabilities and carry a flag.
+- A seed gives each segment a seed of its own, so a reply can be repeated. Repetition penalties see prompt and reply
+  alike and carry over. Presence and frequency penalties would forget the earlier segments, so a request that has them
+  and may need a second segment is refused (`forgets_penalties`).
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from controllers.pace import Pace
+from controllers.reply import BudgetUse, Chunk, Cut, CutBy, Decision, Finished
+from controllers.route import Forced, Route
+from controllers.thinking import ThinkingParser
+from models.engine import Delta, Finish, Prompt, Sampling
+from models.stops import StopMatcher
+
+SEED_STEP = 0x9E3779B97F4A7C15  # spreads the seeds of a reply's segments; those of its choices are neighbours
+
+
+class Reply:
+    """What has been said so far: it survives every hand-over.
+
+    `token_ids` are the reply's own, forced ones included; `prompt` stands before them. `most` is how many there may be.
+    """
+
+    __slots__ = (
+        "answer_tokens",
+        "cached_tokens",
+        "clock",
+        "completion_tokens",
+        "discarded_tokens",
+        "finish",
+        "most",
+        "parser",
+        "prompt",
+        "reasoning_tokens",
+        "route",
+        "sampling",
+        "segments",
+        "stopped_by",
+        "stops",
+        "token_ids",
+    )
+
+    def __init__(self, route: Route, sampling: Sampling, prompt: Sequence[int]) -> None:
+        self.route = route
+        self.sampling = sampling
+        self.prompt = prompt
+        self.parser = ThinkingParser(route.tags)
+        self.stops = StopMatcher(sampling.stop, include_stop=sampling.include_stop) if sampling.stop else None
+        self.token_ids: list[int] = []
+        self.completion_tokens = self.reasoning_tokens = self.answer_tokens = self.cached_tokens = 0
+        self.discarded_tokens = self.segments = 0
+        self.finish: Finish | None = None
+        self.stopped_by: str | int | None = None
+        self.most = most_tokens(route, prompt, sampling)
+        self.clock = Clock()
+
+    def begin(self, prefix: Sequence[int]) -> None:
+        """The prompt ends with `prefix`, the reply's forced beginning."""
+        tokenizer = self.route.engine.tokenizer
+        self.parser.feed(prefix, [tokenizer.token_text(token_id) for token_id in prefix])
+
+    def segment(self, cache_salt: str | None = None, **changes: Any) -> tuple[Prompt, Sampling]:
+        """The next engine request: behind all that was said so far, with what is left of the limits. `changes` are
+        further settings of its sampling."""
+        self.clock.asked()
+        position = len(self.token_ids)
+        prompt = Prompt([*self.prompt, *self.token_ids], self.route.adapter, cache_salt=cache_salt)
+        changes = {"stop": (), "include_stop": False, **changes}
+        if position:
+            changes.setdefault("max_tokens", self.most - position)
+            changes["min_tokens"] = max(0, self.sampling.min_tokens - position)
+        if self.segments and self.sampling.seed is not None:
+            changes["seed"] = (self.sampling.seed ^ self.segments * SEED_STEP) & (2**63 - 1)
+        self.segments += 1
+        return prompt, replace(self.sampling, **changes)
+
+    def take(self, delta: Delta) -> list[Chunk]:
+        """The chunks of one delta; sets `finish` when it, or a stop string in the answer, ends the reply."""
+        self.token_ids += delta.token_ids
+        chunks = self.parser.feed(delta.token_ids, delta.pieces, delta.logprobs)
+        if delta.finish is not None:
+            chunks += self.parser.flush()
+            self.finish, self.stopped_by = delta.finish, delta.stopped_by
+        if self.stops is not None:
+            chunks = self._stop(self.stops, chunks, ended=delta.finish is not None)
+        for chunk in chunks:  # as `_count` does; this is the path of every token
+            count = len(chunk.token_ids)
+            self.completion_tokens += count
+            if chunk.kind == "reasoning":
+                self.reasoning_tokens += count
+            elif chunk.kind == "answer":
+                self.answer_tokens += count
+        return chunks
+
+    def write(self, forced: Forced) -> list[Chunk]:
+        """The server's own tokens, as far as `most` lets it."""
+        room = max(0, self.most - len(self.token_ids))
+        token_ids, pieces = forced.token_ids[:room], forced.pieces[:room]
+        self.token_ids += token_ids
+        chunks = self.parser.flush()
+        if self.stops is not None and (held := self.stops.flush()):
+            chunks.append(Chunk("answer", held, ()))
+        chunks += [replace(chunk, forced=True) for chunk in self.parser.feed(token_ids, pieces)]
+        self._count(chunks)
+        return chunks
+
+    def end(self, finish: Finish, stopped_by: str | int | None = None) -> list[Chunk]:
+        """The server ends the reply here."""
+        self.finish, self.stopped_by = finish, stopped_by
+        chunks = self.parser.flush()
+        if self.stops is not None:
+            chunks = self._stop(self.stops, chunks, ended=True)
+        self._count(chunks)
+        return chunks
+
+    def _count(self, chunks: Sequence[Chunk]) -> None:
+        for chunk in chunks:
+            count = len(chunk.token_ids)
+            self.completion_tokens += count
+            if chunk.kind == "reasoning":
+                self.reasoning_tokens += count
+            elif chunk.kind == "answer":
+                self.answer_tokens += count
+
+    def _stop(self, stops: StopMatcher, chunks: list[Chunk], ended: bool) -> list[Chunk]:
+        kept: list[Chunk] = []
+        said = self.completion_tokens
+        for chunk in chunks:
+            said += len(chunk.token_ids)
+            if chunk.kind != "answer" or said <= self.sampling.min_tokens:  # they count only beyond those
+                kept.append(chunk)
+                continue
+            kept.append(replace(chunk, text=stops.feed(chunk.text)))
+            if stops.matched is not None:
+                self.finish, self.stopped_by = "stop", stops.matched
+                return kept
+        if ended and (rest := stops.flush()):
+            kept.append(Chunk("answer", rest, ()))
+        return kept
+
+    def finished(self, decision: Decision, budget: BudgetUse | None, cut: Cut | None, cut_by: CutBy | None) -> Finished:
+        self.clock.report(self.route.pace, len(self.token_ids))
+        return Finished(
+            reason=self.finish or "stop",
+            stopped_by=self.stopped_by,
+            completion_tokens=self.completion_tokens,
+            reasoning_tokens=self.reasoning_tokens,
+            answer_tokens=self.answer_tokens,
+            cached_tokens=self.cached_tokens,
+            decision=decision,
+            budget=budget,
+            cut=cut,
+            cut_by=cut_by,
+            segments=self.segments,
+            discarded_tokens=self.discarded_tokens,
+        )
+
+
+class Clock:
+    """Times of the segment that runs: when it was asked for, when its first tokens came, and how many came since."""
+
+    __slots__ = ("_asked", "_began", "_first", "_tokens")
+
+    def __init__(self) -> None:
+        self._asked = self._began = self._first = 0.0
+        self._tokens = 0
+
+    @property
+    def running(self) -> bool:
+        return self._began > 0
+
+    def asked(self) -> None:
+        self._asked, self._began = time.perf_counter(), 0.0
+
+    def began(self, position: int) -> None:
+        """The segment's first tokens are here; the reply has `position` tokens with them."""
+        self._began = time.perf_counter()
+        self._tokens = position
+
+    def written(self, position: int) -> tuple[int, float]:
+        """Tokens that came behind the first ones, and the seconds that they took."""
+        return position - self._tokens, time.perf_counter() - self._began
+
+    def report(self, pace: Pace, position: int) -> None:
+        if self.running:
+            tokens, seconds = self.written(position)
+            pace.measured(self._began - self._asked, tokens, seconds)
+
+
+def most_tokens(route: Route, prompt: Sequence[int], sampling: Sampling) -> int:
+    """The most tokens that a reply may have: the request's limit, or what the context leaves."""
+    room = route.engine.context_length - len(prompt)
+    return room if sampling.max_tokens is None else min(room, sampling.max_tokens)
+
+
+def forgets_penalties(sampling: Sampling) -> str | None:
+    """The penalty, by its name, that a second segment would begin anew."""
+    return next((name for name in ("presence_penalty", "frequency_penalty") if getattr(sampling, name)), None)

@@ -1,0 +1,354 @@
+"""Holds a reply to its limits while it runs: budget, answer reserve, and what the client asks for in between.
+
+One long engine request with a watcher beside it, not many short ones. A controller hands a delta to `Watcher.look` only
+from position `look_at` on; before, a token costs one comparison. Where the engine holds budgets itself and the cut is
+hard, it makes the cut (`native_budget`), and the watcher only makes sure: a second opening tag restarts the engine's
+count.
+"""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+from controllers.budget import (
+    NEVER,
+    Bounds,
+    Manner,
+    between_sentences,
+    declared_budget,
+    ends_line,
+    reply_bounds,
+    thinking_bounds,
+)
+from controllers.policy import Policy, PolicyError
+from controllers.reply import BudgetUse, Chunk, Cut, CutBy, Decision, Finished, Interrupt, Progress
+from controllers.route import Forced
+from controllers.segments import Reply, forgets_penalties
+from models.engine import Delta
+
+CHECKPOINT_SECONDS = 1.0  # about so often a reply with a budget reports its progress
+CHECKPOINT_TOKENS = 64  # and so many tokens apart while the pace is unknown
+UNDECIDED = ("start", "budget")
+
+
+class Watcher:
+    """Watches one reply. `handover` says that the running request is to be closed and the next segment asked for."""
+
+    __slots__ = (
+        "_asked_of_engine",
+        "_bounds",
+        "_budget_text",
+        "_checkpoint",
+        "_cut",
+        "_cut_by",
+        "_declared",
+        "_interrupt",
+        "_lead",
+        "_limited",
+        "_manner",
+        "_native",
+        "_policy",
+        "_reply",
+        "_scope",
+        "_tail",
+        "handover",
+        "look_at",
+    )
+
+    def __init__(self, reply: Reply, policy: Policy, interrupt: Interrupt | None = None) -> None:
+        """Raises `PolicyError` for penalties that a cut would make the engine forget."""
+        route = reply.route
+        self._reply = reply
+        self._policy = policy
+        self._interrupt = interrupt
+        self._scope = "answer" if route.family.scope == "reply" else "reasoning"
+        self._limited = route.family.scope is not None and (policy.budget is not None or policy.reserve > 0)
+        tolerance = policy.tolerance if forgets_penalties(reply.sampling) is None else None
+        self._manner = Manner(len(route.wrap_up.token_ids), len(route.closing.token_ids), tolerance)
+        self._native = route.native_budget and self._scope == "reasoning"
+        self._bounds: Bounds | None = None
+        self._lead = 0
+        self._declared: int | None = None
+        self._budget_text = ""
+        self._tail = ""
+        self._cut: Cut | None = None
+        self._cut_by: CutBy | None = None
+        self._checkpoint = 0
+        self._asked_of_engine = False
+        self.handover = False
+        self.look_at = 0  # the first delta is looked at, for the clock
+        if interrupt is not None:
+            interrupt.listen(self._wake)
+            if penalty := forgets_penalties(reply.sampling):
+                interrupt.refusal = f"{penalty}: cannot be kept up over a cut of the thinking"
+
+    def begin(self) -> None:
+        """The forced prefix has been told to the reply's parser; it may have opened the scope."""
+        if self._in_scope:
+            self._open()
+            self._lead = _behind_opening(self._reply) if self._native and self._limited else 0
+
+    @property
+    def undecided(self) -> bool:
+        """Whether the model has not yet shown what it does: its mode, or its own budget."""
+        return self._reply.parser.section in UNDECIDED and self._reply.finish is None
+
+    def limits(self) -> dict[str, Any]:
+        """What the next segment's engine request must keep to."""
+        reply, position = self._reply, len(self._reply.token_ids)
+        self.handover = False
+        changes: dict[str, Any] = {}
+        if self._policy.reserve:
+            changes["max_tokens"] = reply.most - position
+        if reply.route.ends is not None:
+            changes["stop_token_ids"] = (*reply.sampling.stop_token_ids, reply.route.ends)
+        bounds = self._expected()
+        if bounds is None or bounds.end == NEVER:
+            return changes
+        if self._scope == "answer" and self._in_scope:
+            changes["max_tokens"] = min(reply.most, bounds.end) - position
+        self._asked_of_engine = self._native and bounds.hard
+        if self._asked_of_engine:
+            changes["thinking_budget"] = self._lead + bounds.end - bounds.opened
+        elif self._scope == "reasoning" and (penalty := forgets_penalties(reply.sampling)):
+            raise PolicyError(f"{penalty}: cannot be kept up over a cut of the thinking on this route", penalty)
+        return changes
+
+    def look(self, delta: Delta) -> list[Chunk | Progress]:
+        """As `Reply.take`, token by token, with an eye on everything that can end a stretch."""
+        reply = self._reply
+        if not reply.clock.running:
+            reply.clock.began(len(reply.token_ids) + len(delta.token_ids))
+            reply.cached_tokens = reply.cached_tokens or delta.cached_tokens
+        if self._interrupt is not None and self._interrupt.wish == "cancel":
+            return [*reply.end("stop", "cancelled")]
+        said: list[Chunk | Progress] = []
+        said += self._steps(delta) if self._limited or self._watched else reply.take(delta)
+        if reply.finish is None and not self.handover and (progress := self._progress()) is not None:
+            said.append(progress)
+        self._schedule()
+        return said
+
+    def due(self) -> list[Chunk]:
+        """What must be written before the next segment: the end of a stretch that may have no token at all."""
+        if not self._in_scope or self._bounds is None or self._bounds.cut(len(self._reply.token_ids), False) is None:
+            return []
+        return self._end_stretch(self._bounds, "hard", self._bounds.by)
+
+    def decided(self, decision: Decision) -> Decision:
+        """The decision with the budget, and how long it will be to the answer."""
+        return replace(decision, budget=self._use(decision.mode), seconds_to_answer=self._seconds_to_answer())
+
+    def finished(self, decision: Decision) -> Finished:
+        reply = self._reply
+        if reply.stopped_by == reply.route.ends and reply.route.ends not in reply.sampling.stop_token_ids:
+            reply.stopped_by = None  # the family's own end of a reply
+        return reply.finished(decision, self._use(decision.mode), self._cut, self._cut_by)
+
+    # One token at a time
+
+    def _steps(self, delta: Delta) -> list[Chunk]:
+        said: list[Chunk] = []
+        steps = list(_single(delta))
+        for index, step in enumerate(steps):
+            cut = self._cut_before(step)
+            if cut is None:
+                said += self._step(step)
+                index += 1
+                cut = self._cut_behind()
+            if cut is not None and self._bounds is not None:
+                self._reply.discarded_tokens += sum(len(rest.token_ids) for rest in steps[index:])
+                said += self._end_stretch(self._bounds, *cut)
+            if self._reply.finish is not None or self.handover:
+                break
+        return said
+
+    def _step(self, step: Delta) -> list[Chunk]:
+        """Takes one token, and marks what it changes."""
+        reply, position = self._reply, len(self._reply.token_ids)
+        was_in_scope = self._in_scope
+        chunks = reply.take(step)
+        if self._bounds is None and self._in_scope:
+            self._declared = declared_budget(self._budget_text)
+            self._open()
+        elif was_in_scope and not self._in_scope and self._engine_closed(position):
+            chunks = [replace(chunk, logprobs=None, forced=True) for chunk in chunks]
+        if reply.parser.section == "after" and reply.finish is None:
+            chunks += reply.end("stop")
+        for chunk in chunks:
+            if chunk.kind == "budget":
+                self._budget_text += chunk.text
+            self._tail = (self._tail + chunk.text)[-4:]
+        return chunks
+
+    def _engine_closed(self, position: int) -> bool:
+        """Whether the tag at `position` is the engine's: behind the last token it lets nothing but the tag through."""
+        bounds = self._bounds
+        if not self._asked_of_engine or bounds is None or position < bounds.end:
+            return False
+        self._cut, self._cut_by = "hard", bounds.by
+        return True
+
+    def _cut_before(self, step: Delta) -> tuple[Cut, CutBy] | None:
+        """A cut that this token shows to be due: a sentence has ended, or the engine let a token past the end."""
+        bounds, position = self._bounds, len(self._reply.token_ids)
+        if bounds is None or not self._in_scope:
+            return None
+        if position >= bounds.end:
+            closes = self._asked_of_engine and self._reply.parser.closes(step.token_ids[0])
+            return None if closes else ("hard", bounds.by)
+        if position >= bounds.window and between_sentences(self._tail, step.text):
+            return "line_end", bounds.by
+        return None
+
+    def _cut_behind(self) -> tuple[Cut, CutBy] | None:
+        reply, bounds = self._reply, self._bounds
+        if bounds is None or not self._in_scope or (reply.finish is not None and len(reply.token_ids) < bounds.end):
+            return None
+        if (now := self._answer_now(bounds)) is not None:
+            return now
+        if self._asked_of_engine:
+            return None
+        cut = bounds.cut(len(reply.token_ids), ends_line(self._tail))
+        return None if cut is None or reply.finish == "stop" else (cut, bounds.by)
+
+    def _answer_now(self, bounds: Bounds) -> tuple[Cut, CutBy] | None:
+        """The client's wish comes before the budget's end, as long as what must be written still fits."""
+        reply, interrupt = self._reply, self._interrupt
+        if interrupt is None or interrupt.wish != "answer" or self._cut_by == "client":
+            return None
+        if reply.finish is not None or interrupt.refusal is not None:
+            return None
+        room = min(bounds.end, reply.most - self._manner.closing - 1) - len(reply.token_ids)
+        if self._manner.phrase and self._manner.phrase <= room:
+            return "wrap_up", "client"
+        return ("hard", "client") if self._scope == "reasoning" else None
+
+    def _end_stretch(self, bounds: Bounds, cut: Cut, by: CutBy) -> list[Chunk]:
+        """Writes what ends the stretch in this way. Thinking is closed and the answer follows in the next segment; a
+        reply gets its last lines there, or is closed."""
+        reply = self._reply
+        self._cut, self._cut_by = cut, by
+        reply.finish = None
+        phrase = reply.route.wrap_up if cut != "hard" else Forced()
+        room = bounds.end - len(reply.token_ids)
+        chunks = reply.write(phrase) if len(phrase.token_ids) <= room else []
+        if self._scope == "answer" and cut != "hard":
+            self._bounds = bounds.without_grace()
+            self.handover = True
+            return chunks
+        chunks += reply.write(reply.route.closing)
+        if self._scope == "answer" or len(reply.token_ids) >= reply.most:
+            return chunks + reply.end("length")
+        self.handover = True
+        return chunks
+
+    # What there is to watch
+
+    @property
+    def _in_scope(self) -> bool:
+        return self._reply.parser.section == self._scope
+
+    @property
+    def _watched(self) -> bool:
+        """Whether something not of the policy is to be watched: the model's own budget, or the client's wish."""
+        wished = self._interrupt is not None and self._interrupt.wish is not None
+        return wished or self._reply.route.family.budget is not None
+
+    def _open(self) -> None:
+        self._bounds = self._bounds_from(len(self._reply.token_ids))
+
+    def _bounds_from(self, opened: int) -> Bounds:
+        policy, most = self._policy, self._reply.most
+        budget = policy.budget
+        if policy.hold_declared and self._declared is not None:
+            budget = self._declared if budget is None else min(budget, self._declared)
+        bounds = reply_bounds if self._scope == "answer" else thinking_bounds
+        return bounds(opened, budget, most, policy.reserve, self._manner)
+
+    def _expected(self) -> Bounds | None:
+        """The bounds of the scope that is open, or of thinking if it opens with the next token."""
+        if self._in_scope:
+            return self._bounds
+        if self._limited and self._scope == "reasoning" and self._reply.parser.section in UNDECIDED:
+            return self._bounds_from(len(self._reply.token_ids) + 1)
+        return None
+
+    def _schedule(self) -> None:
+        bounds = self._bounds
+        if self._reply.parser.section in UNDECIDED:
+            self.look_at = 0 if self._limited or self._watched else NEVER
+        elif self._in_scope and self._reply.route.solution_is_text:
+            self.look_at = 0
+        elif not self._in_scope or bounds is None:
+            self.look_at = NEVER
+        elif self._interrupt is not None and self._interrupt.wish is not None and self._cut_by != "client":
+            self.look_at = 0
+        else:
+            end = bounds.end + 1 if self._asked_of_engine else bounds.window
+            self.look_at = min(end, self._checkpoint) if self._target is not None else end
+
+    def _wake(self) -> None:
+        self.look_at = min(self.look_at, 0)
+
+    # Time
+
+    @property
+    def _target(self) -> int | None:
+        """Tokens in scope after which the answer is there, as far as one can know."""
+        limit = self._bounds.limit if self._bounds is not None else None
+        if self._declared is None or limit is None:
+            return self._declared if limit is None else limit
+        return min(self._declared, limit)
+
+    def _seconds_to_answer(self) -> float | None:
+        target, reply, bounds = self._target, self._reply, self._bounds
+        if target is None or bounds is None or not self._in_scope:
+            return None
+        if not reply.clock.running:
+            return reply.route.pace.ahead(target)
+        left = max(0, target - (len(reply.token_ids) - bounds.opened))
+        return reply.route.pace.remaining(left, *reply.clock.written(len(reply.token_ids)))
+
+    def _progress(self) -> Progress | None:
+        """The record as it stands, about once a second."""
+        position = len(self._reply.token_ids)
+        if position < self._checkpoint or self._target is None or not self._in_scope:
+            return None
+        first = self._checkpoint == 0
+        tokens, seconds = self._reply.clock.written(position)
+        self._checkpoint = position + max(
+            8, int(CHECKPOINT_SECONDS * tokens / seconds) if tokens else CHECKPOINT_TOKENS
+        )
+        use = self._use("think")
+        return None if first or use is None else Progress(use, self._seconds_to_answer())
+
+    def _use(self, mode: str) -> BudgetUse | None:
+        """The budget as it stands; None where nobody asked for one and nothing limits the reply."""
+        policy, reply, scope = self._policy, self._reply, self._reply.route.family.scope
+        limit = self._bounds.limit if self._bounds is not None else None
+        if self._bounds is None and mode == "no_think" and policy.requested is not None:
+            limit = 0
+        if scope is None or (policy.requested is None and limit is None and self._declared is None):
+            return None
+        used = reply.answer_tokens if scope == "reply" else reply.reasoning_tokens
+        return BudgetUse(scope, policy.requested, self._declared, limit, used)
+
+
+def _single(delta: Delta) -> Iterator[Delta]:
+    """A delta's tokens one by one; what it says of its end goes with the last."""
+    last = len(delta.token_ids) - 1
+    if last <= 0:
+        yield delta
+        return
+    for index, token_id in enumerate(delta.token_ids):
+        logprobs = None if delta.logprobs is None else delta.logprobs[index : index + 1]
+        one = Delta((token_id,), delta.pieces[index : index + 1], logprobs)
+        yield replace(one, finish=delta.finish, stopped_by=delta.stopped_by) if index == last else one
+
+
+def _behind_opening(reply: Reply) -> int:
+    """Tokens of the prompt that an engine's native budget counts as thinking: those behind the opening tag."""
+    family = reply.route.family
+    opening = reply.route.engine.tokenizer.control_id(family.thinking[0]) if family.thinking else None
+    return next((count for count, token_id in enumerate(reversed(reply.prompt)) if token_id == opening), 0)
