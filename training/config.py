@@ -3,9 +3,12 @@
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
+
+Mode = Literal["think", "no_think"]
+Modes = Annotated[tuple[Mode, ...], Field(min_length=1)]
 
 
 class Recipe(BaseModel):
@@ -75,9 +78,9 @@ class Run(Recipe):
 
 
 class Hft(Recipe):
-    """Hybrid Fine-Tuning. Each step sees `questions` questions, every one written in both modes.
+    """Hybrid Fine-Tuning. Each step sees `questions` questions, every one written in each of `modes`.
 
-    So P(think) carries no information about the question: the right mode is left for HGPO to find. The first
+    With both, P(think) carries no information about the question: the right mode is left for HGPO to find. The first
     `easy_share` of the steps draws from `easy` difficulties. `micro_batch` is rows per backward pass and device.
     """
 
@@ -87,6 +90,7 @@ class Hft(Recipe):
     run: Run
     steps: PositiveInt
     questions: PositiveInt = 32
+    modes: Modes = ("think", "no_think")
     micro_batch: PositiveInt = 16
     easy: tuple[PositiveInt, ...] = ()
     easy_share: float = Field(0.0, ge=0, le=1)
@@ -130,7 +134,9 @@ class Hgpo(Recipe):
 
 
 class Evaluate(Recipe):
-    """Free and forced modes on test questions: `questions` per difficulty, `samples` replies per forced mode.
+    """Forced modes on test questions: `questions` per difficulty, `samples` replies per mode of `modes`.
+
+    With both modes the free choice is measured too.
 
     `margin` is HAcc's: two modes whose mean scores are no further apart are equal, and the shorter one is right.
     `temperature` 0 is greedy.
@@ -141,6 +147,7 @@ class Evaluate(Recipe):
     out: Path
     seed: int = 1
     questions: PositiveInt = 250
+    modes: Modes = ("think", "no_think")
     samples: PositiveInt = 4
     temperature: float = Field(1.0, ge=0)
     max_new_tokens: PositiveInt = 64

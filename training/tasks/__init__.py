@@ -12,6 +12,7 @@ from types import MappingProxyType
 from typing import Literal, Protocol
 
 from training.tasks.chain import Chain
+from training.tasks.countdown import Countdown
 
 Split = Literal["train", "test"]
 TEST_SHARE = 1 / 8
@@ -42,7 +43,7 @@ class Task(Protocol):
         ...
 
 
-TASKS: Mapping[str, Task] = MappingProxyType({"chain": Chain()})
+TASKS: Mapping[str, Task] = MappingProxyType({"chain": Chain(), "countdown": Countdown()})
 
 
 def split_of(text: str) -> Split:
