@@ -96,6 +96,31 @@ class Hft(Recipe):
     easy_share: float = Field(0.0, ge=0, le=1)
 
 
+class Rollouts(Recipe):
+    """A policy that learns from its own replies: `questions` x `replies` of them a step.
+
+    `vllm` generates with vLLM in the trainer's process ("colocate") or elsewhere ("server").
+    """
+
+    model: Model
+    task: TaskMix
+    optimizer: Optimizer
+    run: Run
+    steps: PositiveInt
+    questions: PositiveInt = 16
+    replies: PositiveInt = 8
+    micro_batch: PositiveInt = 128
+    max_new_tokens: PositiveInt = 64
+    temperature: PositiveFloat = 1.0
+    epsilon: PositiveFloat = 0.5
+    beta: float = 0.0
+    vllm: Literal["no", "colocate", "server"] = "no"
+
+
+class Grpo(Rollouts):
+    """Group-relative policy optimization with a rule reward; every reply thinks."""
+
+
 class Advantage(Recipe):
     """HGPO's advantage settings (arXiv 2505.14631, Eq 8-10, 22-23); see `training.advantages`."""
 
@@ -107,30 +132,17 @@ class Advantage(Recipe):
     sample_std: bool = False
 
 
-class Hgpo(Recipe):
-    """Hybrid Group Policy Optimization: `questions` x `replies` replies a step, half of them in each mode.
+class Hgpo(Rollouts):
+    """Hybrid Group Policy Optimization: half of the replies to each question are in each mode.
 
     `mode_ratio` is the importance ratio of the forced mode token: "on_policy" is 1, "half" takes 1/2 as its old
     probability. `settled` is the probability at which a mode token is pushed no further (1: never), see
-    `training.trl_seam`. `vllm` generates with vLLM in the trainer's process ("colocate") or elsewhere ("server").
+    `training.trl_seam`.
     """
 
-    model: Model
-    task: TaskMix
-    optimizer: Optimizer
-    run: Run
-    steps: PositiveInt
     advantage: Advantage = Advantage()
-    questions: PositiveInt = 16
-    replies: PositiveInt = 8
-    micro_batch: PositiveInt = 128
-    max_new_tokens: PositiveInt = 64
-    temperature: PositiveFloat = 1.0
-    epsilon: PositiveFloat = 0.5
-    beta: float = 0.0
     mode_ratio: Literal["on_policy", "half"] = "on_policy"
     settled: float = Field(1.0, gt=0.5, le=1)
-    vllm: Literal["no", "colocate", "server"] = "no"
 
 
 class Evaluate(Recipe):

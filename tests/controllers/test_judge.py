@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from controllers.choices import together
-from controllers.judge import Cache, Judge, wider
+from controllers.judge import Cache, CannotJudge, Judge, wider
 from controllers.ranking import Rules, rank
 from controllers.tournament import Match
 from controllers.verdicts import Comparison
@@ -278,6 +278,13 @@ async def test_a_group_of_one_team_is_a_group_of_equals(make_judge):
     judge, reader = make_judge()
     ranking = await rank(judge, "q", ["4", "4"], judge.terms(), Rules(teams=True))
     assert (ranking.scores, ranking.order, reader.asked) == ([0.5, 0.5], [0, 1], [])
+
+
+async def test_a_judge_without_a_prompt_for_rubrics_says_so(make_judge):
+    judge, reader = make_judge(family="rrm_short")
+    with pytest.raises(CannotJudge, match="cannot hold a reply against a rubric"):
+        await judge.compare(Comparison("rubric", "q", "a", against="be brief"), judge.terms())
+    assert reader.asked == []
 
 
 async def test_nothing_to_do_together_is_done_at_once():
