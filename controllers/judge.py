@@ -188,7 +188,9 @@ class Judge:
             seed = int.from_bytes(digest(content, index, ballot.tries)[:7], "big")
             said = _Said()
             async with self._slots:
-                await said.listen(self._controller(self.route, conversation, policy, replace(sampling, seed=seed)))
+                await said.listen(
+                    self._controller(self.route, conversation, policy, replace(sampling, seed=seed, whole=True))
+                )
             side = verdict_in(said.answer, self.family.syntax, self.family.verdicts[comparison.kind])
             ballot = said.added_to(ballot, None if side is None else _turned(side, swapped), terms.reasoning)
             if side is not None:

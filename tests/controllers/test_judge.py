@@ -70,6 +70,17 @@ async def test_a_reply_without_a_verdict_is_tried_once_more_longer_and_with_anot
     assert ballot.completion_tokens > ballot.reasoning_tokens > 0, "both tries count"
 
 
+@pytest.mark.parametrize(("budget", "mode"), [(None, "auto"), (None, "think"), (200, "think")])
+async def test_a_judges_reply_comes_at_once_unless_its_thinking_may_have_to_be_cut(make_judge, budget, mode):
+    judge, reader = make_judge(
+        lambda first, second: "<think>hm hm</think>\\boxed{Assistant 1}"[7 * (mode == "think") :]
+    )
+    terms = judge.terms(votes=3)
+    verdict = await judge.compare(PAIR, replace(terms, policy=replace(terms.policy, budget=budget, mode=mode)))
+    assert {sampling.whole for sampling in reader.sampled} == {budget is None}
+    assert {ballot.reasoning_tokens for ballot in verdict.ballots} == {4}
+
+
 async def test_a_judge_that_never_says_abstains_and_says_so(make_judge):
     judge, reader = make_judge(lambda first, second: "<think>cannot decide</think>")
     verdict = await judge.compare(PAIR, judge.terms(votes=3))

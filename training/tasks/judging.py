@@ -7,14 +7,14 @@ form tells anything. A wrong working has one wrong step and goes on from it with
     thought: 2 a*3=6 b-2=4 c-8=6 d-7=9
 
              ### Assistant 1
-             9 is right
+             9=9 right
 
              ### Assistant 2
-             4 is wrong
+             4=9 wrong
     answer:  \\boxed{Assistant 1}
 
-The thought solves the question again, then reads off both replies and compares. (A tiny model could not read off a
-digit at the end of a working, nor compare without writing down what it found.)
+The thought solves the question again, then sets both replies against the result. (A tiny model could not read off a
+digit at the end of a working, nor compare two that do not stand side by side: docs/log.md.)
 """
 
 import re
@@ -83,7 +83,7 @@ def _reply(solution: str, rng: Random) -> str:
 
 
 def _marked(reply: str, answer: str) -> str:
-    return f"{reply[0]} is {'right' if reply[0] == answer else 'wrong'}"
+    return f"{reply[0]}={answer} {'right' if reply[0] == answer else 'wrong'}"
 
 
 def _pattern(form: Form) -> str:
