@@ -11,7 +11,7 @@ import pytest
 
 from tests.e2e.environments import environment
 from tests.judging import Reader, boxed, larger_number
-from tests.wire.served import served
+from tests.wire.served import ROOT, served
 
 pytestmark = pytest.mark.accept
 
@@ -117,3 +117,31 @@ def test_rewardbench_scores_the_judge_on_a_file_of_pairs(url, reader, tmp_path, 
     assert {tuple(sorted(asked)) for asked in reader.asked} == {
         tuple(sorted((pair["chosen"], pair["rejected"]))) for pair in pairs
     }
+
+
+def test_openrlhfs_rollouts_get_their_rewards_over_urls_that_carry_the_key(url, reader):
+    programs = environment(
+        "openrlhf",
+        ["torch==2.13.0"],
+        ["--no-deps", "openrlhf==0.11.2"],  # it names much that only training needs
+        ["transformers", "sympy", "pylatexenc", "aiohttp", "numpy"],
+    )
+    with_key = url.replace("http://", f"http://key:{KEY}@")
+    tokenizer = ROOT / "demo/tokenizer"
+    endpoints = [f"{with_key}/get_reward", f"{with_key}/get_reward?votes=3"]  # it takes them in turn
+    printed = ran([programs / "python", HERE / "openrlhf_client.py", tokenizer, *endpoints])
+    rewards = json.loads(printed.splitlines()[-1])
+    assert rewards == [{"reward": [one], "scores": [one], "extra_logs": {}} for one in (1.0, 0.0, 1.0)]
+    assert sorted(set(reader.asked)) == [("3", "8"), ("8", "8")], "closed thinking is taken off, so is the template"
+    assert len(reader.asked) == 1 + 3 + 1 - 1, "the third asks again what the first did, for one vote: remembered"
+
+
+def test_coheres_client_reranks(url):
+    programs = environment("cohere", ["cohere==7.3.1"])
+    told = json.loads(ran([programs / "python", HERE / "cohere_client.py", url, KEY]))
+    (first, best), (second, middle), (third, worst) = told["v2"]
+    assert (first, second, third) == (1, 2, 0)
+    assert 1 > best > middle > worst > 0
+    assert told["v2 best"] == told["v2"][:1]
+    assert told["v1"] == told["v2"]
+    assert (told["wrong key"], told["one document"]) == (401, 400)
