@@ -148,7 +148,7 @@ def check(sides: Sequence[Side]) -> None:
         if failed := [record for record in side.records if record.error]:
             raise SystemExit(f"{len(failed)} requests went wrong at {side.target.url}; the first: {failed[0]}")
     a, b = (side.tokens for side in sides)
-    if abs(a - b) > 0.02 * b:
+    if abs(a - b) > 0.03 * b:  # a probed mode token counts as prompt, a sampled one as completion
         raise SystemExit(f"the two sides wrote {a} and {b} tokens: not the same work")
 
 
