@@ -18,6 +18,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
+from controllers.judge import CannotJudge
 from controllers.policy import PolicyError
 from controllers.scoring import NothingToJudgeBy
 from models.engine import EngineBusy, EngineDead, InvalidRequest, PromptTooLong
@@ -149,6 +150,10 @@ def _unjudgeable(exc: NothingToJudgeBy) -> ApiError:
     return ApiError(400, str(exc), param=exc.field, code="nothing_to_judge_by")
 
 
+def _cannot_judge(exc: CannotJudge) -> ApiError:
+    return ApiError(400, str(exc), param=exc.field, code="cannot_judge")
+
+
 def _not_judged(exc: NotJudged) -> ApiError:
     return ApiError(503, str(exc), type="server_error", code="not_judged")
 
@@ -219,6 +224,7 @@ _ANSWERS: Mapping[type[Exception], Callable[[Any], ApiError]] = MappingProxyType
         EngineDead: _engine_dead,
         EngineBusy: _engine_busy,
         NothingToJudgeBy: _unjudgeable,
+        CannotJudge: _cannot_judge,
         NotJudged: _not_judged,
         ServerStopping: _stopping,
         ValidationError: _validation,

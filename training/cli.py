@@ -13,6 +13,7 @@ DESCRIPTION = "Makes hybrid-reasoning models: Hybrid Fine-Tuning, Hybrid Group P
 COMMANDS = {
     "hft": "Hybrid Fine-Tuning: teach both modes",
     "hgpo": "Hybrid Group Policy Optimization: teach when to use which",
+    "grpo": "GRPO with a rule reward: a judge learns from whether its verdicts are right",
     "evaluate": "accuracy, tokens, think ratio and Hybrid Accuracy on fresh questions",
 }
 
@@ -54,6 +55,11 @@ def run(command: str, table: dict[str, object], resume: bool) -> None:
         from training import hgpo
 
         hgpo.train(recipe_hgpo, resume)
+    elif command == "grpo":
+        recipe_grpo = config.Grpo.model_validate(table)
+        from training import grpo
+
+        grpo.train(recipe_grpo, resume)
     else:
         recipe_evaluate = config.Evaluate.model_validate(table)
         from training import evaluate

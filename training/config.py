@@ -3,9 +3,12 @@
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
+
+Mode = Literal["think", "no_think"]
+Modes = Annotated[tuple[Mode, ...], Field(min_length=1)]
 
 
 class Recipe(BaseModel):
@@ -75,9 +78,9 @@ class Run(Recipe):
 
 
 class Hft(Recipe):
-    """Hybrid Fine-Tuning. Each step sees `questions` questions, every one written in both modes.
+    """Hybrid Fine-Tuning. Each step sees `questions` questions, every one written in each of `modes`.
 
-    So P(think) carries no information about the question: the right mode is left for HGPO to find. The first
+    With both, P(think) carries no information about the question: the right mode is left for HGPO to find. The first
     `easy_share` of the steps draws from `easy` difficulties. `micro_batch` is rows per backward pass and device.
     """
 
@@ -87,9 +90,35 @@ class Hft(Recipe):
     run: Run
     steps: PositiveInt
     questions: PositiveInt = 32
+    modes: Modes = ("think", "no_think")
     micro_batch: PositiveInt = 16
     easy: tuple[PositiveInt, ...] = ()
     easy_share: float = Field(0.0, ge=0, le=1)
+
+
+class Rollouts(Recipe):
+    """A policy that learns from its own replies: `questions` x `replies` of them a step.
+
+    `vllm` generates with vLLM in the trainer's process ("colocate") or elsewhere ("server").
+    """
+
+    model: Model
+    task: TaskMix
+    optimizer: Optimizer
+    run: Run
+    steps: PositiveInt
+    questions: PositiveInt = 16
+    replies: PositiveInt = 8
+    micro_batch: PositiveInt = 128
+    max_new_tokens: PositiveInt = 64
+    temperature: PositiveFloat = 1.0
+    epsilon: PositiveFloat = 0.5
+    beta: float = 0.0
+    vllm: Literal["no", "colocate", "server"] = "no"
+
+
+class Grpo(Rollouts):
+    """Group-relative policy optimization with a rule reward; every reply thinks."""
 
 
 class Advantage(Recipe):
@@ -103,34 +132,23 @@ class Advantage(Recipe):
     sample_std: bool = False
 
 
-class Hgpo(Recipe):
-    """Hybrid Group Policy Optimization: `questions` x `replies` replies a step, half of them in each mode.
+class Hgpo(Rollouts):
+    """Hybrid Group Policy Optimization: half of the replies to each question are in each mode.
 
     `mode_ratio` is the importance ratio of the forced mode token: "on_policy" is 1, "half" takes 1/2 as its old
     probability. `settled` is the probability at which a mode token is pushed no further (1: never), see
-    `training.trl_seam`. `vllm` generates with vLLM in the trainer's process ("colocate") or elsewhere ("server").
+    `training.trl_seam`.
     """
 
-    model: Model
-    task: TaskMix
-    optimizer: Optimizer
-    run: Run
-    steps: PositiveInt
     advantage: Advantage = Advantage()
-    questions: PositiveInt = 16
-    replies: PositiveInt = 8
-    micro_batch: PositiveInt = 128
-    max_new_tokens: PositiveInt = 64
-    temperature: PositiveFloat = 1.0
-    epsilon: PositiveFloat = 0.5
-    beta: float = 0.0
     mode_ratio: Literal["on_policy", "half"] = "on_policy"
     settled: float = Field(1.0, gt=0.5, le=1)
-    vllm: Literal["no", "colocate", "server"] = "no"
 
 
 class Evaluate(Recipe):
-    """Free and forced modes on test questions: `questions` per difficulty, `samples` replies per forced mode.
+    """Forced modes on test questions: `questions` per difficulty, `samples` replies per mode of `modes`.
+
+    With both modes the free choice is measured too.
 
     `margin` is HAcc's: two modes whose mean scores are no further apart are equal, and the shorter one is right.
     `temperature` 0 is greedy.
@@ -141,6 +159,7 @@ class Evaluate(Recipe):
     out: Path
     seed: int = 1
     questions: PositiveInt = 250
+    modes: Modes = ("think", "no_think")
     samples: PositiveInt = 4
     temperature: float = Field(1.0, ge=0)
     max_new_tokens: PositiveInt = 64

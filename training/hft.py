@@ -1,7 +1,7 @@
 """Hybrid Fine-Tuning (LHRM stage I, arXiv 2505.14631, Eq 4): next-token loss on replies in both modes.
 
 The loss covers the whole reply, mode tag included: without it a free-running model has no first token to choose.
-Every question is written once in each mode, so that the data say nothing about which one is right.
+Every question is written once in each of the recipe's modes; with both, the data say nothing about which one is right.
 """
 
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ from models.families import Mode
 from models.tokenizer import HubTokenizer
 from training import optimizers, runlog, weights
 from training.config import Hft
-from training.replies import MODES, Format, format_of
+from training.replies import Format, format_of
 from training.tasks import TASKS, Question, draw_many
 
 IGNORED = -100
@@ -28,13 +28,13 @@ def row(question: Question, mode: Mode, form: Format) -> dict[str, list[int]]:
 
 
 def rows(config: Hft, form: Format) -> Iterator[dict[str, list[int]]]:
-    """All rows in the order of training, 2 x `questions` a step, within a step by length to save padding."""
+    """All rows in the order of training, every question in every mode, within a step by length to save padding."""
     task, rng = TASKS[config.task.name], Random(config.run.seed)
     for step in range(config.steps):
         easy = config.easy and step < config.easy_share * config.steps
         questions = draw_many(task, config.easy if easy else config.task.difficulties, config.questions, "train", rng)
         yield from sorted(
-            (row(question, mode, form) for question in questions for mode in MODES),
+            (row(question, mode, form) for question in questions for mode in config.modes),
             key=lambda item: len(item["input_ids"]),
         )
 
@@ -47,9 +47,9 @@ def train(config: Hft, resume: bool = False) -> None:
     tokenizer.save_pretrained(config.run.out)
     form = format_of(config.model.family, HubTokenizer(config.run.out))
     arguments = settings(config)
-    accumulation, left = divmod(2 * config.questions, config.micro_batch * arguments.world_size)
+    accumulation, left = divmod(len(config.modes) * config.questions, config.micro_batch * arguments.world_size)
     if left:
-        raise ValueError(f"2 x questions ({2 * config.questions}) must divide into micro_batch x devices")
+        raise ValueError("modes x questions must divide into micro_batch x devices")
     arguments.gradient_accumulation_steps = accumulation
     optimizer = optimizers.build(model, config.optimizer) if config.model.lora is None else None
     trainer = SFTTrainer(

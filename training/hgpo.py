@@ -15,14 +15,14 @@ from trl import GRPOConfig
 from models.tokenizer import HubTokenizer
 from training import optimizers, runlog, weights
 from training.advantages import Settings, token_advantages
-from training.config import Hgpo
+from training.config import Hgpo, Rollouts
 from training.replies import MODES, Format, format_of
 from training.rewards import correctness
 from training.tasks import TASKS, draw_many
 from training.trl_seam import ForcedPrefixTrainer
 
 
-def questions(config: Hgpo) -> Dataset:
+def questions(config: Rollouts) -> Dataset:
     """One row a question, `steps` x `questions` rows: `prompt` (messages) and `question` (text)."""
     task, rng = TASKS[config.task.name], Random(config.run.seed + 1)
     drawn = draw_many(task, config.task.difficulties, config.steps * config.questions, "train", rng)
@@ -72,7 +72,7 @@ def train(config: Hgpo, resume: bool = False) -> None:
         weights.save(trainer.accelerator.unwrap_model(trainer.model), tokenizer, config.run.out)
 
 
-def arguments(config: Hgpo) -> GRPOConfig:
+def arguments(config: Rollouts) -> GRPOConfig:
     """TRL's settings for a recipe: one update per batch of replies, so that the policy is its own old policy."""
     run, optimizer = config.run, config.optimizer
     base = GRPOConfig(output_dir=str(run.out / "checkpoints"), report_to="none", bf16=False)

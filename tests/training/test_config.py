@@ -8,10 +8,10 @@ import pytest
 from pydantic import ValidationError
 
 from training.cli import main
-from training.config import Evaluate, Hft, Hgpo, load
+from training.config import Evaluate, Grpo, Hft, Hgpo, load
 
 RECIPES = Path("configs/train")
-CLASSES = {"hft": Hft, "hgpo": Hgpo, "evaluate": Evaluate}
+CLASSES = {"hft": Hft, "hgpo": Hgpo, "grpo": Grpo, "evaluate": Evaluate}
 
 
 @pytest.mark.parametrize("path", sorted(RECIPES.glob("*.toml")), ids=lambda path: path.stem)

@@ -1,0 +1,66 @@
+"""Group-relative policy optimization with a rule reward, for models that think before every reply: the second stage of
+a judge (RRM, arXiv 2505.14674), which is told only whether its verdicts are right.
+
+TRL's own GRPO, except that every reply begins with the forced opening tag of thinking, as a server that asks for
+thinking forces it; the policy does not learn from that token. No traces: what a judge thinks is its own affair.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from models.tokenizer import HubTokenizer
+from training import hgpo, optimizers, runlog, weights
+from training.config import Grpo
+from training.replies import Format, format_of
+from training.rewards import rule
+from training.tasks import TASKS
+from training.trl_seam import ForcedPrefixTrainer
+
+
+def reward_function(config: Grpo, form: Format) -> Any:
+    """TRL's face of `rewards.rule`. Reads token ids: TRL's own text has lost the end of turn."""
+    task = TASKS[config.task.name]
+
+    def reward(completion_ids: list[list[int]], question: list[str], **_: Any) -> list[float]:
+        asked = zip(completion_ids, question, strict=True)
+        return [rule(task, text, form.read(ids)) for ids, text in asked]
+
+    return reward
+
+
+def group_relative(rewards: Tensor, mask: Tensor) -> Tensor:
+    """(G, N) rewards and the (G, N, T) reply mask to (G, N, T) advantages: (r - mean) / std of the group, 0 where all
+    are equal, and 0 on the forced first token."""
+    centred = rewards - rewards.mean(1, keepdim=True)  # (G, N)
+    spread = rewards.std(1, keepdim=True)
+    scaled = torch.where(spread > 0, centred / spread.clamp_min(1e-9), 0.0)
+    advantages = scaled[:, :, None] * mask
+    advantages[:, :, 0] = 0
+    return advantages
+
+
+def train(config: Grpo, resume: bool = False) -> None:
+    """Runs the recipe and writes the model to `config.run.out`. Under `accelerate launch`, on every device."""
+    tokenizer = weights.load_tokenizer(config.model)
+    model = weights.load_model(config.model, tokenizer, config.run.seed)
+    metrics = runlog.begin(config.run.out, config, resume)
+    tokenizer.save_pretrained(config.run.out)
+    form = format_of(config.model.family, HubTokenizer(config.run.out))
+    optimizer = optimizers.build(model, config.optimizer) if config.model.lora is None else None
+    trainer = ForcedPrefixTrainer(
+        model=model,
+        reward_funcs=reward_function(config, form),
+        args=hgpo.arguments(config),
+        train_dataset=hgpo.questions(config),
+        processing_class=tokenizer,
+        callbacks=[metrics],
+        optimizers=(optimizer, optimizers.schedule(optimizer, config.steps, config.optimizer) if optimizer else None),
+        peft_config=weights.lora(config.model.lora),
+        prefixes=[form.pairs["think"][:1]],
+        token_advantages=group_relative,
+    )
+    trainer.train(resume_from_checkpoint=resume or None)
+    if trainer.is_world_process_zero():
+        weights.save(trainer.accelerator.unwrap_model(trainer.model), tokenizer, config.run.out)
