@@ -59,6 +59,7 @@ def train(config: Grpo, resume: bool = False) -> None:
         optimizers=(optimizer, optimizers.schedule(optimizer, config.steps, config.optimizer) if optimizer else None),
         peft_config=weights.lora(config.model.lora),
         prefixes=[form.pairs["think"][:1]],
+        render=form.tokenizer.render,
         token_advantages=group_relative,
     )
     trainer.train(resume_from_checkpoint=resume or None)

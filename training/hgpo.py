@@ -63,6 +63,7 @@ def train(config: Hgpo, resume: bool = False) -> None:
         optimizers=(optimizer, optimizers.schedule(optimizer, config.steps, config.optimizer) if optimizer else None),
         peft_config=weights.lora(config.model.lora),
         prefixes=[form.pairs[mode][:1] for mode in MODES],
+        render=form.tokenizer.render,
         token_advantages=advantages,
         mode_ratio=config.mode_ratio,
         settled=config.settled,
