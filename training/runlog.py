@@ -11,6 +11,14 @@ from transformers import TrainerCallback
 KEPT = (
     *("loss", "grad_norm", "learning_rate", "mean_token_accuracy", "entropy", "reward"),
     *("completions/mean_length", "completions/clipped_ratio", "hgpo/reward_0", "hgpo/reward_1"),
+    *(
+        "budget/accuracy",
+        "budget/declared",
+        "budget/tokens",
+        "budget/within_50",
+        "budget/within_10",
+        "budget/tolerance",
+    ),
 )
 
 
