@@ -16,7 +16,7 @@ import torch
 from transformers.utils.logging import tqdm
 
 from models.tokenizer import HubTokenizer
-from training import budget_data, weights
+from training import budget_data, plots, weights
 from training.adherence import Measured, compression, interval, slope, within
 from training.budget_format import BudgetFormat, BudgetReply, budget_format_of
 from training.config import EvaluateBudget, Model
@@ -153,3 +153,11 @@ def write(result: dict[str, Any], out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     (out / "evaluation.json").write_text(json.dumps(result, indent=1) + "\n")
     (out / "evaluation.md").write_text(table(result) + "\n")
+    cells = [
+        {
+            "difficulty": cell["difficulty"],
+            **{way: {name: cell[way][name]["value"] for name in ("accuracy", "tokens")} for way in WAYS},
+        }
+        for cell in result["by_difficulty"]
+    ]
+    plots.frontier(cells, WAYS, out)

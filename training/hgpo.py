@@ -11,7 +11,7 @@ from datasets import Dataset
 from torch import Tensor
 
 from models.tokenizer import HubTokenizer
-from training import grpo, optimizers, runlog, weights
+from training import grpo, optimizers, plots, runlog, weights
 from training.advantages import Settings, token_advantages
 from training.config import Hgpo
 from training.replies import MODES, Format, format_of
@@ -65,6 +65,8 @@ def train(config: Hgpo, resume: bool = False) -> None:
         mode_ratio=config.mode_ratio,
         settled=config.settled,
     )
+    runlog.show_progress(trainer)
     trainer.train(resume_from_checkpoint=resume or None)
     if trainer.is_world_process_zero():
         weights.save(trainer.accelerator.unwrap_model(trainer.model), tokenizer, config.run.out)
+        plots.curves(config.run.out)

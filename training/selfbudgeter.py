@@ -14,7 +14,7 @@ from datasets import Dataset
 from trl import GRPOTrainer
 
 from models.tokenizer import HubTokenizer
-from training import budget_data, budget_rewards, grpo, optimizers, runlog, weights
+from training import budget_data, budget_rewards, grpo, optimizers, plots, runlog, weights
 from training.budget_format import BudgetFormat, budget_format_of
 from training.config import SelfBudgeter
 from training.tasks import TASKS, Task
@@ -131,6 +131,8 @@ def train(config: SelfBudgeter, resume: bool = False) -> None:
         optimizers=(optimizer, optimizers.schedule(optimizer, config.steps, config.optimizer) if optimizer else None),
         peft_config=weights.lora(config.model.lora),
     )
+    runlog.show_progress(trainer)
     trainer.train(resume_from_checkpoint=resume or None)
     if trainer.is_world_process_zero():
         weights.save(trainer.accelerator.unwrap_model(trainer.model), tokenizer, config.run.out)
+        plots.curves(config.run.out)

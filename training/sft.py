@@ -7,7 +7,7 @@ from datasets import Dataset
 from trl import SFTConfig, SFTTrainer
 
 from models.tokenizer import HubTokenizer
-from training import optimizers, runlog, weights
+from training import optimizers, plots, runlog, weights
 from training.config import Sft
 
 IGNORED = -100
@@ -42,9 +42,11 @@ def fit(config: Sft, rows: Callable[[HubTokenizer], Iterable[Row]], rows_a_step:
         optimizers=(optimizer, optimizers.schedule(optimizer, config.steps, config.optimizer) if optimizer else None),
         peft_config=weights.lora(config.model.lora),
     )
+    runlog.show_progress(trainer)
     trainer.train(resume_from_checkpoint=resume or None)
     if trainer.is_world_process_zero():
         weights.save(trainer.accelerator.unwrap_model(trainer.model), tokenizer, config.run.out)
+        plots.curves(config.run.out)
 
 
 def settings(config: Sft) -> SFTConfig:
