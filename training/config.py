@@ -78,7 +78,10 @@ class Run(Recipe):
 
 
 class Sft(Recipe):
-    """Next-token loss on `questions` questions a step. `micro_batch` is rows per backward pass and device."""
+    """Next-token loss on `questions` questions a step. `micro_batch` is rows per backward pass and device.
+
+    `gradient_checkpointing` computes activations twice to keep few of them: for models that would not fit otherwise.
+    """
 
     model: Model
     task: TaskMix
@@ -87,6 +90,7 @@ class Sft(Recipe):
     steps: PositiveInt
     questions: PositiveInt = 32
     micro_batch: PositiveInt = 16
+    gradient_checkpointing: bool = False
 
 
 class Hft(Sft):

@@ -63,7 +63,7 @@ def settings(config: Sft) -> SFTConfig:
         warmup_steps=optimizer.warmup,
         max_length=None,
         train_sampling_strategy="sequential",
-        gradient_checkpointing=config.model.scratch is None,
+        gradient_checkpointing=config.gradient_checkpointing,
         bf16=config.model.dtype == "bfloat16",
         logging_steps=run.log_every,
         save_strategy="steps" if run.checkpoint_every else "no",
