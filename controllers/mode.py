@@ -25,7 +25,7 @@ async def run(route: Route, request: Request, policy: Policy, sampling: Sampling
         request.messages, request.tools, request.template_kwargs, request.continue_final
     )
     decision = await decide(route, prompt, leaving_room(route, prompt, policy, sampling))
-    reply = Reply(route, sampling, prompt if decision is None else decision.prompt)
+    reply = Reply(route, sampling, prompt if decision is None else decision.prompt, request.shape)
     watcher = Watcher(reply, policy, request.interrupt)
     if decision is not None:
         reply.begin(decision.prompt[len(prompt) :])

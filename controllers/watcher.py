@@ -4,6 +4,9 @@ One long engine request with a watcher beside it, not many short ones. A control
 from position `look_at` on; before, a token costs one comparison. Where the engine holds budgets itself and the cut is
 hard, it makes the cut (`native_budget`), and the watcher only makes sure: a second opening tag restarts the engine's
 count.
+
+An answer under a grammar begins with a segment of its own: the watcher ends the one before it as soon as the thinking is
+closed, before anything of the answer has been taken.
 """
 
 from collections.abc import Iterator
@@ -24,7 +27,7 @@ from controllers.policy import Policy, PolicyError
 from controllers.reply import BudgetUse, Chunk, Cut, CutBy, Decision, Finished, Interrupt, Progress
 from controllers.route import Forced
 from controllers.segments import Reply, forgets_penalties
-from models.engine import Delta
+from models.engine import Delta, Grammar
 
 CHECKPOINT_SECONDS = 1.0  # about so often a reply with a budget reports its progress
 CHECKPOINT_TOKENS = 64  # and so many tokens apart while the pace is unknown
@@ -36,6 +39,7 @@ class Watcher:
 
     __slots__ = (
         "_asked_of_engine",
+        "_awaited",
         "_bounds",
         "_budget_text",
         "_checkpoint",
@@ -63,7 +67,9 @@ class Watcher:
         self._interrupt = interrupt
         self._scope = "answer" if route.family.scope == "reply" else "reasoning"
         self._limited = route.family.scope is not None and (policy.budget is not None or policy.reserve > 0)
-        tolerance = policy.tolerance if forgets_penalties(reply.sampling) is None else None
+        shaped = reply.shape is not None and self._scope == "answer"  # no phrase belongs into a call, or into JSON
+        tolerance = policy.tolerance if forgets_penalties(reply.sampling) is None and not shaped else None
+        self._awaited = _awaited(reply)
         self._manner = Manner(len(route.wrap_up.token_ids), len(route.closing.token_ids), tolerance)
         self._native = route.native_budget and self._scope == "reasoning"
         self._bounds: Bounds | None = None
@@ -81,6 +87,8 @@ class Watcher:
             interrupt.listen(self._wake)
             if penalty := forgets_penalties(reply.sampling):
                 interrupt.refusal = f"{penalty}: cannot be kept up over a cut of the thinking"
+            elif shaped:
+                interrupt.refusal = "the answer of this request is tool calls or has a format: it cannot be wrapped up"
 
     def begin(self) -> None:
         """The forced prefix has been told to the reply's parser; it may have opened the scope."""
@@ -100,6 +108,7 @@ class Watcher:
         changes: dict[str, Any] = {}
         if self._policy.reserve:
             changes["max_tokens"] = reply.most - position
+        changes |= self._grammar()
         if reply.route.ends is not None:
             changes["stop_token_ids"] = (*reply.sampling.stop_token_ids, reply.route.ends)
         bounds = self._expected()
@@ -114,6 +123,18 @@ class Watcher:
             raise PolicyError(f"{penalty}: cannot be kept up over a cut of the thinking on this route", penalty)
         return changes
 
+    def _grammar(self) -> dict[str, Any]:
+        """The answer's grammar, where the answer begins with this segment."""
+        reply, awaited = self._reply, self._awaited
+        if awaited is None:
+            return {}
+        if reply.parser.section == "answer" or reply.route.answers_at_once:
+            self._awaited = None
+            return {"grammar": awaited}
+        if penalty := forgets_penalties(reply.sampling):
+            raise PolicyError(f"{penalty}: cannot be kept up from the thinking to an answer with a format", penalty)
+        return {}
+
     def look(self, delta: Delta) -> list[Chunk | Progress]:
         """As `Reply.take`, token by token, with an eye on everything that can end a stretch."""
         reply = self._reply
@@ -123,7 +144,7 @@ class Watcher:
         if self._interrupt is not None and self._interrupt.wish == "cancel":
             return [*reply.end("stop", "cancelled")]
         said: list[Chunk | Progress] = []
-        said += self._steps(delta) if self._limited or self._watched else reply.take(delta)
+        said += self._steps(delta) if self._limited or self._watched or self._awaited else reply.take(delta)
         if reply.finish is None and not self.handover and (progress := self._progress()) is not None:
             said.append(progress)
         self._schedule()
@@ -152,16 +173,44 @@ class Watcher:
         steps = list(_single(delta))
         for index, step in enumerate(steps):
             cut = self._cut_before(step)
+            if cut is None and self._awaited is not None and self._speaks_too_soon(step):
+                self._reply.discarded_tokens += sum(len(rest.token_ids) for rest in steps[index:])
+                return said + self._to_answer()
             if cut is None:
                 said += self._step(step)
                 index += 1
                 cut = self._cut_behind()
+                if self._awaited is not None and self._reply.parser.section == "answer" and not self._reply.finish:
+                    self._reply.discarded_tokens += sum(len(rest.token_ids) for rest in steps[index:])
+                    return said + self._to_answer()
             if cut is not None and self._bounds is not None:
                 self._reply.discarded_tokens += sum(len(rest.token_ids) for rest in steps[index:])
                 said += self._end_stretch(self._bounds, *cut)
             if self._reply.finish is not None or self.handover:
                 break
         return said
+
+    def _speaks_too_soon(self, step: Delta) -> bool:
+        """Whether this token ends the reply, or begins the answer, before the grammar is there."""
+        if step.finish == "stop" and step.stopped_by is None:
+            return True
+        parser = self._reply.parser
+        return parser.section == "start" and bool(step.token_ids) and not parser.opens(step.token_ids[0])
+
+    def _to_answer(self) -> list[Chunk]:
+        """Ends the segment where the answer is to begin, its closing text complete."""
+        reply, chunks = self._reply, list[Chunk]()
+        closing = reply.route.closing
+        if reply.parser.section == "reasoning":
+            chunks = reply.write(closing)
+        elif reply.parser.section in UNDECIDED:
+            reply.parser.section = "answer"
+        elif self._scope == "reasoning" and reply.token_ids[-1:] == list(closing.token_ids[:1]):
+            chunks = reply.write(Forced(closing.token_ids[1:], closing.pieces[1:]))
+        if len(reply.token_ids) >= reply.most:
+            return chunks + reply.end("length")
+        self.handover = True
+        return chunks
 
     def _step(self, step: Delta) -> list[Chunk]:
         """Takes one token, and marks what it changes."""
@@ -276,7 +325,9 @@ class Watcher:
 
     def _schedule(self) -> None:
         bounds = self._bounds
-        if self._reply.parser.section in UNDECIDED:
+        if self._awaited is not None:
+            self.look_at = 0
+        elif self._reply.parser.section in UNDECIDED:
             self.look_at = 0 if self._limited or self._watched else NEVER
         elif self._in_scope and self._reply.route.solution_is_text:
             self.look_at = 0
@@ -333,6 +384,20 @@ class Watcher:
             return None
         used = reply.answer_tokens if scope == "reply" else reply.reasoning_tokens
         return BudgetUse(scope, policy.requested, self._declared, limit, used)
+
+
+def _awaited(reply: Reply) -> Grammar | None:
+    """The grammar that the answer is to have. One that nobody relies on is left out where it would cost penalties.
+
+    Raises `PolicyError` where the answer's beginning could fall within a token."""
+    shape, tags = reply.shape, reply.route.tags
+    if shape is None or shape.grammar is None:
+        return None
+    if not shape.required and (forgets_penalties(reply.sampling) or tags.by_text):
+        return None
+    if tags.by_text:
+        raise PolicyError("response_format: the thinking tags of this route's model are no tokens", "response_format")
+    return shape.grammar
 
 
 def _single(delta: Delta) -> Iterator[Delta]:
