@@ -5,8 +5,8 @@ from position `look_at` on; before, a token costs one comparison. Where the engi
 hard, it makes the cut (`native_budget`), and the watcher only makes sure: a second opening tag restarts the engine's
 count.
 
-An answer under a grammar begins with a segment of its own: the watcher ends the one before it as soon as the thinking is
-closed, before anything of the answer has been taken.
+An answer under a grammar begins with a segment of its own: the watcher ends the one before it as soon as the thinking
+is closed, before anything of the answer has been taken.
 """
 
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Tool calls in the text of an answer: how a kind of model writes them, the grammar that holds it to that, and a parser.
+"""Tool calls in the text of an answer: how a kind of model writes them, the grammar for that, and a parser.
 
 A format is data. Both ends come from it: the grammar lets a model write nothing else where it calls a tool, and the
 parser reads what it wrote while it arrives. The parser needs no grammar: it also reads what a model without one writes
@@ -216,7 +216,7 @@ class CallParser:
     def _arguments(self, said: list[str | Written]) -> bool:
         """Up to the brace that closes the arguments, or to what cannot be JSON."""
         end = 0
-        for end, character in enumerate(self._held, 1):  # noqa: B007
+        for end, character in enumerate(self._held, 1):
             if self._in_string:
                 self._in_string = self._escaped or character != '"'
                 self._escaped = character == "\\" and not self._escaped

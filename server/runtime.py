@@ -15,6 +15,7 @@ from models.templates import opens_thinking
 from server.config import Config, ConfigError, RouteConfig
 from server.errors import model_not_found
 from server.metrics import Metrics
+from server.response_store import ResponseStore
 from server.running import Running
 
 
@@ -23,7 +24,8 @@ class Runtime:
     """Handed to every request as `app.state.runtime`.
 
     `draining` is set when the server has been told to stop, `cut` when its time to drain is over as well: what then
-    still runs is cancelled. `started` is the Unix time, in seconds, at which the engines were up.
+    still runs is cancelled. `background` holds the work that no connection waits for. `started` is the Unix time, in
+    seconds, at which the engines were up.
     """
 
     config: Config
@@ -35,6 +37,8 @@ class Runtime:
     started: int
     running: Running
     keys: Mapping[str, KeyLimits]
+    responses: ResponseStore
+    background: set[asyncio.Task[None]]
 
     def route(self, name: str) -> Route:
         """The route that a client named. Raises the API's 404."""
@@ -58,7 +62,19 @@ def assemble(config: Config, engines: Mapping[str, Engine], started: int) -> Run
     }
     keys = {name: KeyLimits(key.budget, key.budget_cap) for name, key in config.keys.items()}
     metrics = Metrics(routes, {name: engine.running for name, engine in engines.items()})
-    return Runtime(config, engines, routes, metrics, asyncio.Event(), asyncio.Event(), started, Running(), keys)
+    return Runtime(
+        config,
+        engines,
+        routes,
+        metrics,
+        draining=asyncio.Event(),
+        cut=asyncio.Event(),
+        started=started,
+        running=Running(),
+        keys=keys,
+        responses=ResponseStore(config.server.stored_responses, config.server.stored_bytes),
+        background=set(),
+    )
 
 
 def _route(name: str, config: RouteConfig, engine: Engine, pace: Pace) -> Route:

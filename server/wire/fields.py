@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Annotated, Any, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, create_model, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, create_model, field_validator, model_validator
 
 from controllers.policy import CONTROLS
 from models.engine import Sampling
@@ -22,6 +22,21 @@ class Body(BaseModel):
     """A request body: fields that it does not name are refused."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+def by_type(default: str = "") -> Discriminator:
+    """Tells the members of a union by their `type`. Its tags, `of_type`, do not look like fields: in the path of an
+    error they are left out."""
+
+    def tag(value: Any) -> str:
+        kind = value.get("type", default) if isinstance(value, Mapping) else getattr(value, "type", None)
+        return f"<{kind}>" if isinstance(kind, str) else "<>"
+
+    return Discriminator(tag, custom_error_type="type", custom_error_message="unknown type")
+
+
+def of_type(kind: str) -> Tag:
+    return Tag(f"<{kind}>")
 
 
 class StreamOptions(Body):

@@ -1,13 +1,13 @@
 """Tools and formats of answers, as OpenAI's chat API writes them."""
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import Field, model_validator
 
-from models.engine import Grammar
+from models.engine import Grammar, GrammarKind
 from models.tools import Choice, Tool
 from server.wire.asked import AnswerWish
-from server.wire.fields import Body, Flag, Text
+from server.wire.fields import Body, Flag, Text, by_type, of_type
 
 MAX_TOOLS = 128
 ToolName = Annotated[str, Field(strict=True, pattern=r"^[A-Za-z0-9_.:/-]{1,128}$")]
@@ -58,7 +58,12 @@ class JsonSchemaFormat(Body):
     json_schema: JsonSchema
 
 
-ResponseFormat = Annotated[TextFormat | JsonObjectFormat | JsonSchemaFormat, Field(discriminator="type")]
+ResponseFormat = Annotated[
+    Annotated[TextFormat, of_type("text")]
+    | Annotated[JsonObjectFormat, of_type("json_object")]
+    | Annotated[JsonSchemaFormat, of_type("json_schema")],
+    by_type(),
+]
 
 
 class StructuredOutputs(Body):
@@ -78,8 +83,9 @@ class StructuredOutputs(Body):
         return self
 
     def as_grammar(self) -> Grammar:
-        [(kind, value)] = self.model_dump(exclude_none=True, by_alias=True).items()
-        return Grammar(kind, value)
+        kinds: tuple[GrammarKind, ...] = get_args(GrammarKind)
+        given = {kind: getattr(self, "json_" if kind == "json" else kind) for kind in kinds}
+        return next(Grammar(kind, value) for kind, value in given.items() if value is not None)
 
 
 class AnswerFields(Body):

@@ -1,4 +1,5 @@
 import json
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -15,7 +16,7 @@ def read(text: str, cuts: list[int] | None = None) -> tuple[str, list[tuple[str,
     """The text and the calls of an answer that arrives cut at `cuts`."""
     parser = CallParser(HERMES)
     edges = [0, *sorted(cut % (len(text) + 1) for cut in cuts or ()), len(text)]
-    said = [piece for a, b in zip(edges, edges[1:], strict=False) for piece in parser.feed(text[a:b])]
+    said = [piece for a, b in pairwise(edges) for piece in parser.feed(text[a:b])]
     return gathered([*said, *parser.flush()])
 
 
