@@ -192,7 +192,7 @@ def _tools(asked: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 def _usage(tally: Tally) -> dict[str, Any]:
     return {
         "input_tokens": tally.prompt_tokens,
-        "input_tokens_details": {"cached_tokens": tally.cached_tokens},
+        "input_tokens_details": {"cached_tokens": tally.cached_tokens, "cache_write_tokens": 0},
         "output_tokens": tally.completion_tokens,
         "output_tokens_details": {"reasoning_tokens": tally.reasoning_tokens},
         "total_tokens": tally.prompt_tokens + tally.completion_tokens,
