@@ -19,7 +19,8 @@ serve: install
 	$(BIN)/reasond serve $(CONFIG) --host $(HOST) --port $(PORT)
 
 test: install
-	$(BIN)/python -m pytest -m "not gpu and not accept"
+	$(BIN)/python -m pytest tests/controllers --cov --cov-report=term:skip-covered --cov-fail-under=100
+	$(BIN)/python -m pytest -m "not gpu and not accept" --ignore=tests/controllers
 
 check: install
 	$(BIN)/ruff check .

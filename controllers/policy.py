@@ -14,6 +14,7 @@ from controllers.reply import ChosenBy
 from models.families import Family, Scope
 
 Wish = Literal["think", "no_think", "auto"]
+MOST_REPLIES = 64  # that one request may have drawn and ranked
 EFFORTS: Mapping[str, int] = MappingProxyType(
     {"minimal": 128, "low": 1024, "medium": 2048, "high": 4096, "xhigh": 8192, "max": 16384}
 )
@@ -45,6 +46,7 @@ class Policy:
     chosen_by: ChosenBy
     think_threshold: float | None = None
     show_reasoning: bool = True
+    best_of: int = 1
     budget: int | None = None
     requested: int | None = None
     reserve: int = 0
@@ -68,11 +70,12 @@ class Budgets:
 
 @dataclass(frozen=True, slots=True)
 class Defaults:
-    """A route's own policy, for what a request leaves open."""
+    """A route's own policy, for what a request leaves open. `best_of` None: the route has no judge to rank with."""
 
     mode: Wish
     think_threshold: float | None = None
     budgets: Budgets = field(default_factory=Budgets)
+    best_of: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +94,7 @@ class Said:
     mode: Wish | None = None
     threshold: float | None = None
     show: bool | None = None
+    best_of: int | None = None
     budget: int | None = None
     effort: str | None = None
     scope: Scope | None = None
@@ -109,6 +113,7 @@ def fold(asked: Mapping[str, Any], family: Family, defaults: Defaults, key: KeyL
     mode = _agreed(said, "mode")
     threshold = _agreed(said, "threshold")
     show = _agreed(said, "show")
+    best_of = _agreed(said, "best_of")
     graceful = _agreed(said, "graceful")
     budget = _agreed(_with_efforts(said, family, budgets), "budget")
     _check_budget(said, budget, mode, family)
@@ -117,6 +122,8 @@ def fold(asked: Mapping[str, Any], family: Family, defaults: Defaults, key: KeyL
         _check_mode(wish, mode.field, family)
     if threshold and wish != "auto":
         raise PolicyError(f"{threshold.field} needs mode auto; this request's mode is {wish}", threshold.field)
+    if best_of and defaults.best_of is None:
+        raise PolicyError(f"{best_of.field}: this route has no judge to rank replies with", best_of.field)
     requested = budget.budget if budget else None
     kind = budgets.graceful if graceful is None else graceful.graceful
     return Policy(
@@ -124,6 +131,7 @@ def fold(asked: Mapping[str, Any], family: Family, defaults: Defaults, key: KeyL
         chosen_by=chosen_by,
         think_threshold=None if wish != "auto" else threshold.threshold if threshold else defaults.think_threshold,
         show_reasoning=show is None or show.show is not False,
+        best_of=(best_of and best_of.best_of) or defaults.best_of or 1,
         budget=_enforced(requested, key, budgets) if family.scope else None,
         requested=requested,
         reserve=budgets.reserve,
@@ -187,7 +195,9 @@ def _check_mode(wish: Wish, field: str, family: Family) -> None:
         raise PolicyError(f"{field}: this route's model has no mode {wish}; it has: {able}", field)
 
 
-def _agreed(said: list[Said], what: Literal["mode", "threshold", "show", "budget", "graceful"]) -> Said | None:
+def _agreed(
+    said: list[Said], what: Literal["mode", "threshold", "show", "budget", "graceful", "best_of"]
+) -> Said | None:
     first: Said | None = None
     for item in said:
         value = getattr(item, what)
@@ -285,6 +295,12 @@ def _threshold(value: Any, field: str) -> Iterator[Said]:
     yield Said(field, threshold=float(value))
 
 
+def _best_of(value: Any, field: str) -> Iterator[Said]:
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MOST_REPLIES:
+        _wrong(field, f"a number of replies from 1 to {MOST_REPLIES}")
+    yield Said(field, best_of=value)
+
+
 def _thinking_type(value: Any, field: str) -> Iterator[Said]:
     wishes: dict[Any, Wish] = {"enabled": "think", "disabled": "no_think", "adaptive": "auto"}
     if not isinstance(value, str) or value not in wishes:
@@ -331,7 +347,9 @@ BUDGET_NAMES = (
 )
 
 CONTROLS: Mapping[str, Reader] = {
-    "reasond": _Object({"mode": _mode, "think_threshold": _threshold, "budget": _scoped_budget, "cut": _cut}),
+    "reasond": _Object(
+        {"mode": _mode, "think_threshold": _threshold, "budget": _scoped_budget, "cut": _cut, "best_of": _best_of}
+    ),
     "reasoning_effort": _effort,
     "reasoning": _Object(
         {

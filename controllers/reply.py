@@ -1,7 +1,7 @@
 """What a controller yields: decisions, chunks of text, progress, and one end."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 from controllers.shape import Shape
@@ -95,8 +95,9 @@ class Finished:
     """The end of a reply. Counts are of token ids; tags count as completion, and as neither reasoning nor answer.
 
     The tokens of tool calls are the answer's; `calls` is the number of calls. `cut` says how the server ended the
-    budget's scope, if it did, and `cut_by` for whose sake. `segments` is the number
-    of engine requests; `discarded_tokens` were generated and thrown away: the client neither saw nor pays for them.
+    budget's scope, if it did, and `cut_by` for whose sake. `segments` is the number of engine requests;
+    `discarded_tokens` were generated and thrown away: the client neither saw nor pays for them.
+    `more` is what a controller adds to the decision record.
     """
 
     reason: Finish
@@ -112,6 +113,7 @@ class Finished:
     segments: int = 1
     discarded_tokens: int = 0
     calls: int = 0
+    more: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def prompt_tokens(self) -> int:
@@ -123,10 +125,17 @@ class Finished:
         if self.budget is not None or self.cut is not None:
             record |= {"cut": self.cut, "cut_by": self.cut_by, "segments": self.segments}
             record["discarded_tokens"] = self.discarded_tokens
-        return record
+        return {**record, **self.more}
 
 
-Event = Decision | Chunk | Progress | Finished
+@dataclass(frozen=True, slots=True)
+class Working:
+    """Something has happened that a client who waits may like to know; the reply itself has not begun."""
+
+    record: Mapping[str, Any]
+
+
+Event = Decision | Chunk | Progress | Working | Finished
 
 
 def _budget_record(budget: BudgetUse | None, seconds_to_answer: float | None) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Any, get_args
 import orjson
 from fastapi import APIRouter, Request, Response
 
-from controllers.reply import Chunk, Decision, Event, Finished, Kind, Progress
+from controllers.reply import Chunk, Decision, Event, Finished, Kind, Progress, Working
 from models.engine import PositionLogprobs
 from server.bodies import read_body
 from server.chat_frames import ChatFrames, finish_reason, logprob_items, tool_call
@@ -47,6 +47,9 @@ async def stream(job: Job, body: ChatBody, headers: dict[str, str]) -> AsyncGene
             if isinstance(event, Decision):
                 headers.update(decision_headers(event))
                 waiting[index] = frames.first(index, event)
+                continue
+            if isinstance(event, Working):
+                yield frames.working(index, event)
                 continue
             if isinstance(event, Finished):
                 frame = frames.last(index, event)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from hashlib import sha256
 from typing import Any
 
-from controllers.reply import Chunk, Decision, Event, Finished, Progress
+from controllers.reply import Chunk, Decision, Event, Finished, Progress, Working
 from server.errors import ApiError
 from server.job import Job
 from server.sse import named_event
@@ -44,8 +44,9 @@ class MessageFrames:
         if isinstance(event, Decision):
             self.body |= {"usage": _usage(self._tally), "reasond": event.record()}
             yield {"type": "message_start", "message": self.body}
-        elif isinstance(event, Progress):
-            yield {"type": "ping", "reasond": event.record()}
+        elif isinstance(event, Progress | Working):
+            told = {"progress": event.record} if isinstance(event, Working) else event.record()
+            yield {"type": "ping", "reasond": told}
         elif isinstance(event, Chunk):
             if (event.text or event.call) and event.kind not in self._job.hidden:
                 yield from self._chunk(event)

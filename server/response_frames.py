@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 from uuid import uuid4
 
-from controllers.reply import Chunk, Decision, Event, Finished, Progress
+from controllers.reply import Chunk, Decision, Event, Finished, Progress, Working
 from server.chat_frames import logprob_items
 from server.errors import ApiError
 from server.job import Job
@@ -32,12 +32,11 @@ class ResponseFrames:
         return b"".join(map(named_event, self.events(event)))
 
     def events(self, event: Event) -> Iterator[dict[str, Any]]:
-        if isinstance(event, Decision):
-            self.body["reasond"] = event.record()
-            yield self._of_response("response.created")
-            yield self._of_response("response.in_progress")
-        elif isinstance(event, Progress):
-            self.body["reasond"] |= event.record()
+        if isinstance(event, Decision | Progress | Working):
+            told = {"progress": event.record} if isinstance(event, Working) else event.record()
+            self.body["reasond"] = {**self.body["reasond"], **told}
+            if self._sequence < 0:
+                yield self._of_response("response.created")
             yield self._of_response("response.in_progress")
         elif isinstance(event, Chunk):
             if (event.text or event.call) and event.kind not in self._job.hidden:
