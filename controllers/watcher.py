@@ -9,7 +9,7 @@ An answer under a grammar begins with a segment of its own: the watcher ends the
 is closed, before anything of the answer has been taken.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -27,7 +27,8 @@ from controllers.policy import Policy, PolicyError
 from controllers.reply import BudgetUse, Chunk, Cut, CutBy, Decision, Finished, Interrupt, Progress
 from controllers.route import Forced
 from controllers.segments import Reply, forgets_penalties
-from models.engine import Delta, Grammar
+from controllers.shaped_answer import ShapedAnswer
+from models.engine import Delta
 
 CHECKPOINT_SECONDS = 1.0  # about so often a reply with a budget reports its progress
 CHECKPOINT_TOKENS = 64  # and so many tokens apart while the pace is unknown
@@ -38,8 +39,8 @@ class Watcher:
     """Watches one reply. `handover` says that the running request is to be closed and the next segment asked for."""
 
     __slots__ = (
+        "_answer",
         "_asked_of_engine",
-        "_awaited",
         "_bounds",
         "_budget_text",
         "_checkpoint",
@@ -69,7 +70,7 @@ class Watcher:
         self._limited = route.family.scope is not None and (policy.budget is not None or policy.reserve > 0)
         shaped = reply.shape is not None and self._scope == "answer"  # no phrase belongs into a call, or into JSON
         tolerance = policy.tolerance if forgets_penalties(reply.sampling) is None and not shaped else None
-        self._awaited = _awaited(reply)
+        self._answer = ShapedAnswer(reply)
         self._manner = Manner(len(route.wrap_up.token_ids), len(route.closing.token_ids), tolerance)
         self._native = route.native_budget and self._scope == "reasoning"
         self._bounds: Bounds | None = None
@@ -108,7 +109,7 @@ class Watcher:
         changes: dict[str, Any] = {}
         if self._policy.reserve:
             changes["max_tokens"] = reply.most - position
-        changes |= self._grammar()
+        changes |= self._answer.settings()
         if reply.route.ends is not None:
             changes["stop_token_ids"] = (*reply.sampling.stop_token_ids, reply.route.ends)
         bounds = self._expected()
@@ -123,18 +124,6 @@ class Watcher:
             raise PolicyError(f"{penalty}: cannot be kept up over a cut of the thinking on this route", penalty)
         return changes
 
-    def _grammar(self) -> dict[str, Any]:
-        """The answer's grammar, where the answer begins with this segment."""
-        reply, awaited = self._reply, self._awaited
-        if awaited is None:
-            return {}
-        if reply.parser.section == "answer" or reply.route.answers_at_once:
-            self._awaited = None
-            return {"grammar": awaited}
-        if penalty := forgets_penalties(reply.sampling):
-            raise PolicyError(f"{penalty}: cannot be kept up from the thinking to an answer with a format", penalty)
-        return {}
-
     def look(self, delta: Delta) -> list[Chunk | Progress]:
         """As `Reply.take`, token by token, with an eye on everything that can end a stretch."""
         reply = self._reply
@@ -144,7 +133,7 @@ class Watcher:
         if self._interrupt is not None and self._interrupt.wish == "cancel":
             return [*reply.end("stop", "cancelled")]
         said: list[Chunk | Progress] = []
-        said += self._steps(delta) if self._limited or self._watched or self._awaited else reply.take(delta)
+        said += self._steps(delta) if self._limited or self._watched or self._answer.awaited else reply.take(delta)
         if reply.finish is None and not self.handover and (progress := self._progress()) is not None:
             said.append(progress)
         self._schedule()
@@ -173,16 +162,14 @@ class Watcher:
         steps = list(_single(delta))
         for index, step in enumerate(steps):
             cut = self._cut_before(step)
-            if cut is None and self._awaited is not None and self._speaks_too_soon(step):
-                self._reply.discarded_tokens += sum(len(rest.token_ids) for rest in steps[index:])
-                return said + self._to_answer()
+            if cut is None and self._answer.comes_too_soon(step):
+                return said + self._to_answer(steps[index:])
             if cut is None:
                 said += self._step(step)
                 index += 1
                 cut = self._cut_behind()
-                if self._awaited is not None and self._reply.parser.section == "answer" and not self._reply.finish:
-                    self._reply.discarded_tokens += sum(len(rest.token_ids) for rest in steps[index:])
-                    return said + self._to_answer()
+                if self._answer.begins:
+                    return said + self._to_answer(steps[index:])
             if cut is not None and self._bounds is not None:
                 self._reply.discarded_tokens += sum(len(rest.token_ids) for rest in steps[index:])
                 said += self._end_stretch(self._bounds, *cut)
@@ -190,26 +177,11 @@ class Watcher:
                 break
         return said
 
-    def _speaks_too_soon(self, step: Delta) -> bool:
-        """Whether this token ends the reply, or begins the answer, before the grammar is there."""
-        if step.finish == "stop" and step.stopped_by is None:
-            return True
-        parser = self._reply.parser
-        return parser.section == "start" and bool(step.token_ids) and not parser.opens(step.token_ids[0])
-
-    def _to_answer(self) -> list[Chunk]:
-        """Ends the segment where the answer is to begin, its closing text complete."""
-        reply, chunks = self._reply, list[Chunk]()
-        closing = reply.route.closing
-        if reply.parser.section == "reasoning":
-            chunks = reply.write(closing)
-        elif reply.parser.section in UNDECIDED:
-            reply.parser.section = "answer"
-        elif self._scope == "reasoning" and reply.token_ids[-1:] == list(closing.token_ids[:1]):
-            chunks = reply.write(Forced(closing.token_ids[1:], closing.pieces[1:]))
-        if len(reply.token_ids) >= reply.most:
-            return chunks + reply.end("length")
-        self.handover = True
+    def _to_answer(self, behind: Sequence[Delta]) -> list[Chunk]:
+        """Ends the segment: the answer begins with the next one, and what is `behind` is thrown away."""
+        self._reply.discarded_tokens += sum(len(step.token_ids) for step in behind)
+        chunks = self._answer.lead()
+        self.handover = self._reply.finish is None
         return chunks
 
     def _step(self, step: Delta) -> list[Chunk]:
@@ -325,7 +297,7 @@ class Watcher:
 
     def _schedule(self) -> None:
         bounds = self._bounds
-        if self._awaited is not None:
+        if self._answer.awaited:
             self.look_at = 0
         elif self._reply.parser.section in UNDECIDED:
             self.look_at = 0 if self._limited or self._watched else NEVER
@@ -384,20 +356,6 @@ class Watcher:
             return None
         used = reply.answer_tokens if scope == "reply" else reply.reasoning_tokens
         return BudgetUse(scope, policy.requested, self._declared, limit, used)
-
-
-def _awaited(reply: Reply) -> Grammar | None:
-    """The grammar that the answer is to have. One that nobody relies on is left out where it would cost penalties.
-
-    Raises `PolicyError` where the answer's beginning could fall within a token."""
-    shape, tags = reply.shape, reply.route.tags
-    if shape is None or shape.grammar is None:
-        return None
-    if not shape.required and (forgets_penalties(reply.sampling) or tags.by_text):
-        return None
-    if tags.by_text:
-        raise PolicyError("response_format: the thinking tags of this route's model are no tokens", "response_format")
-    return shape.grammar
 
 
 def _single(delta: Delta) -> Iterator[Delta]:

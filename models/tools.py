@@ -131,12 +131,13 @@ class CallParser:
     that may turn out to stand before a call: it goes with the call. `closed` counts the calls that are complete.
     """
 
-    __slots__ = ("_depth", "_escaped", "_format", "_held", "_in_string", "_number", "_state", "closed")
+    __slots__ = ("_depth", "_escaped", "_format", "_held", "_in_string", "_number", "_opening", "_state", "closed")
 
     def __init__(self, tools: ToolFormat) -> None:
         self._format = tools
         self._state: State = "text"
         self._held = ""
+        self._opening = ""  # as it stood in the text, the space before it included
         self._number = -1
         self._depth = 0
         self._in_string = self._escaped = False
@@ -159,7 +160,7 @@ class CallParser:
         """The answer has ended: what was held back is text after all, but for the end of a call."""
         held, self._held = self._held, ""
         if self._state == "head":
-            held = self._format.opening + held
+            held = self._opening + held
         elif self._state != "text":
             held = ""
         self._state = "text"
@@ -181,8 +182,10 @@ class CallParser:
         opening = self._format.opening
         before, found, behind = self._held.partition(opening)
         if found:
-            if text := before.rstrip():
+            text = before.rstrip()
+            if text:
                 said.append(text)
+            self._opening = before[len(text) :] + opening
             self._held, self._state = behind, "head"
             return True
         ready = len(self._held) - _overlap(self._held, opening)
@@ -206,7 +209,7 @@ class CallParser:
         self._held, self._state = behind, "text"
         name, arguments = _loosely(body)
         if name is None:
-            said.append(self._format.opening + body + self._format.closing)
+            said.append(self._opening + body + self._format.closing)
             return True
         self._number += 1
         self.closed += 1

@@ -47,6 +47,7 @@ def test_however_a_call_arrives_it_is_read_the_same(cuts: list[int]) -> None:
         ('<tool_call>{"name": "f", "arguments": "{}"}</tool_call>', ("", [("f", "{}")])),
         ("<tool_call>no json</tool_call>", ("<tool_call>no json</tool_call>", [])),
         ("<tool_call>[1]</tool_call>", ("<tool_call>[1]</tool_call>", [])),
+        ("so <tool_call>no", ("so <tool_call>no", [])),
         ('<tool_call>{"na', ('<tool_call>{"na', [])),
         ('<tool_call>{"name": "f", "arguments": {"a": [1, 2', ("", [("f", '{"a": [1, 2')])),
         ('<tool_call>{"name": "f", "arguments": {"a": </tool_call>next', ("next", [("f", '{"a": ')])),
