@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from models.engine import Grammar
 
+MOST_SPACES = 40  # in a row, in the arguments of a call: models that are lost in JSON write them for ever
 ANY_OBJECT: Mapping[str, Any] = MappingProxyType({"type": "object"})
 
 
@@ -90,21 +91,25 @@ def _call(tools: ToolFormat, tool: Tool) -> dict[str, Any]:
     return {
         "type": "tag",
         "begin": f"{tools.opening}{tools.before}{tool.name}{tools.between}",
-        "content": {"type": "json_schema", "json_schema": dict(tool.parameters or ANY_OBJECT)},
+        "content": _json(tool.parameters or ANY_OBJECT),
         "end": f"{tools.after}{tools.closing}",
     }
 
 
 def _text(grammar: Grammar) -> dict[str, Any]:
     if grammar.kind == "json_object":
-        return {"type": "json_schema", "json_schema": dict(ANY_OBJECT)}
+        return _json(ANY_OBJECT)
     if grammar.kind == "json" and isinstance(grammar.value, Mapping):
-        return {"type": "json_schema", "json_schema": dict(grammar.value)}
+        return _json(grammar.value)
     if grammar.kind == "regex":
         return {"type": "regex", "pattern": grammar.value}
     if grammar.kind == "grammar":
         return {"type": "grammar", "grammar": grammar.value}
     raise ValueError(f"a constraint of kind {grammar.kind} cannot stand beside tools")
+
+
+def _json(schema: Mapping[str, Any]) -> dict[str, Any]:
+    return {"type": "json_schema", "json_schema": dict(schema), "max_whitespace_cnt": MOST_SPACES}
 
 
 def _structural(form: Mapping[str, Any]) -> Grammar:
