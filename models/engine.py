@@ -58,11 +58,14 @@ class Prompt:
     cache_salt: str | None = None
 
 
+GrammarKind = Literal["json", "json_object", "regex", "choice", "grammar", "structural_tag"]
+
+
 @dataclass(frozen=True, slots=True)
 class Grammar:
     """A constraint on the text: `kind` is one of vLLM's structured-output fields, `value` its content."""
 
-    kind: Literal["json", "json_object", "regex", "choice", "grammar", "structural_tag"]
+    kind: GrammarKind
     value: Any
 
 

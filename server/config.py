@@ -32,6 +32,7 @@ class ServerConfig(_Section):
 
     `drain_seconds`: how long running requests may go on after a stop signal. `notice_seconds`: how long before that
     the server says at /ready that it drains and still takes new requests, for balancers that ask now and then.
+    `stored_responses` and `stored_bytes` bound what /v1/responses keeps in memory; the oldest go first.
     """
 
     host: str = "127.0.0.1"
@@ -41,6 +42,8 @@ class ServerConfig(_Section):
     max_body_bytes: int = Field(default=32 * 1024 * 1024, ge=1)
     drain_seconds: float = Field(default=30.0, ge=0)
     notice_seconds: float = Field(default=0.0, ge=0)
+    stored_responses: int = Field(default=1000, ge=0)
+    stored_bytes: int = Field(default=64 * 1024 * 1024, ge=0)
 
     @field_validator("keys_file")
     @classmethod
