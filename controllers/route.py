@@ -71,6 +71,11 @@ class Route:
     target: Target | None = None
 
     @property
+    def degraded(self) -> bool:
+        """Whether the route does without its target just now."""
+        return self.target is not None and self.target.outage.degraded
+
+    @property
     def solution_is_text(self) -> bool:
         """Whether the end of a solution is known by its characters only: no token to stop at."""
         return self.family.solution is not None and self.ends is None

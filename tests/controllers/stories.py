@@ -62,7 +62,15 @@ def rambles(seed: int, wordy: Sequence[str], cues: float, paragraphs: int) -> Ca
     return goes_on
 
 
-OPENINGS = ("Wait, ", "Alternatively, ", "Hold on, ", "Yes, ", "Let me check: ", "The final answer is ", "Another 2*3=6 ")
+OPENINGS = (
+    "Wait, ",
+    "Alternatively, ",
+    "Hold on, ",
+    "Yes, ",
+    "Let me check: ",
+    "The final answer is ",
+    "Another 2*3=6 ",
+)
 WORDS = ("try", "2*3=6,", "left", "9", "naïve", "日本語", "😀", "checkmate", "12/4", "größer", "…", "so", "then\n")
 
 

@@ -12,7 +12,7 @@ FILES = sorted((Path(__file__).parents[2] / "configs").glob("*.toml"))
 
 
 def test_there_are_configurations():
-    assert [file.stem for file in FILES] == ["demo", "qwen3", "remote"]
+    assert [file.stem for file in FILES] == ["demo", "qwen3", "remote", "speculative"]
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)

@@ -54,6 +54,7 @@ async def test_the_model_list_tells_what_each_route_can_do(make_client):
             "answer_reserve": 0,
             "cut": "graceful",
         },
+        "speculative": None,
     }
     assert cards["fast"]["reasond"]["modes"] == ["think", "no_think"]
     assert cards["fast"]["reasond"]["default_mode"] == "no_think"
