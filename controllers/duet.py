@@ -139,14 +139,15 @@ class Duet:
         if self.alone or not self.thinking or self._wished:
             said = self._release() + ([] if self._ended else self._pass_on(step))
             return said if self._ended else said + self._open()
-        last = step.finish is not None or self._reply.parser.closes(step.token_ids[0])
+        closes = self._reply.parser.closes(step.token_ids[0])
+        piece, last = "" if closes else step.text, closes or step.finish is not None
         if not self._guide.holding:
             said = self._pass_on(step)
-            return said if self._ended else said + self._rule(self._guide.small(step.text, last))
+            return said if self._ended else said + self._rule(self._guide.small(piece, last))
         if not self.held:
             self._held_since = time.perf_counter()
         self.held.append(step)
-        return self._rule(self._guide.small(step.text, last))
+        return self._rule(self._guide.small(piece, last))
 
     def _rule(self, ruling: Ruling | None) -> Said:
         if ruling is None:
@@ -223,7 +224,8 @@ class Duet:
 
     def _take_over(self, takeover: Takeover, delta: Delta) -> Said:
         said: Said = []
-        steps = [*single(self._without_end(delta))] if delta.token_ids else []
+        kept = self._without_end(delta)
+        steps = [*single(kept)] if kept.token_ids else []
         for number, step in enumerate(steps):
             said += self._pass_on(step)
             self._wrote = True

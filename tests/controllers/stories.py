@@ -1,13 +1,15 @@
 """Two models that go on wherever a prompt ends, and what they were asked: the scripts of the speculative tests."""
 
 import random
+import tempfile
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from models.engine import Prompt, Sampling
-from models.scripted_engine import Line, Script
+from models.scripted_engine import Line
 from models.tokenizer import HubTokenizer
 
 MARK = "assistant\n"  # of the demo template: the reply stands behind it
@@ -77,8 +79,6 @@ WORDS = ("try", "2*3=6,", "left", "9", "naïve", "日本語", "😀", "checkmate
 def other_tokenizer(kind: str) -> HubTokenizer:
     """A tokenizer with the demo's tags and template but other ids: `bytes` has no merges at all, `words` writes a
     blank before every text it begins, as sentencepiece does."""
-    import tempfile
-
     if kind == "bytes":
         alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
         tokenizer = Tokenizer(models.BPE({character: number for number, character in enumerate(alphabet)}, []))
@@ -94,7 +94,7 @@ def other_tokenizer(kind: str) -> HubTokenizer:
     tokenizer.add_special_tokens([*SPECIAL])
     tokenizer.add_tokens([*CONTROLS])
     fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|im_end|>", pad_token="<|endoftext|>")
-    fast.chat_template = open("demo/tokenizer/chat_template.jinja").read()
+    fast.chat_template = Path("demo/tokenizer/chat_template.jinja").read_text(encoding="utf-8")
     with tempfile.TemporaryDirectory() as folder:
         fast.save_pretrained(folder)
         return HubTokenizer(folder)

@@ -1,6 +1,7 @@
 """Steps and sentences: where they end and what kind they are, however the text falls into tokens."""
 
 import re
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -9,17 +10,30 @@ from hypothesis import strategies as st
 from controllers.steps import CUES, CueList, Cues, Steps
 
 ENGLISH = Cues()
-PARTS = st.sampled_from(
-    ["Wait", "wait", ", ", " ", "yes", "check", "checkmate", "re", "another", ".", ". ", "!", "\n", "\n\n", "3.14", "so"]
-    + ["hold on", "think again", "。", "日本", "…", '"', ")", "Let me", "final answer", "é"]
+WORDS = (
+    "Wait",
+    "wait",
+    "yes",
+    "check",
+    "checkmate",
+    "re",
+    "another",
+    "so",
+    "hold on",
+    "think again",
+    "日本",
+    "é",
+    "3.14",
 )
+MARKS = (", ", " ", ".", ". ", "!", "\n", "\n\n", "。", "…", '"', ")")
+PARTS = st.sampled_from((*WORDS, *MARKS))
 TEXTS = st.lists(PARTS, max_size=30).map("".join)
 ENDLESS = 10**9
 
 
 def cut(text: str, places: list[int]) -> list[str]:
     edges = sorted({0, len(text), *(place % (len(text) + 1) for place in places)})
-    return [text[a:b] for a, b in zip(edges, edges[1:], strict=False)]
+    return [text[a:b] for a, b in pairwise(edges)]
 
 
 def kinds(pieces: list[str], sentence_tokens: int = ENDLESS, delimiters: tuple[str, ...] = ("\n\n",)) -> list[str]:
@@ -112,7 +126,13 @@ def test_it_agrees_with_reading_the_whole_text_at_once(text: str) -> None:
 
 def test_a_verification_is_known_as_soon_as_its_cue_cannot_become_another_word() -> None:
     steps = Steps(ENGLISH)
-    assert [steps.feed(piece) for piece in ["so\n\n", "Let", " me", " check", ":"]] == [[], [], [], [], ["verification"]]
+    assert [steps.feed(piece) for piece in ["so\n\n", "Let", " me", " check", ":"]] == [
+        [],
+        [],
+        [],
+        [],
+        ["verification"],
+    ]
     steps = Steps(ENGLISH)
     assert [steps.feed(piece) for piece in ["\n\n", "check", "mate", ". ", "a"]] == [[], [], [], ["statement"], []]
 
