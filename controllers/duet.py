@@ -230,22 +230,20 @@ class Duet:
             said += self._pass_on(step)
             self._wrote = True
             self.target_tokens += 1
-            self._left -= 1
-            if self._ended or not self.thinking:
+            self._left += self._guide.target(step.text) - 1
+            if self._ended or not self.thinking or self._left < 1:
                 self._reply.discarded_tokens += len(steps) - number - 1
                 self._end_turn()
                 return said
-            self._left += self._guide.target(step.text)
         if delta.finish == "stop" or (delta.finish == "length" and self.room < 1):
             self._end_turn()
         return said
 
     def _without_end(self, delta: Delta) -> Delta:
         """What ends the target's request does not end the reply, unless it would end it whoever wrote it."""
-        by_id = isinstance(delta.stopped_by, int)
-        if delta.finish is None or by_id:
+        if delta.finish is None or delta.stopped_by is not None:
             return delta
-        ended_by_itself = delta.finish == "stop" and delta.stopped_by is None
+        ended_by_itself = delta.finish == "stop"
         if ended_by_itself and "reasoning" not in self._sections:
             return delta  # the answer is over
         count = len(delta.token_ids) - ended_by_itself

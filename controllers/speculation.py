@@ -83,14 +83,13 @@ class Speculation:
 
 @dataclass(frozen=True, slots=True)
 class Takeover:
-    """A stretch for the target to write: at most `tokens`, up to a delimiter if `one_step`. `replaces`: in place of
-    what is held. `cue` is the kind of the sentence that called for it."""
+    """A stretch for the target to write: at most `tokens`. `replaces`: in place of what is held. `cue` is the kind of
+    the sentence that called for it."""
 
     kind: TakeoverKind
     tokens: int
     replaces: bool = False
     cue: Sentence = "statement"
-    one_step: bool = False
 
 
 Ruling = Takeover | Literal["keep", "score"]
@@ -123,7 +122,7 @@ class Guide(Protocol):
         ...
 
     def target(self, piece: str) -> int:
-        """The target wrote one token. How many more it is to write than its takeover said."""
+        """The target wrote one token. How many more, or fewer, it is to write than it was to so far."""
         ...
 
     def ended(self, wrote: bool) -> None:
@@ -253,7 +252,7 @@ class AcceptOrRewrite:
     def scored(self, score: float) -> Ruling:
         if score >= self._settings.accept_score:
             return "keep"
-        return Takeover("rewrite", self._settings.step_tokens, replaces=True, one_step=True)
+        return Takeover("rewrite", self._settings.step_tokens, replaces=True)
 
     def refused(self, takeover: Takeover) -> None:
         pass
@@ -262,8 +261,9 @@ class AcceptOrRewrite:
         pass
 
     def target(self, piece: str) -> int:
-        return 0
+        """It writes one step."""
+        self._steps.feed(piece)
+        return -self._settings.step_tokens if self._steps.open else 0
 
     def ended(self, wrote: bool) -> None:
-        self._steps.reopen()
         self._steps.skip()

@@ -140,7 +140,7 @@ class Engines:
         reply, turn = self._reply, self._duet.turn
         changes = self._watcher.limits()
         if turn is not None:
-            changes |= self._target_limits(turn)
+            changes |= self._target_limits()
         prompt, sampling = reply.segment(self._request.cache_salt, **changes)
         generated = reply.voice.route.engine.generate(prompt, sampling)
         patience = None if turn is None else self._target.patience
@@ -156,13 +156,12 @@ class Engines:
         finally:
             self._seconds["speculative" if turn is None else "target"] += time.perf_counter() - asked
 
-    def _target_limits(self, turn: Takeover) -> dict[str, Any]:
+    def _target_limits(self) -> dict[str, Any]:
         most = self._duet.room
-        limits: dict[str, Any] = {"max_tokens": most}
-        limits["min_tokens"] = min(most, max(0, self._reply.sampling.min_tokens - self._reply.position))
-        if turn.one_step:
-            limits |= {"stop": self._target.settings.delimiters, "include_stop": True}
-        return limits
+        return {
+            "max_tokens": most,
+            "min_tokens": min(most, max(0, self._reply.sampling.min_tokens - self._reply.position)),
+        }
 
     def _began(self, turn: Takeover | None, prompt: Prompt, first: Delta) -> None:
         if turn is not None:

@@ -117,7 +117,8 @@ class Steps:
 
     def skip(self) -> None:
         """The open sentence need not be classified."""
-        self.open, self._tail = False, self._end_of(self._text)
+        if self.open:
+            self.open, self._tail = False, self._end_of(self._text)
 
     def _look_for_delimiter(self, piece: str) -> None:
         """The sentence behind a delimiter is open from its first character on."""
