@@ -1,11 +1,12 @@
 """Several replies to one request: `n` runs of the same controller, side by side."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from contextlib import aclosing
-from typing import TypeVar
+from typing import Any, TypeVar
 
 E = TypeVar("E")
+T = TypeVar("T")
 
 
 async def side_by_side(runs: Sequence[AsyncGenerator[E, None]]) -> AsyncGenerator[tuple[int, E], None]:
@@ -41,3 +42,31 @@ async def _drain(
         await queue.put((index, error))
     else:
         await queue.put(None)
+
+
+async def together(works: Sequence[Coroutine[Any, Any, E]]) -> list[E]:
+    """The results of all, in order. The first error, or the end of the caller, ends them all before it travels on."""
+    if len(works) == 1:
+        return [await works[0]]
+    tasks = [asyncio.ensure_future(work) for work in works]
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+
+
+async def narrated(work: Callable[[Callable[[E], None]], Coroutine[Any, Any, T]]) -> AsyncGenerator[E | T, None]:
+    """What `work` tells while it runs, as it tells it, then its result. Closing ends the work."""
+    told: asyncio.Queue[E | None] = asyncio.Queue()
+    task = asyncio.ensure_future(work(told.put_nowait))
+    task.add_done_callback(lambda _: told.put_nowait(None))
+    try:
+        while (said := await told.get()) is not None:
+            yield said
+        yield task.result()
+    finally:
+        task.cancel()
+        await asyncio.wait((task,))

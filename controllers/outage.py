@@ -4,30 +4,24 @@
 class Outage:
     """One for each engine that routes can do without. Times are seconds of any steady clock."""
 
-    __slots__ = ("_failures", "_until", "rest")
+    __slots__ = ("_rest", "_until", "degraded")
 
-    def __init__(self, rest: float) -> None:
-        self.rest = rest
-        self._until = 0.0
-        self._failures = 0
-
-    @property
-    def degraded(self) -> bool:
-        """Whether the engine's last answer was a failure."""
-        return self._failures > 0
+    def __init__(self) -> None:
+        self.degraded = False  # whether the engine's last answer was a failure
+        self._rest = self._until = 0.0
 
     def closed(self, now: float) -> bool:
         """Whether to do without the engine now. When the rest is over one caller is let through, to try."""
-        if not self._failures:
+        if not self.degraded:
             return False
         if now < self._until:
             return True
-        self._until = now + self.rest
+        self._until = now + self._rest
         return False
 
-    def failed(self, now: float) -> None:
-        self._failures += 1
-        self._until = now + self.rest
+    def failed(self, now: float, rest: float) -> None:
+        """It is left alone for `rest` seconds from now on."""
+        self.degraded, self._rest, self._until = True, rest, now + rest
 
     def answered(self) -> None:
-        self._failures = 0
+        self.degraded = False

@@ -15,6 +15,7 @@ from controllers.speculation import LENGTHS, Lengths, Speculation
 from models.families import Family, Scope
 
 Wish = Literal["think", "no_think", "auto"]
+MOST_REPLIES = 64  # that one request may have drawn and ranked
 EFFORTS: Mapping[str, int] = MappingProxyType(
     {"minimal": 128, "low": 1024, "medium": 2048, "high": 4096, "xhigh": 8192, "max": 16384}
 )
@@ -47,6 +48,7 @@ class Policy:
     chosen_by: ChosenBy
     think_threshold: float | None = None
     show_reasoning: bool = True
+    best_of: int = 1
     budget: int | None = None
     requested: int | None = None
     reserve: int = 0
@@ -72,12 +74,13 @@ class Budgets:
 
 @dataclass(frozen=True, slots=True)
 class Defaults:
-    """A route's own policy, for what a request leaves open."""
+    """A route's own policy, for what a request leaves open. `best_of` None: the route has no judge to rank with."""
 
     mode: Wish
     think_threshold: float | None = None
     budgets: Budgets = field(default_factory=Budgets)
     speculation: Speculation | None = None
+    best_of: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +99,7 @@ class Said:
     mode: Wish | None = None
     threshold: float | None = None
     show: bool | None = None
+    best_of: int | None = None
     budget: int | None = None
     effort: str | None = None
     scope: Scope | None = None
@@ -116,6 +120,7 @@ def fold(asked: Mapping[str, Any], family: Family, defaults: Defaults, key: KeyL
     mode = _agreed(said, "mode")
     threshold = _agreed(said, "threshold")
     show = _agreed(said, "show")
+    best_of = _agreed(said, "best_of")
     graceful = _agreed(said, "graceful")
     budget = _agreed(_with_efforts(said, family, budgets), "budget")
     _check_budget(said, budget, mode, family)
@@ -124,6 +129,8 @@ def fold(asked: Mapping[str, Any], family: Family, defaults: Defaults, key: KeyL
         _check_mode(wish, mode.field, family)
     if threshold and wish != "auto":
         raise PolicyError(f"{threshold.field} needs mode auto; this request's mode is {wish}", threshold.field)
+    if best_of and defaults.best_of is None:
+        raise PolicyError(f"{best_of.field}: this route has no judge to rank replies with", best_of.field)
     requested = budget.budget if budget else None
     kind = budgets.graceful if graceful is None else graceful.graceful
     return Policy(
@@ -131,6 +138,7 @@ def fold(asked: Mapping[str, Any], family: Family, defaults: Defaults, key: KeyL
         chosen_by=chosen_by,
         think_threshold=None if wish != "auto" else threshold.threshold if threshold else defaults.think_threshold,
         show_reasoning=show is None or show.show is not False,
+        best_of=(best_of and best_of.best_of) or defaults.best_of or 1,
         budget=_enforced(requested, key, budgets) if family.scope else None,
         requested=requested,
         reserve=budgets.reserve,
@@ -205,7 +213,9 @@ def _check_mode(wish: Wish, field: str, family: Family) -> None:
         raise PolicyError(f"{field}: this route's model has no mode {wish}; it has: {able}", field)
 
 
-def _agreed(said: list[Said], what: Literal["mode", "threshold", "show", "budget", "graceful"]) -> Said | None:
+def _agreed(
+    said: list[Said], what: Literal["mode", "threshold", "show", "budget", "graceful", "best_of"]
+) -> Said | None:
     first: Said | None = None
     for item in said:
         value = getattr(item, what)
@@ -315,6 +325,12 @@ def _threshold(value: Any, field: str) -> Iterator[Said]:
     yield Said(field, threshold=float(value))
 
 
+def _best_of(value: Any, field: str) -> Iterator[Said]:
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MOST_REPLIES:
+        _wrong(field, f"a number of replies from 1 to {MOST_REPLIES}")
+    yield Said(field, best_of=value)
+
+
 def _thinking_type(value: Any, field: str) -> Iterator[Said]:
     wishes: dict[Any, Wish] = {"enabled": "think", "disabled": "no_think", "adaptive": "auto"}
     if not isinstance(value, str) or value not in wishes:
@@ -361,6 +377,7 @@ CONTROLS: Mapping[str, Reader] = {
             "think_threshold": _threshold,
             "budget": _scoped_budget,
             "cut": _cut,
+            "best_of": _best_of,
             "speculative": _Object({"target": _target, **dict.fromkeys(LENGTHS, _length)}),
         }
     ),

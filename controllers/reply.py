@@ -1,7 +1,7 @@
 """What a controller yields: decisions, chunks of text, progress, and one end."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 from models.engine import Finish, PositionLogprobs
@@ -133,6 +133,7 @@ class Finished:
 
     `cut` says how the server ended the budget's scope, if it did, and `cut_by` for whose sake. `segments` is the number
     of engine requests; `discarded_tokens` were generated and thrown away: the client neither saw nor pays for them.
+    `more` is what a controller adds to the decision record.
     """
 
     reason: Finish
@@ -148,6 +149,7 @@ class Finished:
     segments: int = 1
     discarded_tokens: int = 0
     target: TargetUse | None = None
+    more: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def prompt_tokens(self) -> int:
@@ -163,10 +165,17 @@ class Finished:
             record |= self.target.record()
         if several:
             record |= {"segments": self.segments, "discarded_tokens": self.discarded_tokens}
-        return record
+        return {**record, **self.more}
 
 
-Event = Decision | Chunk | Progress | Finished
+@dataclass(frozen=True, slots=True)
+class Working:
+    """Something has happened that a client who waits may like to know; the reply itself has not begun."""
+
+    record: Mapping[str, Any]
+
+
+Event = Decision | Chunk | Progress | Working | Finished
 
 
 def _budget_record(budget: BudgetUse | None, seconds_to_answer: float | None) -> dict[str, Any]:

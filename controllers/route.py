@@ -29,8 +29,8 @@ class Target:
     """The large model of a speculative route: an inner route of its own, that no client can name.
 
     `on_failure` says whether a reply goes on alone without it or fails. `patience` is the longest silence, in seconds,
-    that is not a failure. `outage` is shared by all routes that ask this engine. `excess_prompt` is in the small
-    model's vocabulary. `scores` are the target's ids of the digits.
+    that is not a failure, `rest` how long the target is left alone after one. `outage` is shared by all routes that ask
+    this engine. `excess_prompt` is in the small model's vocabulary. `scores` are the target's ids of the digits.
     """
 
     route: "Route"
@@ -38,6 +38,7 @@ class Target:
     outage: Outage
     on_failure: OnFailure = "alone"
     patience: float | None = None
+    rest: float = 0.0
     excess_prompt: Forced = field(default_factory=Forced)
     scores: tuple[int, ...] = ()
 
@@ -124,6 +125,7 @@ def with_target(
     adapter: str | None = None,
     on_failure: OnFailure = "alone",
     patience: float | None = None,
+    rest: float = 0.0,
 ) -> Route:
     """The route with a second engine beside its own. Raises `ValueError` where it cannot score with one token."""
     inner = build_route(route.name, route.controller, route.family, engine, route.defaults, adapter=adapter)
@@ -137,6 +139,7 @@ def with_target(
         outage,
         on_failure,
         patience,
+        rest,
         forced(own, settings.excess_prompt),
         tuple(token_ids[0] for token_ids in digits),
     )

@@ -211,7 +211,7 @@ class Engines:
         if isinstance(error, InvalidRequest) and failure != "full":
             raise error
         if failure not in PASSING:
-            self._target.outage.failed(time.monotonic())
+            self._target.outage.failed(time.monotonic(), self._target.rest)
         if self._target.on_failure == "fail":
             raise error
         log.warning("target %s: %s; the small model goes on alone", self._target.route.engine.name, error)

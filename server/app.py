@@ -9,7 +9,7 @@ from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
 from models.engine import Engine
-from server import __version__, chat, completions, errors, ops, reasoning
+from server import __version__, chat, completions, errors, ops, reasoning, reward_protocols, rewards
 from server.auth import Authentication, load_keys
 from server.body_limit import BodyLimit
 from server.config import Config, ConfigError
@@ -33,6 +33,8 @@ def create_app(config: Config, engines: Mapping[str, Engine], observers: Sequenc
     app.include_router(chat.router)
     app.include_router(completions.router)
     app.include_router(reasoning.router)
+    app.include_router(rewards.router)
+    app.include_router(reward_protocols.router)
     return app
 
 

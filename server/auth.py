@@ -3,6 +3,7 @@
 A key is 256 random bits, so a plain hash cannot be searched and no slow one is needed.
 """
 
+import base64
 import hmac
 import secrets
 from collections.abc import Mapping
@@ -64,8 +65,22 @@ def presented(headers: Headers) -> list[str]:
     """The keys that a request carries, wherever its client puts them."""
     scheme, _, token = headers.get("authorization", "").partition(" ")
     candidates = [token.strip()] if scheme.lower() == "bearer" else []
+    if scheme.lower() == "basic":
+        candidates += _of_basic(token)
     candidates += [headers.get(name, "") for name in HEADERS]
     return [candidate for candidate in candidates if candidate]
+
+
+def _of_basic(token: str) -> list[str]:
+    """Name and password of a URL such as `http://key:rsk-…@host/`: all that clients without a header setting can send.
+    Either may be the key.
+    """
+    try:
+        plain = base64.b64decode(token.strip(), validate=True).decode()
+    except ValueError:
+        return []
+    name, _, password = plain.partition(":")
+    return [password, name]
 
 
 def owner(keys: Mapping[bytes, str], candidates: list[str]) -> str | None:

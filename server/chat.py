@@ -11,7 +11,7 @@ from fastapi import APIRouter, Request, Response
 
 from controllers.choices import side_by_side
 from controllers.policy import TEMPLATE_CONTROLS, Policy, fold
-from controllers.reply import Chunk, Decision, Event, Finished, Interrupt, Kind, Progress
+from controllers.reply import Chunk, Decision, Event, Finished, Interrupt, Kind, Progress, Working
 from controllers.reply import Request as Conversation
 from controllers.route import Route
 from models.engine import PositionLogprobs, Sampling, Tokenizer
@@ -115,6 +115,9 @@ async def stream(job: Job, watch: Watch, headers: dict[str, str]) -> AsyncGenera
                 if isinstance(event, Decision):
                     headers.update(decision_headers(event))
                     waiting[index] = frames.first(index, event)
+                    continue
+                if isinstance(event, Working):
+                    yield frames.working(index, event)
                     continue
                 if isinstance(event, Finished):
                     frame = frames.last(index, event)

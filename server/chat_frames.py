@@ -5,7 +5,7 @@ from typing import Any
 
 import orjson
 
-from controllers.reply import Chunk, Decision, Finished, Progress
+from controllers.reply import Chunk, Decision, Finished, Progress, Working
 from controllers.route import Route
 from models.engine import PositionLogprobs, Tokenizer
 
@@ -80,6 +80,11 @@ class ChatFrames:
         }
         choice = b"%d," % index + orjson.dumps(end)[1:-1] + b"}]"
         return self._choice + choice + b',"reasond":' + orjson.dumps(finished.record) + b"}\n\n"
+
+    def working(self, index: int, working: Working) -> bytes:
+        """Progress before the reply: an empty delta, and what there is to tell under `reasond`."""
+        choice = self._choice + b'%d,"delta":{},"logprobs":null,"finish_reason":null}]' % index
+        return choice + b',"reasond":' + orjson.dumps({"progress": working.record}) + b"}\n\n"
 
     def usage(self, usage: dict[str, Any]) -> bytes:
         return self._head + b',"choices":[],"usage":' + orjson.dumps(usage) + b"}\n\n"

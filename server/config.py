@@ -11,8 +11,9 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 
-from controllers.policy import EFFORTS, TOLERANCE, Budgets, Wish, modes
+from controllers.policy import EFFORTS, MOST_REPLIES, TOLERANCE, Budgets, Wish, modes
 from models.families import FAMILIES, Family
+from models.judge_families import JUDGE_FAMILIES, Kind, parse_form
 from server.section import Section, Tokens
 from server.speculative_config import SpeculativeConfig
 
@@ -188,13 +189,54 @@ class KeyConfig(Section):
     budget_cap: Tokens | None = None
 
 
+class JudgeConfig(Section):
+    """A judge route's own settings: what it is asked, and how often.
+
+    `templates` are files in place of the family's own, by what is judged. `rubric` is what a single reply is held
+    against where a request brings neither reference nor rubric nor rival. `concurrency` bounds the votes in flight,
+    `cache_size` the verdicts remembered (0: none). A second try after a reply without a verdict may be `widening`
+    times as long.
+    """
+
+    family: str = "rrm"
+    templates: dict[Kind, str] = Field(default_factory=dict)
+    rubric: str = ""
+    votes: int = Field(default=1, ge=1, le=128)
+    concurrency: int = Field(default=256, ge=1)
+    cache_size: int = Field(default=100_000, ge=0)
+    widening: float = Field(default=2.0, ge=1)
+    teams: bool = False
+
+    @field_validator("family")
+    @classmethod
+    def _known_family(cls, value: str) -> str:
+        if value not in JUDGE_FAMILIES:
+            raise ValueError(f"unknown judge family {value!r}; known: {', '.join(JUDGE_FAMILIES)}")
+        return value
+
+    @field_validator("templates")
+    @classmethod
+    def _readable(cls, templates: dict[Kind, str], info: ValidationInfo) -> dict[Kind, str]:
+        files: dict[Kind, str] = {kind: resolve(file, info, must_exist=True) for kind, file in templates.items()}
+        for kind, file in files.items():
+            parse_form(kind, Path(file).read_text(encoding="utf-8"))
+        return files
+
+
 class RouteConfig(Section):
-    """A name that clients put in `model`. `mode` left out: auto where the family chooses, else think, else no_think."""
+    """A name that clients put in `model`. `mode` left out: auto where the family chooses, else think, else no_think.
+
+    `judge` is for routes whose controller is `judge`. `judged_by` names such a route, which ranks replies where a
+    request, or `best_of` here, wants the best of several.
+    """
 
     engine: str
     adapter: str = ""
     family: str
-    controller: Literal["mode", "speculative"] = "mode"
+    controller: Literal["mode", "judge", "speculative"] = "mode"
+    judge: JudgeConfig = JudgeConfig()
+    judged_by: str = ""
+    best_of: int = Field(default=1, ge=1, le=MOST_REPLIES)
     mode: Wish | None = None
     think_threshold: float | None = Field(default=None, ge=0, le=1)
     description: str = ""
@@ -222,19 +264,26 @@ class RouteConfig(Section):
         return "think" if "think" in self.of_family.prefixes else "no_think"
 
 
+class RewardsConfig(Section):
+    """`[rewards]`. `judge` is the route of callers that cannot name one; left out: the first judge route."""
+
+    judge: str = ""
+
+
 class Config(Section):
     """The whole file."""
 
     server: ServerConfig = ServerConfig()
     logging: LoggingConfig = LoggingConfig()
     tracing: TracingConfig = TracingConfig()
+    rewards: RewardsConfig = RewardsConfig()
     engines: dict[str, EngineConfig] = Field(min_length=1)
     routes: dict[str, RouteConfig] = Field(min_length=1)
     keys: dict[str, KeyConfig] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _hangs_together(self) -> Self:
-        problems = [*_route_problems(self), *_memory_problems(self)]
+        problems = [*_route_problems(self), *_judge_problems(self), *_memory_problems(self)]
         if problems:
             raise ValueError("\n".join(problems))
         return self
@@ -323,6 +372,22 @@ def _speculative_problems(key: str, route: RouteConfig, engines: Mapping[str, En
         yield f"{key}.speculative.adapter: engine {settings.target!r} has no adapter {settings.adapter!r}"
     elif (settings.target, settings.adapter) == (route.engine, route.adapter):
         yield f"{key}.speculative.target: the target is the small model itself"
+
+
+def _judge_problems(config: Config) -> Iterator[str]:
+    """Every name of a judge is that of a judge route."""
+    judges = {name for name, route in config.routes.items() if route.controller == "judge"}
+    if config.rewards.judge and config.rewards.judge not in judges:
+        yield f"rewards.judge: no judge route {config.rewards.judge!r}"
+    for name, route in config.routes.items():
+        if route.judged_by and route.judged_by not in judges:
+            yield f"routes.{name}.judged_by: no judge route {route.judged_by!r}"
+        if name not in judges and "judge" in route.model_fields_set:
+            yield f'routes.{name}.judge: only a route whose controller is "judge" has one'
+        if name in judges and route.judged_by:
+            yield f"routes.{name}.judged_by: a judge's own replies are not ranked"
+        if route.best_of > 1 and not route.judged_by:
+            yield f"routes.{name}.best_of: needs judged_by, the judge route that ranks the replies"
 
 
 def _memory_problems(config: Config) -> Iterator[str]:

@@ -19,7 +19,9 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from controllers.policy import PolicyError
+from controllers.scoring import NothingToJudgeBy
 from models.engine import EngineBusy, EngineDead, InvalidRequest, PromptTooLong
+from server.batch import NotJudged
 
 log = logging.getLogger(__name__)
 
@@ -48,9 +50,11 @@ class ApiError(Exception):
         self.code = code
         self.headers = headers
 
+    def fields(self) -> dict[str, str | None]:
+        return {"message": self.message, "type": self.type, "param": self.param, "code": self.code}
+
     def body(self) -> bytes:
-        fields = {"message": self.message, "type": self.type, "param": self.param, "code": self.code}
-        return orjson.dumps({"error": fields})
+        return orjson.dumps({"error": self.fields()})
 
     def response(self) -> Response:
         return Response(self.body(), self.status, dict(self.headers or {}), media_type="application/json")
@@ -62,6 +66,14 @@ class ServerStopping(Exception):
 
 def model_not_found(name: str) -> ApiError:
     return ApiError(404, f"the model {_short(name)!r} does not exist", param="model", code="model_not_found")
+
+
+def not_a_judge(name: str) -> ApiError:
+    return ApiError(400, f"the model {_short(name)!r} is not a judge", param="model", code="not_a_judge")
+
+
+def no_judge() -> ApiError:
+    return ApiError(404, "this server has no judge", param="model", code="model_not_found")
 
 
 def api_error(exc: Exception) -> ApiError:
@@ -133,6 +145,14 @@ def _gone(exc: ClientDisconnect) -> ApiError:
     return ApiError(499, "the client closed the connection", code="client_closed")
 
 
+def _unjudgeable(exc: NothingToJudgeBy) -> ApiError:
+    return ApiError(400, str(exc), param=exc.field, code="nothing_to_judge_by")
+
+
+def _not_judged(exc: NotJudged) -> ApiError:
+    return ApiError(503, str(exc), type="server_error", code="not_judged")
+
+
 _HTTP_CODES: Mapping[int, str] = MappingProxyType(
     {401: "invalid_api_key", 404: "not_found", 405: "method_not_allowed", 413: "request_too_large"}
 )
@@ -198,6 +218,8 @@ _ANSWERS: Mapping[type[Exception], Callable[[Any], ApiError]] = MappingProxyType
         PolicyError: _refused,
         EngineDead: _engine_dead,
         EngineBusy: _engine_busy,
+        NothingToJudgeBy: _unjudgeable,
+        NotJudged: _not_judged,
         ServerStopping: _stopping,
         ValidationError: _validation,
         RequestValidationError: _request_validation,

@@ -11,6 +11,7 @@ from typing import Literal, get_args
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.exposition import generate_latest
 
+from controllers.judge import Verdict
 from controllers.reply import ChosenBy, Cut, TargetFailure, TargetUse
 from controllers.speculation import TakeoverKind
 from models.families import Mode
@@ -76,6 +77,10 @@ class RouteMetrics:
         self.empty_answers = families.empty_answers.labels(name)
         self.budget_used = families.budget_used.labels(name)
         self.cuts: Mapping[Cut, Counter] = {cut: families.cuts.labels(name, cut) for cut in get_args(Cut)}
+        self.comparisons = families.comparisons.labels(name)
+        self.votes = families.votes.labels(name)
+        self.unparsable = families.unparsable.labels(name)
+        self.cache_hits = families.cache_hits.labels(name)
         self.decisions: Mapping[tuple[Mode, ChosenBy], Counter] = {
             (mode, source): families.decisions.labels(name, mode, source)
             for mode in get_args(Mode)
@@ -132,6 +137,13 @@ class RouteMetrics:
         self._reread_cached.inc(use.cached_tokens)
         if use.failure is not None:
             self._target_failures[use.failure].inc()
+
+    def judged(self, verdict: Verdict) -> None:
+        """One comparison of a judge, asked or remembered."""
+        self.comparisons.inc()
+        self.votes.inc(len(verdict.ballots))
+        self.unparsable.inc(sum(ballot.unparsable for ballot in verdict.ballots))
+        self.cache_hits.inc(sum(ballot.cached for ballot in verdict.ballots))
 
     def started(self) -> "RequestMetrics":
         """Counts a request in. Its `finished` or `aborted` counts it out again; after the first, calls do nothing."""
@@ -208,6 +220,10 @@ class _Families:
         self.discarded = counter("discarded_tokens", "Tokens that were generated and thrown away.")
         self.reread = counter("reread_tokens", "Prompt tokens of hand-overs.")
         self.reread_cached = counter("reread_cached_tokens", "Prompt tokens of hand-overs that an engine had cached.")
+        self.comparisons = counter("judge_comparisons", "Comparisons that a judge was asked for.")
+        self.votes = counter("judge_votes", "Votes on comparisons, remembered ones included.")
+        self.unparsable = counter("judge_unparsable_verdicts", "Replies of a judge that held no verdict.")
+        self.cache_hits = counter("judge_cache_hits", "Votes that the cache of verdicts answered.")
         self.requests = counter("requests", "Requests, by how they ended.", "outcome")
         self.aborts = counter("request_aborts", "Requests ended before their reply was, by cause.", "cause")
         self.responses = Counter("reasond:http_responses", "Answers of any path.", ["status"], registry=registry)

@@ -8,6 +8,7 @@ from typing import Any
 from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
+from controllers.judge import Judge
 from controllers.policy import modes
 from controllers.route import Route
 from models.engine import Engine, EngineError
@@ -23,17 +24,17 @@ CHECK_SECONDS = 5.0
 @router.get("/v1/models")
 async def models(request: Request) -> Response:
     runtime = runtime_of(request)
-    cards = [model_card(route, runtime.started) for route in runtime.routes.values()]
+    cards = [model_card(route, runtime.started, runtime.judges.get(name)) for name, route in runtime.routes.items()]
     return JSONResponse({"object": "list", "data": cards})
 
 
 @router.get("/v1/models/{name:path}")
 async def model(name: str, request: Request) -> Response:
     runtime = runtime_of(request)
-    return JSONResponse(model_card(runtime.route(name), runtime.started))
+    return JSONResponse(model_card(runtime.route(name), runtime.started, runtime.judges.get(name)))
 
 
-def model_card(route: Route, created: int) -> dict[str, Any]:
+def model_card(route: Route, created: int, judge: Judge | None = None) -> dict[str, Any]:
     """OpenAI's model object, vLLM's `max_model_len`, and under `reasond` what the route can do."""
     return {
         "id": route.name,
@@ -50,6 +51,8 @@ def model_card(route: Route, created: int) -> dict[str, Any]:
             "think_threshold": route.defaults.think_threshold,
             "budgets": budget_abilities(route),
             "speculative": target_abilities(route),
+            "best_of": route.defaults.best_of,
+            "judge": judge and judge_card(judge),
         },
     }
 
@@ -67,6 +70,10 @@ def target_abilities(route: Route) -> dict[str, Any] | None:
         **asdict(settings.lengths),
         "caps": asdict(settings.caps),
     }
+
+
+def judge_card(judge: Judge) -> dict[str, Any]:
+    return {"family": judge.family.name, "judges": list(judge.family.verdicts), "votes": judge.votes}
 
 
 def budget_abilities(route: Route) -> dict[str, Any] | None:

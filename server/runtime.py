@@ -2,21 +2,24 @@
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from fastapi import Request
 
-from controllers import CONTROLLERS
+from controllers import CONTROLLERS, best_of_n, judge_chat
+from controllers.judge import Judge
 from controllers.outage import Outage
 from controllers.pace import Pace
 from controllers.policy import Defaults, KeyLimits
-from controllers.route import Route, build_route, with_target
+from controllers.route import Controller, Route, build_route, with_target
 from models.engine import Engine, Sampling
 from models.families import Family
+from models.judge_families import JUDGE_FAMILIES, load_forms
 from models.templates import opens_thinking
+from models.transcripts import Marks, marks_of
 from server.config import Config, ConfigError, RouteConfig
-from server.errors import model_not_found
+from server.errors import model_not_found, no_judge, not_a_judge
 from server.metrics import Metrics
 from server.running import Running
 
@@ -27,11 +30,14 @@ class Runtime:
 
     `draining` is set when the server has been told to stop, `cut` when its time to drain is over as well: what then
     still runs is cancelled. `started` is the Unix time, in seconds, at which the engines were up.
+    `marks` are those of the judges' templates.
     """
 
     config: Config
     engines: Mapping[str, Engine]
     routes: Mapping[str, Route]
+    judges: Mapping[str, Judge]
+    marks: Mapping[str, Marks]
     metrics: Metrics
     draining: asyncio.Event
     cut: asyncio.Event
@@ -57,6 +63,17 @@ class Runtime:
             raise model_not_found(name)
         return self.routes[name]
 
+    def limits(self, request: Request) -> KeyLimits | None:
+        """Those of the request's key."""
+        return self.keys.get(request.scope["state"].get("key_name") or "")
+
+    def judge(self, name: str | None) -> Judge:
+        """The judge route that a client named, or the one for clients that cannot. Raises the API's errors."""
+        name = name or self.config.rewards.judge or next(iter(self.judges), "")
+        if name not in self.judges:
+            raise not_a_judge(self.route(name).name) if name else no_judge()
+        return self.judges[name]
+
 
 def runtime_of(request: Request) -> Runtime:
     runtime: Runtime = request.app.state.runtime
@@ -67,37 +84,72 @@ def assemble(config: Config, engines: Mapping[str, Engine], started: int) -> Run
     """Routes over engines that are up. Raises `ConfigError` where an engine turns out not to fit its route."""
     if missing := config.engines.keys() - engines.keys():
         raise ConfigError(f"engines.{min(missing)}: not given")
-    paces = {name: Pace() for name in engines}
-    outages: dict[str, Outage] = {}
+    metrics = Metrics(config.routes, {name: engine.running for name, engine in engines.items()})
+    models = {name: Model(engine, Pace(), Outage()) for name, engine in engines.items()}
+    judges = {name: _judge(name, config, models, metrics) for name in config.routes if _judges(config, name)}
     routes = {
-        name: _with_target(
-            name, config.routes[name], _route(name, route, engines[route.engine], paces[route.engine]), engines, outages
-        )
-        for name, route in config.routes.items()
+        name: judges[name].route if name in judges else _with_target(config, name, models, judges)
+        for name in config.routes
     }
-    keys = {name: KeyLimits(key.budget, key.budget_cap) for name, key in config.keys.items()}
-    metrics = Metrics(routes, {name: engine.running for name, engine in engines.items()})
     metrics.degraded({name: partial(getattr, route, "degraded") for name, route in routes.items() if route.target})
-    return Runtime(config, engines, routes, metrics, asyncio.Event(), asyncio.Event(), started, Running(), keys)
+    keys = {name: KeyLimits(key.budget, key.budget_cap) for name, key in config.keys.items()}
+    marks = {name: marks_of(judge.route.engine.tokenizer, judge.route.family) for name, judge in judges.items()}
+    events = asyncio.Event(), asyncio.Event()
+    return Runtime(config, engines, routes, judges, marks, metrics, *events, started, Running(), keys)
 
 
-def _with_target(
-    name: str, config: RouteConfig, route: Route, engines: Mapping[str, Engine], outages: dict[str, Outage]
-) -> Route:
-    settings = config.speculative
+@dataclass(frozen=True, slots=True)
+class Model:
+    """An engine, how fast it writes, and whether routes that only get help from it can have it."""
+
+    engine: Engine
+    pace: Pace
+    outage: Outage
+
+
+def _judges(config: Config, name: str) -> bool:
+    return config.routes[name].controller == "judge"
+
+
+def _judge(name: str, config: Config, models: Mapping[str, Model], metrics: Metrics) -> Judge:
+    """A judge and its route. What the route leaves open of sampling is that of the paper (arXiv 2505.14674)."""
+    route, settings = config.routes[name], config.routes[name].judge
+    family = JUDGE_FAMILIES[settings.family]
+    forms = load_forms(family, settings.templates)
+    chat = judge_chat.answering(family, forms["pair"], CONTROLLERS["mode"])
+    built = _route(name, route, models[route.engine], {}, chat)
+    drawn = {"temperature": 0.6, "top_p": 1.0, "max_tokens": 8192, **route.sampling.model_dump(exclude_none=True)}
+    return Judge(
+        replace(built, sampling=Sampling(**drawn)),
+        CONTROLLERS["mode"],
+        family,
+        forms,
+        votes=settings.votes,
+        concurrency=settings.concurrency,
+        cache_size=settings.cache_size,
+        widening=settings.widening,
+        teams=settings.teams,
+        seen=metrics.route(name).judged,
+    )
+
+
+def _with_target(config: Config, name: str, models: Mapping[str, Model], judges: Mapping[str, Judge]) -> Route:
+    route = _route(name, config.routes[name], models[config.routes[name].engine], judges)
+    settings = config.routes[name].speculative
     if settings is None:
         return route
-    engine = engines[settings.target]
-    _check_template(name, config.of_family, settings.target, engine)
+    model = models[settings.target]
+    _check_template(name, route.family, settings.target, model.engine)
     try:
         return with_target(
             route,
-            engine,
+            model.engine,
             settings.as_settings(),
-            outages.setdefault(settings.target, Outage(settings.rest_seconds)),
+            model.outage,
             adapter=settings.adapter or None,
             on_failure=settings.on_failure,
             patience=settings.patience,
+            rest=settings.rest_seconds,
         )
     except ValueError as error:
         raise ConfigError(f"routes.{name}.speculative: {error}") from error
@@ -112,22 +164,32 @@ def _check_template(name: str, family: Family, engine_name: str, engine: Engine)
         )
 
 
-def _route(name: str, config: RouteConfig, engine: Engine, pace: Pace) -> Route:
-    family = config.of_family
+def _route(
+    name: str,
+    config: RouteConfig,
+    model: Model,
+    judges: Mapping[str, Judge],
+    controller: Controller | None = None,
+) -> Route:
+    family, engine = config.of_family, model.engine
     _check_template(name, family, config.engine, engine)
+    controller = controller or CONTROLLERS[config.controller]
+    if config.judged_by:
+        controller = best_of_n.ranked_by(judges[config.judged_by], controller)
     return build_route(
         name,
-        CONTROLLERS[config.controller],
+        controller,
         family,
         engine,
         Defaults(
             config.default_mode,
             config.think_threshold,
             config.budgets.as_policy(),
-            config.speculative.as_settings() if config.speculative else None,
+            speculation=config.speculative.as_settings() if config.speculative else None,
+            best_of=config.best_of if config.judged_by else None,
         ),
         adapter=config.adapter or None,
         sampling=Sampling(**config.sampling.model_dump(exclude_none=True)),
         description=config.description,
-        pace=pace,
+        pace=model.pace,
     )

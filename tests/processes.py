@@ -9,7 +9,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +19,21 @@ ENVIRONMENT = {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "VLLM_LOGGING_LEVE
 
 @contextmanager
 def running(
-    command: Sequence[str], ready_url: str, environment: Mapping[str, str] | None = None, seconds: float = 300
+    command: Sequence[str],
+    ready_url: str,
+    environment: Mapping[str, str] | None = None,
+    seconds: float = 300,
+    log: Path | None = None,
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """The process of a server that answers `ready_url` with 200. Raises `RuntimeError` if it ends before it does."""
+    """The process of a server that answers `ready_url` with 200. Raises `RuntimeError` if it ends before it does.
+
+    What it prints goes to `log`, or to this process's own output.
+    """
     variables = os.environ | ENVIRONMENT | dict(environment or {})
-    process = subprocess.Popen(command, env=variables, cwd=ROOT, start_new_session=True)
+    with log.open("wb") if log else nullcontext() as output:
+        process = subprocess.Popen(
+            command, env=variables, cwd=ROOT, start_new_session=True, stdout=output, stderr=subprocess.STDOUT
+        )
     try:
         wait_until_ready(ready_url, process, seconds)
         yield process
@@ -34,18 +44,20 @@ def running(
 
 
 @contextmanager
-def reasond(config: Path, port: int | None = None) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+def reasond(
+    config: Path, port: int | None = None, log: Path | None = None
+) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
     """`reasond serve` for a configuration: its root URL and its process."""
     port = port or free_port()
     command = [sys.executable, "-m", "server.cli", "serve", str(config), "--port", str(port)]
     url = f"http://127.0.0.1:{port}"
-    with running(command, f"{url}/ready") as process:
+    with running(command, f"{url}/ready", log=log) as process:
         yield url, process
 
 
 @contextmanager
 def vllm(
-    model: Path, arguments: Mapping[str, Any], port: int | None = None
+    model: Path, arguments: Mapping[str, Any], port: int | None = None, log: Path | None = None
 ) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
     """vLLM's own OpenAI server, which serves the model as `demo`. An argument that is True is a bare flag."""
     port = port or free_port()
@@ -55,7 +67,7 @@ def vllm(
         option = f"--{name.replace('_', '-')}"
         command += [option] if value is True else [option, str(value)]
     url = f"http://127.0.0.1:{port}"
-    with running(command, f"{url}/health") as process:
+    with running(command, f"{url}/health", log=log) as process:
         yield url, process
 
 

@@ -9,12 +9,17 @@ from pydantic import ValidationError
 
 from training import config
 
-DESCRIPTION = "Makes hybrid-reasoning models: Hybrid Fine-Tuning, Hybrid Group Policy Optimization, evaluation."
+DESCRIPTION = "Makes the models that reasond serves, and measures them."
 COMMANDS = {
-    "hft": "Hybrid Fine-Tuning: teach both modes",
-    "hgpo": "Hybrid Group Policy Optimization: teach when to use which",
+    "hft": "LHRM, stage I. Hybrid Fine-Tuning: teach both modes",
+    "hgpo": "LHRM, stage II. Hybrid Group Policy Optimization: teach when to use which",
     "evaluate": "accuracy, tokens, think ratio and Hybrid Accuracy on fresh questions",
+    "budget-sft": "SelfBudgeter's base, or (with data) its cold start: declare a budget and keep it",
+    "budget-data": "SelfBudgeter, stage 1: the base's reply to each training question, and its length",
+    "selfbudgeter": "SelfBudgeter, stage 3. Budget-guided GRPO: declare small budgets that suffice",
+    "evaluate-budget": "accuracy, tokens and adherence to budgets on fresh questions, against the base",
 }
+RESUMABLE = ("hft", "hgpo", "budget-sft", "selfbudgeter")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -26,7 +31,7 @@ def parser() -> argparse.ArgumentParser:
         command.add_argument(
             "--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE", help="override one setting"
         )
-        if name != "evaluate":
+        if name in RESUMABLE:
             command.add_argument("--resume", action="store_true", help="go on from the run's last checkpoint")
     return main_parser
 
@@ -54,11 +59,37 @@ def run(command: str, table: dict[str, object], resume: bool) -> None:
         from training import hgpo
 
         hgpo.train(recipe_hgpo, resume)
-    else:
+    elif command == "evaluate":
         recipe_evaluate = config.Evaluate.model_validate(table)
         from training import evaluate
 
         print(evaluate.main(recipe_evaluate))
+    else:
+        run_budget(command, table, resume)
+
+
+def run_budget(command: str, table: dict[str, object], resume: bool) -> None:
+    """The commands of SelfBudgeter."""
+    if command == "budget-sft":
+        recipe = config.BudgetSft.model_validate(table)
+        from training import budget_sft
+
+        budget_sft.train(recipe, resume)
+    elif command == "budget-data":
+        recipe_data = config.BudgetData.model_validate(table)
+        from training import budget_data
+
+        print(budget_data.main(recipe_data))
+    elif command == "selfbudgeter":
+        recipe_grpo = config.SelfBudgeter.model_validate(table)
+        from training import selfbudgeter
+
+        selfbudgeter.train(recipe_grpo, resume)
+    else:
+        recipe_evaluate = config.EvaluateBudget.model_validate(table)
+        from training import evaluate_budget
+
+        print(evaluate_budget.main(recipe_evaluate))
 
 
 if __name__ == "__main__":

@@ -5,11 +5,14 @@ from collections.abc import Callable
 import pytest
 
 from controllers import CONTROLLERS
+from controllers.judge import Judge
 from controllers.policy import Defaults
 from controllers.route import Route, build_route
 from models.families import FAMILIES
+from models.judge_families import JUDGE_FAMILIES, load_forms
 from models.scripted_engine import Line, Script, ScriptedEngine
 from models.tokenizer import HubTokenizer
+from tests.judging import Reader, larger_number
 
 MakeRoute = Callable[..., Route]
 
@@ -24,5 +27,28 @@ def make_route(tokenizer: HubTokenizer) -> MakeRoute:
     def make(script: Script | list[Line], family: str = "lhrm", mode: str = "auto", **engine: float) -> Route:
         replayed = ScriptedEngine(tokenizer, script, **engine)  # type: ignore[arg-type]
         return build_route("r", CONTROLLERS["mode"], FAMILIES[family], replayed, Defaults(mode))  # type: ignore[arg-type]
+
+    return make
+
+
+MakeJudge = Callable[..., tuple[Judge, Reader]]
+
+
+@pytest.fixture
+def make_judge(tokenizer: HubTokenizer, make_route: MakeRoute) -> MakeJudge:
+    """A judge over a script that judges by a rule, and what the script has seen."""
+
+    def make(
+        rule: Callable[[str, str], Line] = larger_number,
+        *,
+        single: Callable[[str, str], Line] | None = None,
+        family: str = "rrm",
+        engine: dict | None = None,
+        **options,
+    ) -> tuple[Judge, Reader]:
+        reader = Reader(tokenizer, rule, single)
+        of_family = JUDGE_FAMILIES[family]
+        route = make_route(reader, **(engine or {}))
+        return Judge(route, CONTROLLERS["mode"], of_family, load_forms(of_family, {}), **options), reader
 
     return make

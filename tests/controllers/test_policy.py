@@ -257,6 +257,26 @@ def test_a_threshold_needs_mode_auto() -> None:
     assert of({"think": True}, defaults=Defaults("auto", 0.5)) == Policy("think", "client")
 
 
+def test_the_best_of_several_replies_is_the_requests_wish_over_the_routes() -> None:
+    judged = Defaults("auto", best_of=4)
+    assert of({}).best_of == 1
+    assert of({}, defaults=judged).best_of == 4
+    assert of({"reasond": {"best_of": 8}}, defaults=judged).best_of == 8
+    assert of({"reasond": {"best_of": 1}}, defaults=judged).best_of == 1
+
+
+@pytest.mark.parametrize("best_of", [0, 65, True, "4", 2.0])
+def test_a_number_of_replies_is_a_number_that_can_be_ranked(best_of: object) -> None:
+    with pytest.raises(PolicyError, match="from 1 to 64") as refused:
+        of({"reasond": {"best_of": best_of}}, defaults=Defaults("auto", best_of=1))
+    assert refused.value.field == "reasond.best_of"
+
+
+def test_without_a_judge_there_is_no_best() -> None:
+    with pytest.raises(PolicyError, match="no judge"):
+        of({"reasond": {"best_of": 2}})
+
+
 def test_reasoning_can_be_hidden() -> None:
     assert of({"include_reasoning": False}).show_reasoning is False
     assert of({"reasoning": {"exclude": True}}).show_reasoning is False

@@ -59,7 +59,7 @@ class Pair:
         self.target_engine = ScriptedEngine(
             self.target.tokenizer, self.target, name="target", context_length=target_context, **target_delays or {}
         )
-        self.outage = Outage(rest)
+        self.outage = Outage()
         route = build_route("r", CONTROLLERS["speculative"], FAMILIES[family], self.small_engine, Defaults(mode))  # type: ignore[arg-type]
         self.settings = Speculation(lengths=lengths or Lengths(), **settings)  # type: ignore[arg-type]
         self.route: Route = with_target(
@@ -68,7 +68,8 @@ class Pair:
             self.settings,
             self.outage,
             on_failure=on_failure,
-            patience=patience,  # type: ignore[arg-type]
+            patience=patience,
+            rest=rest,  # type: ignore[arg-type]
         )
 
     def events(

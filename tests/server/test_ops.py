@@ -55,6 +55,8 @@ async def test_the_model_list_tells_what_each_route_can_do(make_client):
             "cut": "graceful",
         },
         "speculative": None,
+        "best_of": None,
+        "judge": None,
     }
     assert cards["fast"]["reasond"]["modes"] == ["think", "no_think"]
     assert cards["fast"]["reasond"]["default_mode"] == "no_think"

@@ -12,6 +12,8 @@ from types import MappingProxyType
 from typing import Literal, Protocol
 
 from training.tasks.chain import Chain
+from training.tasks.countdown import Countdown
+from training.tasks.strides import Strides
 
 Split = Literal["train", "test"]
 TEST_SHARE = 1 / 8
@@ -42,7 +44,7 @@ class Task(Protocol):
         ...
 
 
-TASKS: Mapping[str, Task] = MappingProxyType({"chain": Chain()})
+TASKS: Mapping[str, Task] = MappingProxyType({"chain": Chain(), "countdown": Countdown(), "strides": Strides()})
 
 
 def split_of(text: str) -> Split:

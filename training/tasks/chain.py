@@ -23,16 +23,21 @@ class Chain:
     difficulties = range(1, len(ascii_lowercase) + 1)
 
     def draw(self, difficulty: int, rng: Random) -> tuple[str, str, str]:
-        start = rng.randrange(10)
-        steps = [_draw_step(label, rng) for label in ascii_lowercase[:difficulty]]
-        thought, answer = solve(start, steps)
-        return f"Start with {start}, then {' '.join(steps)}. What is the last digit?", thought, answer
+        start, steps, text = draw_chain(difficulty, rng)
+        return text, *solve(start, steps)
 
     def is_correct(self, text: str, answer: str) -> bool:
         match = QUESTION.fullmatch(text)
         if match is None:
             raise ValueError(f"not a question of this task: {text!r}")
         return answer.strip() == solve(int(match[1]), match[2].split())[1]
+
+
+def draw_chain(length: int, rng: Random) -> tuple[int, list[str], str]:
+    """A random question: the digit it starts with, its steps (each like `a*3`), and its text."""
+    start = rng.randrange(10)
+    steps = [_draw_step(label, rng) for label in ascii_lowercase[:length]]
+    return start, steps, f"Start with {start}, then {' '.join(steps)}. What is the last digit?"
 
 
 def _draw_step(label: str, rng: Random) -> str:

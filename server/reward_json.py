@@ -1,0 +1,76 @@
+"""Verdicts and rankings as JSON."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from controllers.judge import Ballot, Verdict
+from controllers.ranking import Progress, Ranking
+
+
+def verdict_json(verdict: Verdict) -> dict[str, Any]:
+    """`winner` is 0 or 1, or null where nobody won; votes that the rest could not change were not cast."""
+    vote = verdict.vote
+    answer: dict[str, Any] = {
+        "winner": verdict.winner,
+        "votes": {"first": vote.first, "second": vote.second, "abstained": vote.abstained, "of": vote.k},
+        "ballots": [ballot_json(ballot) for ballot in verdict.ballots],
+    }
+    return {**answer, "identical": True} if verdict.identical else answer
+
+
+def ballot_json(ballot: Ballot) -> dict[str, Any]:
+    answer: dict[str, Any] = {"verdict": ballot.side}
+    if ballot.cached:
+        return {**answer, "cached": True}
+    answer |= {"swapped": ballot.swapped, "tries": ballot.tries}
+    if ballot.side is None:
+        answer["abstained"] = f"no verdict in {ballot.tries} replies"
+    if ballot.reasoning is not None:
+        answer["reasoning"] = ballot.reasoning
+    return answer
+
+
+def ranking_json(outcome: Ranking) -> dict[str, Any]:
+    """`ranks` start at 1, and members of a team share theirs."""
+    place = {member: 1 + min(map(outcome.order.index, team)) for team in outcome.teams for member in team}
+    return {
+        "order": outcome.order,
+        "ranks": [place[i] for i in range(len(outcome.order))],
+        "ratings": outcome.ratings,
+        "scores": outcome.scores,
+        "teams": outcome.teams,
+        "bracket": [
+            [
+                {
+                    "replies": [one.match.first, one.match.second],
+                    "by_lot": one.match.by_lot,
+                    **verdict_json(one.verdict),
+                }
+                for one in played
+            ]
+            for played in outcome.rounds
+        ],
+    }
+
+
+def progress(said: Progress) -> dict[str, Any]:
+    match = said.played.match
+    return {
+        "round": said.round,
+        "done": said.done,
+        "of": said.of,
+        "replies": [match.first, match.second],
+        "winner": said.played.verdict.winner,
+    }
+
+
+def usage(ballots: Sequence[Ballot]) -> dict[str, int]:
+    """Every token that the judge read and wrote for these votes; remembered ones cost none."""
+    prompt = sum(ballot.prompt_tokens for ballot in ballots)
+    completion = sum(ballot.completion_tokens for ballot in ballots)
+    return {
+        "prompt_tokens": prompt,
+        "completion_tokens": completion,
+        "total_tokens": prompt + completion,
+        "reasoning_tokens": sum(ballot.reasoning_tokens for ballot in ballots),
+    }

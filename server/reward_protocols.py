@@ -1,0 +1,280 @@
+"""The reward protocols of trainers, each as its own client speaks it; `docs/rewards.md` has the trainers' flags.
+
+They share one contract: several replies to one prompt are judged against each other, a single one against a reference,
+a rubric or a rival, and where there is nothing to judge by the answer is a 4xx that says so. No lists, no work: 200.
+`?model=…&votes=…&seed=…` on any of these paths choose the judge route and its terms.
+"""
+
+import time
+from collections.abc import Coroutine, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+from fastapi import APIRouter, Request, Response
+
+from controllers.best_of_n import text_of
+from controllers.choices import together
+from controllers.judge import Ballot, Judge, Terms, Verdict
+from controllers.ranking import Rules
+from controllers.scoring import Scores, Yardstick, score
+from models.transcripts import Marks
+from server.bodies import read_body
+from server.errors import ApiError
+from server.reward_json import usage
+from server.runtime import runtime_of
+from server.sse import while_connected
+from server.watch import Watch, watch
+from server.wire.reward_protocols import (
+    Classify,
+    Compare,
+    GetReward,
+    Rerank,
+    Score,
+    SlimeReward,
+    Verify,
+    yardstick_in,
+)
+
+router = APIRouter()
+
+LEAST, MIDDLE, MOST = 1.0, 3.0, 5.0  # NeMo-Gym's scale of one reply
+FIRST_BETTER, NEITHER, SECOND_BETTER = 1.0, 3.5, 6.0  # and of a pair
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One caller's judge and terms. `rubric` is the route's own, for what comes with nothing to judge it by."""
+
+    judge: Judge
+    terms: Terms
+    rubric: str
+    marks: Marks
+    watch: Watch
+
+    async def score(self, query: str, replies: Sequence[str], yardstick: Yardstick) -> Scores:
+        """Scores of one prompt's replies. Raises where a score cannot be had: it is never 0 instead."""
+        if yardstick.basis == "group" and len(replies) == 1 and self.rubric:
+            yardstick = Yardstick("rubric", self.rubric)
+        rules = Rules(teams=self.judge.teams)
+        scores = await score(self.judge, query, replies, self.terms, rules, yardstick)
+        if None in scores.values:
+            raise ApiError(422, "the judge came to no verdict on this reply", code="no_verdict")
+        return scores
+
+    async def score_pairs(self, pairs: Sequence[tuple[str, str]], yardsticks: Sequence[Yardstick]) -> "Graded":
+        """Scores of (prompt, reply) pairs, in order: those that share prompt and yardstick are one group."""
+        groups: dict[tuple[str, Yardstick], list[int]] = {}
+        for i, ((query, _), yardstick) in enumerate(zip(pairs, yardsticks, strict=True)):
+            groups.setdefault((query, yardstick), []).append(i)
+        scored = await together(
+            [
+                self.score(query, [pairs[i][1] for i in members], yardstick)
+                for (query, yardstick), members in groups.items()
+            ]
+        )
+        values = [0.0] * len(pairs)
+        for members, scores in zip(groups.values(), scored, strict=True):
+            for i, value in zip(members, scores.values, strict=True):
+                values[i] = float(value or 0.0)
+        return Graded(values, [ballot for scores in scored for ballot in scores.ballots])
+
+
+@dataclass(frozen=True, slots=True)
+class Graded:
+    values: list[float]
+    ballots: list[Ballot]
+
+
+def _call(request: Request, model: str | None = None, *, any_model: bool = False) -> Call:
+    """With `any_model` a model that is no route of ours is the caller's own name for its judge: the default one."""
+    runtime = runtime_of(request)
+    asked = dict(request.query_params)
+    if unknown := asked.keys() - {"model", "votes", "seed"}:
+        raise ApiError(400, f"{min(unknown)}: unknown parameter", param=min(unknown), code="unknown_parameter")
+    if any_model and model not in runtime.judges:
+        model = None
+    judge = runtime.judge(asked.get("model") or model)
+    votes, seed = _number(asked, "votes", 1, 128), _number(asked, "seed", 0, 2**63 - 1) or 0
+    terms = judge.terms(votes, seed, runtime.limits(request))
+    rubric = runtime.config.routes[judge.route.name].judge.rubric
+    name = judge.route.name
+    return Call(judge, terms, rubric, runtime.marks[name], watch(request, name))
+
+
+def _number(asked: Mapping[str, str], name: str, lowest: int, highest: int) -> int | None:
+    if name not in asked:
+        return None
+    text = asked[name]
+    if not (text.isascii() and text.isdigit()) or not lowest <= int(text[:20]) <= highest:
+        raise ApiError(400, f"{name}: expected a number from {lowest} to {highest}", param=name, code="invalid_value")
+    return int(text)
+
+
+async def _answer(request: Request, call: Call, work: Coroutine[Any, Any, Any]) -> Response:
+    async def whole() -> Any:
+        with call.watch:
+            value = await work
+            call.watch.spoke()
+            return value
+
+    return Response(orjson.dumps(await while_connected(request.receive, whole())), media_type="application/json")
+
+
+@router.post("/get_reward")
+async def get_reward(request: Request) -> Response:
+    """OpenRLHF, `--reward.remote_url`. With several URLs all but the first get empty lists: nothing to do, 200."""
+    body = await read_body(request, GetReward)
+    call = _call(request)
+    return await _answer(request, call, _get_reward(call, body))
+
+
+def _pair(marks: Marks, field: str, text: str, prompt: str = "") -> tuple[str, str]:
+    pair = marks.split(text, prompt)
+    if pair is None:
+        message = (
+            f"{field}: it does not show where the reply begins, for it holds no {marks.to_reply!r};"
+            " the judge route's chat template must be the trained model's"
+        )
+        raise ApiError(400, message, param=field, code="invalid_value")
+    return pair
+
+
+async def _get_reward(call: Call, body: GetReward) -> dict[str, Any]:
+    prompts = body.prompts or [""] * len(body.query)
+    sent = enumerate(zip(body.query, prompts, strict=True))
+    pairs = [_pair(call.marks, f"query.{i}", query, prompt) for i, (query, prompt) in sent]
+    yardsticks = [yardstick_in({"label": label}) for label in body.labels or [None] * len(pairs)]
+    graded = await call.score_pairs(pairs, yardsticks)
+    return {"rewards": graded.values, "scores": graded.values, "extra_logs": {}}
+
+
+@router.post("/reward")
+async def slime(request: Request) -> Response:
+    """slime, `--rm-url`: one sample; the answer is the number itself."""
+    body = await read_body(request, SlimeReward)
+    call = _call(request)
+    marks = call.marks
+    prompt = marks.prompt_text(body.prompt) if isinstance(body.prompt, str) else text_of(_turns(body.prompt))
+    label = yardstick_in({"label": body.label})
+    yardstick = label if label.text else body.yardstick
+    return await _answer(request, call, _one(call, prompt, marks.reply_text(body.response), yardstick))
+
+
+async def _one(call: Call, prompt: str, reply: str, yardstick: Yardstick) -> float | None:
+    return (await call.score(prompt, [reply], yardstick)).values[0]
+
+
+@router.post("/classify")
+async def classify(request: Request) -> Response:
+    """verl's discriminative reward model, which reads `data[-1].probs[-1]`."""
+    body = await read_body(request, Classify)
+    call = _call(request, body.model, any_model=True)
+    return await _answer(request, call, _classify(call, body))
+
+
+async def _classify(call: Call, body: Classify) -> dict[str, Any]:
+    texts = [body.input] if isinstance(body.input, str) else body.input
+    pairs = [_pair(call.marks, "input", text) for text in texts]
+    graded = await call.score_pairs(pairs, [body.yardstick] * len(pairs))
+    data = [{"index": i, "label": None, "probs": [value], "num_classes": 1} for i, value in enumerate(graded.values)]
+    return {**_head("classify", call), "data": data, "usage": usage(graded.ballots)}
+
+
+def _head(request_id: str, call: Call) -> dict[str, Any]:
+    return {"id": request_id, "object": "list", "created": int(time.time()), "model": call.judge.route.name}
+
+
+@router.post("/score")
+@router.post("/v1/score")
+async def vllm_score(request: Request) -> Response:
+    """vLLM's score API: the documents to one query are judged against each other."""
+    body = await read_body(request, Score)
+    call = _call(request, body.model)
+    return await _answer(request, call, _vllm_score(call, body))
+
+
+async def _vllm_score(call: Call, body: Score) -> dict[str, Any]:
+    replies, queries = body.replies, body.pairs_from
+    queries = queries * len(replies) if len(queries) == 1 else queries
+    graded = await call.score_pairs(list(zip(queries, replies, strict=True)), [body.yardstick] * len(replies))
+    data = [{"index": i, "object": "score", "score": value} for i, value in enumerate(graded.values)]
+    return {**_head("score", call), "data": data, "usage": usage(graded.ballots)}
+
+
+@router.post("/rerank")
+@router.post("/v1/rerank")
+@router.post("/v2/rerank")
+async def rerank(request: Request) -> Response:
+    """Cohere's, Jina's and vLLM's rerank API: the documents are replies, best first."""
+    body = await read_body(request, Rerank)
+    call = _call(request, body.model)
+    return await _answer(request, call, _rerank(call, body))
+
+
+async def _rerank(call: Call, body: Rerank) -> dict[str, Any]:
+    replies = body.replies
+    graded = await call.score_pairs([(body.query, reply) for reply in replies], [body.yardstick] * len(replies))
+    order = sorted(range(len(replies)), key=lambda i: (-graded.values[i], i))[: body.top_n or len(replies)]
+    shown = [{"document": {"text": reply}} if body.return_documents else {} for reply in replies]
+    results = [{"index": i, **shown[i], "relevance_score": graded.values[i]} for i in order]
+    return {"id": "rerank", "model": call.judge.route.name, "results": results, "usage": usage(graded.ballots)}
+
+
+@router.post("/verify")
+async def verify(request: Request) -> Response:
+    """NeMo-Gym's resources server: the same body, with the reward of its one reply."""
+    body = await read_body(request, Verify)
+    call = _call(request)
+    asked = body.responses_create_params.input
+    prompt = asked if isinstance(asked, str) else text_of(_turns(asked))
+    sent = orjson.loads(await request.body())
+
+    async def with_reward() -> dict[str, Any]:
+        reply = call.marks.reply_text(body.response.text)
+        return {**sent, "reward": await _one(call, prompt, reply, body.yardstick)}
+
+    return await _answer(request, call, with_reward())
+
+
+@router.post("/compare")
+async def nemo_compare(request: Request) -> Response:
+    """NeMo-Gym's comparison of several replies: all pairs, with one result a vote."""
+    body = await read_body(request, Compare)
+    call = _call(request)
+    return await _answer(request, call, _nemo_compare(call, body))
+
+
+async def _nemo_compare(call: Call, body: Compare) -> dict[str, Any]:
+    query = text_of(_turns(body.conversation_history))
+    if body.principle:
+        query += f"\n\nJudge by this principle: {body.principle}"
+    replies = [call.marks.reply_text(response.text) for response in body.response_objs]
+    scores = await call.score(query, replies, Yardstick())
+    played = [one for games in scores.ranking.rounds for one in games] if scores.ranking else []
+    results = [result for one in played for result in _results(one.match.first, one.match.second, one.verdict)]
+    abstained = sum(ballot.side is None for ballot in scores.ballots)
+    metrics = {"comparisons": len(played), "votes": len(scores.ballots), "abstentions": abstained}
+    return {"rewards": scores.values, "comparison_results": results, "metrics": metrics}
+
+
+def _results(first: int, second: int, verdict: Verdict) -> list[dict[str, Any]]:
+    """A verdict has two values, so a vote is the end of each scale, or its middle where the judge abstained."""
+    scales = {0: (MOST, LEAST, FIRST_BETTER), 1: (LEAST, MOST, SECOND_BETTER), None: (MIDDLE, MIDDLE, NEITHER)}
+    answer = []
+    for i, ballot in enumerate(verdict.ballots):
+        score_1, score_2, ranking = scales[ballot.side]
+        pair = {"response_i": first, "response_j": second, "judge_idx": i}
+        answer.append({**pair, "score_1": score_1, "score_2": score_2, "ranking": ranking})
+    return answer
+
+
+def _turns(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
+    """Messages of any of OpenAI's APIs as roles and text."""
+    turns = []
+    for message in messages:
+        content = message.get("content", "")
+        if not isinstance(content, str):
+            content = "".join(str(part.get("text", "")) for part in content or () if isinstance(part, Mapping))
+        turns.append({"role": str(message.get("role", "user")), "content": content})
+    return turns

@@ -1,0 +1,163 @@
+"""The bodies that trainers send. Their shapes are theirs: fields that we do not read are let pass, not refused."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from controllers.policy import MOST_REPLIES
+from controllers.scoring import Yardstick
+from server.wire.fields import Count, Text
+
+MOST_TEXTS = 1024
+Texts = Annotated[list[Text], Field(max_length=MOST_TEXTS)]
+Replies = Annotated[list[Any], Field(max_length=MOST_REPLIES)]
+REFERENCES = ("reference", "expected_answer", "ground_truth", "label")
+
+
+class _Theirs(BaseModel):
+    model_config = ConfigDict(extra="ignore", frozen=True, protected_namespaces=())
+
+
+class _WithYardstick(_Theirs):
+    """Extensions to every one of them: what a single reply is held against."""
+
+    reference: Text | None = None
+    rubric: Text | None = None
+    rival: Text | None = None
+
+    @property
+    def yardstick(self) -> Yardstick:
+        return yardstick_in({"reference": self.reference, "rubric": self.rubric, "rival": self.rival})
+
+
+def yardstick_in(fields: Mapping[str, Any]) -> Yardstick:
+    """The first of reference (under whichever of its names), rubric and rival that says something."""
+    for name in (*REFERENCES, "rubric", "rival"):
+        value = fields.get(name)
+        if value is not None and str(value).strip():
+            if name in REFERENCES:
+                return Yardstick("reference", str(value))
+            return Yardstick("rubric" if name == "rubric" else "rival", str(value))
+    return Yardstick()
+
+
+class GetReward(_Theirs):
+    """OpenRLHF. `query[i]` is prompt and reply in one, special tokens and all."""
+
+    query: Texts
+    prompts: Texts | None = None
+    labels: Annotated[list[Any], Field(max_length=MOST_TEXTS)] | None = None
+
+    @model_validator(mode="after")
+    def _aligned(self) -> Self:
+        for name in ("prompts", "labels"):
+            given = getattr(self, name)
+            if given and len(given) != len(self.query):
+                raise ValueError(f"{name}: {len(given)} for {len(self.query)} queries")
+        return self
+
+
+class SlimeReward(_WithYardstick):
+    prompt: Text | list[dict[str, Any]]
+    response: Text
+    label: Any = None
+
+
+class Classify(_WithYardstick):
+    """verl. `input` is a conversation through a chat template. `use_activation` changes nothing: scores are 0-1."""
+
+    input: Text | Texts
+    model: Text | None = None
+
+
+class Score(_WithYardstick):
+    """vLLM: one query to several documents, or as many queries as documents. `text_1` and `text_2` are older names."""
+
+    model: Text | None = None
+    queries: Text | Texts | None = None
+    documents: Text | Texts | None = None
+    text_1: Text | Texts | None = None
+    text_2: Text | Texts | None = None
+
+    @model_validator(mode="after")
+    def _paired(self) -> Self:
+        for new, old in (("queries", "text_1"), ("documents", "text_2")):
+            if (getattr(self, new) is None) == (getattr(self, old) is None):
+                raise ValueError(f"{new}: needed, once")
+        queries, documents = len(self.pairs_from), len(self.replies)
+        if queries not in (1, documents):
+            raise ValueError(f"queries: {queries} for {documents} documents; give one, or as many as documents")
+        return self
+
+    @property
+    def pairs_from(self) -> list[str]:
+        return _listed(self.text_1 if self.queries is None else self.queries)
+
+    @property
+    def replies(self) -> list[str]:
+        return _listed(self.text_2 if self.documents is None else self.documents)
+
+
+def _listed(texts: str | list[str] | None) -> list[str]:
+    return [texts] if isinstance(texts, str) else list(texts or ())
+
+
+class Document(_Theirs):
+    text: Text
+
+
+class Rerank(_WithYardstick):
+    """Cohere, Jina, vLLM."""
+
+    model: Text | None = None
+    query: Text
+    documents: Annotated[list[Text | Document], Field(max_length=MOST_REPLIES)]
+    top_n: Annotated[Count, Field(ge=0)] | None = None
+    return_documents: bool = True
+
+    @property
+    def replies(self) -> list[str]:
+        return [document if isinstance(document, str) else document.text for document in self.documents]
+
+
+class ResponseObject(_Theirs):
+    """A reply in the form of OpenAI's Responses API: the text of its messages counts."""
+
+    output: list[dict[str, Any]]
+
+    @property
+    def text(self) -> str:
+        parts: list[str] = []
+        for item in self.output:
+            if item.get("type", "message") == "message":
+                content = item.get("content") or ""
+                parts += [content] if isinstance(content, str) else [str(part.get("text", "")) for part in content]
+        return "".join(parts).strip()
+
+
+class CreateParams(_Theirs):
+    input: Text | list[dict[str, Any]]
+
+
+class Verify(_Theirs):
+    """NeMo-Gym. The answer is the same body with a reward, so all of it is kept."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, protected_namespaces=())
+
+    responses_create_params: CreateParams
+    response: ResponseObject
+
+    @property
+    def yardstick(self) -> Yardstick:
+        extra = self.model_extra or {}
+        metadata = extra.get("verifier_metadata")
+        return yardstick_in({**(metadata if isinstance(metadata, dict) else {}), **extra})
+
+
+class Compare(_Theirs):
+    """NeMo-Gym's comparison of several replies to one conversation, by an extra principle if there is one."""
+
+    conversation_history: list[dict[str, Any]]
+    response_objs: Annotated[list[ResponseObject], Field(max_length=MOST_REPLIES)]
+    principle: Text | None = None

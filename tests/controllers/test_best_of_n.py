@@ -1,0 +1,117 @@
+"""Best of n: what is drawn, what plays, what is told meanwhile, and what becomes of a request that is cancelled."""
+
+from contextlib import aclosing
+from dataclasses import replace
+from itertools import count
+
+import pytest
+
+from controllers import CONTROLLERS
+from controllers.best_of_n import ranked_by, text_of
+from controllers.policy import Policy
+from controllers.reply import BudgetUse, Chunk, Decision, Finished, Interrupt, Progress, Request, Working
+from models.engine import Sampling
+
+pytestmark = pytest.mark.anyio
+
+ASK = ({"role": "user", "content": "A large number?"},)
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture
+def draw(make_route, make_judge):
+    """Runs one request over a policy that writes `lines` in turn; gives its events, the policy's seeds, the judge's."""
+
+    async def run(lines, best_of, *, seed=None, request=None, told=lambda event: None):
+        seeds, said = [], count()
+
+        def write(prompt, sampling):
+            seeds.append(sampling.seed)
+            return lines[next(said) % len(lines)]
+
+        judge, reader = make_judge()
+        controller = ranked_by(judge, CONTROLLERS["mode"])
+        policy = Policy("auto", "route", best_of=best_of)
+        events = []
+        async with aclosing(
+            controller(make_route(write), request or Request(ASK), policy, Sampling(max_tokens=400, seed=seed))
+        ) as running:
+            async for event in running:
+                events.append(event)
+                told(event)
+        return events, seeds, reader
+
+    return run
+
+
+def answer_of(events) -> str:
+    return "".join(event.text for event in events if isinstance(event, Chunk) and event.kind == "answer")
+
+
+def numbers(*values: int) -> list[str]:
+    return [f"<think>hm {value}</think>{value}" for value in values]
+
+
+async def test_the_winner_is_the_reply_and_progress_comes_before_it(draw):
+    events, seeds, reader = await draw(numbers(31, 75, 12, 50), 4, seed=10)
+    assert answer_of(events) == "75"
+    told = [event.record for event in events if isinstance(event, Working)]
+    assert told[:4] == [{"drawn": drawn, "of": 4} for drawn in (1, 2, 3, 4)]
+    assert [record["round"] for record in told[4:]] == [1, 1, 2]
+    assert all(not isinstance(event, Working) for event in events[len(told) :])
+    assert seeds == [10, 138, 266, 394]
+    assert len(reader.asked) == 3
+    record = events[-1].more["best_of"]
+    assert (record["n"], record["winner"]) == (4, 1)
+    assert record["discarded_tokens"] > 0 < record["judge_tokens"]
+
+
+async def test_one_reply_is_not_judged(draw):
+    events, seeds, reader = await draw(numbers(31), 1)
+    assert (answer_of(events), seeds, reader.asked, events[-1].more) == ("31", [None], [], {})
+
+
+async def test_replies_without_an_answer_do_not_play(draw):
+    events, _, reader = await draw(["<think>", "<no_think>5</no_think>", "<think>", "<no_think>7</no_think>"], 4)
+    assert (answer_of(events), len(reader.asked)) == ("7", 1)
+    events, _, reader = await draw(["<think>"], 2)
+    assert (events[-1].more["best_of"]["winner"], reader.asked) == (0, [])
+
+
+@pytest.mark.parametrize(("at", "asked"), [("drawn", 0), ("compared", 2)])
+async def test_a_cancelled_request_waits_for_no_more_of_the_judge(draw, at, asked):
+    request = replace(Request(ASK), interrupt=Interrupt())
+
+    def cancel(event):
+        if isinstance(event, Working) and at in event.record and event.record.get("drawn") in (None, 4):
+            request.interrupt.ask("cancel")
+
+    events, _, reader = await draw(numbers(31, 75, 12, 50), 4, request=request, told=cancel)
+    assert isinstance(events[-1], Finished)
+    assert answer_of(events) == "31"
+    assert events[-1].more["best_of"]["bracket"] == []
+    assert len(reader.asked) == asked
+
+
+async def test_how_long_a_reply_was_going_to_take_is_not_told_when_it_is_over(make_route, make_judge):
+    async def timed(route, request, policy, sampling):
+        yield Decision("think", "route", (1,), seconds_to_answer=3.0)
+        yield Progress(BudgetUse("thinking", 9, None, 9, 4), 1.0)
+        yield Chunk("answer", "5", (2,))
+        yield Finished("stop", None, 1, 0, 1, 0, Decision("think", "route", (1,)))
+
+    controller = ranked_by(make_judge()[0], timed)
+    policy = Policy("auto", "route", best_of=2)
+    events = [event async for event in controller(make_route(["1"]), Request(ASK), policy, Sampling())]
+    shown = [event for event in events if not isinstance(event, Working)]
+    assert [type(event) for event in shown] == [Decision, Chunk, Finished]
+    assert shown[0].seconds_to_answer is None
+
+
+def test_a_query_is_one_turn_as_it_is_or_several_by_name():
+    assert text_of(ASK) == "A large number?"
+    assert text_of([{"role": "system", "content": "Be brief."}, *ASK]) == "System: Be brief.\n\nUser: A large number?"

@@ -1,0 +1,284 @@
+"""A judge over a script: order, votes, retries, the cache, and everything in flight together."""
+
+import asyncio
+from dataclasses import replace
+
+import pytest
+
+from controllers.choices import together
+from controllers.judge import Cache, Judge, wider
+from controllers.ranking import Rules, rank
+from controllers.tournament import Match
+from controllers.verdicts import Comparison
+from models.engine import EngineDead, Sampling
+from models.scripted_engine import Reply
+from tests.judging import boxed
+
+pytestmark = pytest.mark.anyio
+
+PAIR = Comparison("pair", "Which is larger?", "3", "8")
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+async def test_a_verdict_names_the_better_reply_whichever_way_round_the_judge_read_them(make_judge):
+    judge, reader = make_judge()
+    for seed in range(8):
+        verdict = await judge.compare(PAIR, judge.terms(seed=seed))
+        assert (verdict.winner, verdict.share) == (1, 0.0)
+        back = await judge.compare(Comparison("pair", PAIR.query, "8", "3"), judge.terms(seed=seed))
+        assert (back.winner, back.share) == (0, 1.0)
+        assert verdict.ballots[0].swapped == (reader.asked[-1] == ("8", "3"))
+    assert set(reader.asked) == {("3", "8"), ("8", "3")}
+
+
+async def test_the_order_alternates_between_votes_so_that_a_biased_judge_is_found_out(make_judge):
+    judge, reader = make_judge(lambda first, second: boxed("Assistant 1"))
+    verdict = await judge.compare(PAIR, judge.terms(votes=4))
+    assert verdict.winner is None
+    assert (verdict.vote.first, verdict.vote.second) == (2, 2)
+    assert [ballot.swapped for ballot in verdict.ballots[::2]] == [verdict.ballots[0].swapped] * 2
+    assert reader.asked[0] == reader.asked[2] != reader.asked[1]
+
+
+async def test_votes_are_sampled_with_seeds_of_their_own_and_the_same_again_for_the_same_seed(make_judge):
+    judge, reader = make_judge(cache_size=0)
+    terms = judge.terms(votes=5, seed=1)
+    await judge.compare(PAIR, terms)
+    once = [sampling.seed for sampling in reader.sampled]
+    assert len(once) == 3, "three of five agree: the other two are not asked"
+    assert len(set(once)) == 3
+    await judge.compare(PAIR, terms)
+    assert [sampling.seed for sampling in reader.sampled[3:]] == once
+    await judge.compare(PAIR, replace(terms, seed=2))
+    assert not {sampling.seed for sampling in reader.sampled[6:]} & set(once)
+
+
+async def test_a_reply_without_a_verdict_is_tried_once_more_longer_and_with_another_seed(make_judge):
+    said = iter(["<think>hm</think>neither", boxed("Assistant 1")])
+    judge, reader = make_judge(lambda first, second: next(said))
+    terms = replace(judge.terms(), sampling=Sampling(max_tokens=100, temperature=0.6), reasoning=True)
+    verdict = await judge.compare(PAIR, terms)
+    (ballot,) = verdict.ballots
+    assert (ballot.tries, ballot.unparsable) == (2, 1)
+    assert [sampling.max_tokens for sampling in reader.sampled] == [100, 200]
+    assert reader.sampled[0].seed != reader.sampled[1].seed
+    assert ballot.reasoning == "\\boxed{Assistant 1}"
+    assert ballot.completion_tokens > ballot.reasoning_tokens > 0, "both tries count"
+
+
+async def test_a_judge_that_never_says_abstains_and_says_so(make_judge):
+    judge, reader = make_judge(lambda first, second: "<think>cannot decide</think>")
+    verdict = await judge.compare(PAIR, judge.terms(votes=3))
+    assert (verdict.winner, verdict.share) == (None, 0.5)
+    assert verdict.vote.abstained == 3
+    assert len(reader.asked) == 6
+    assert {(ballot.side, ballot.tries, ballot.unparsable) for ballot in verdict.ballots} == {(None, 2, 2)}
+    assert len(judge.cache) == 0, "an abstention is no verdict"
+
+
+async def test_a_verdict_inside_thinking_that_was_cut_is_none(make_judge):
+    judge, _ = make_judge(lambda first, second: "<think>\\boxed{Assistant 1} or perhaps not, let me see again")
+    verdict = await judge.compare(PAIR, replace(judge.terms(), sampling=Sampling(max_tokens=8)))
+    assert verdict.winner is None
+
+
+def test_a_second_try_has_wider_limits_where_there_are_any(make_judge):
+    judge, _ = make_judge()
+    terms = replace(judge.terms(), sampling=Sampling())
+    assert wider(terms, 2.0) == (terms.policy, Sampling())
+    limited = replace(terms, policy=replace(terms.policy, budget=100), sampling=Sampling(max_tokens=150))
+    policy, sampling = wider(limited, 1.5)
+    assert (policy.budget, sampling.max_tokens) == (150, 225)
+
+
+async def test_replies_with_the_same_text_are_equal_and_nobody_is_asked(make_judge):
+    judge, reader = make_judge()
+    verdict = await judge.compare(Comparison("pair", "q", "5", "5"), judge.terms(votes=5))
+    assert (verdict.identical, verdict.winner, verdict.share, reader.asked) == (True, None, 0.5, [])
+
+
+async def test_a_single_reply_is_held_against_a_reference_or_a_rubric_with_all_votes_cast(make_judge):
+    said = iter([boxed("Correct"), boxed("Correct"), boxed("Incorrect"), boxed("Pass"), boxed("Fail"), boxed("Pass")])
+    judge, _ = make_judge(single=lambda reply, against: next(said))
+    verdict = await judge.compare(Comparison("reference", "q", "a", against="b"), judge.terms(votes=3))
+    assert (verdict.vote.first, verdict.vote.second) == (2, 1)
+    assert not any(ballot.swapped for ballot in verdict.ballots)
+    verdict = await judge.compare(Comparison("rubric", "q", "a", against="be brief"), judge.terms(votes=3))
+    assert (verdict.vote.first, verdict.vote.second) == (2, 1)
+
+
+async def test_a_comparison_asked_again_is_answered_by_the_cache_even_the_other_way_round(make_judge):
+    seen = []
+    judge, reader = make_judge(seen=seen.append)
+    await judge.compare(PAIR, judge.terms(votes=3))
+    asked = len(reader.asked)
+    again = await judge.compare(Comparison("pair", PAIR.query, "8", "3"), judge.terms(votes=3))
+    assert len(reader.asked) == asked
+    assert again.winner == 0
+    assert all(ballot.cached for ballot in again.ballots)
+    assert [[ballot.cached for ballot in verdict.ballots] for verdict in seen] == [[False] * asked, [True] * asked]
+
+
+async def test_the_cache_never_answers_one_vote_with_another_of_the_same_comparison(make_judge):
+    judge, reader = make_judge()
+    for votes in (1, 3, 5):
+        await judge.compare(PAIR, judge.terms(votes=votes))
+    assert len(reader.asked) == 3, "votes 0, 1 and 2: each asked once, each known from then on"
+    assert len(judge.cache) == 3
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda terms: replace(terms, seed=9),
+        lambda terms: replace(terms, sampling=Sampling(temperature=0.1)),
+        lambda terms: replace(terms, policy=replace(terms.policy, mode="think")),
+        lambda terms: replace(terms, reasoning=True),
+    ],
+)
+async def test_other_terms_are_another_question(make_judge, change):
+    judge, reader = make_judge()
+    await judge.compare(PAIR, judge.terms())
+    verdict = await judge.compare(PAIR, change(judge.terms()))
+    assert len(reader.asked) == 2
+    assert verdict.winner == 1
+
+
+def test_the_cache_holds_so_many_and_forgets_what_was_longest_unused():
+    cache = Cache(2)
+    cache.put(b"a", 0)
+    cache.put(b"b", 1)
+    assert cache.get(b"a") == 0
+    cache.put(b"c", 1)
+    assert (cache.get(b"a"), cache.get(b"b"), cache.get(b"c"), len(cache)) == (0, None, 1, 2)
+    off = Cache(0)
+    off.put(b"a", 1)
+    assert off.get(b"a") is None
+
+
+async def most_in_flight(judge: Judge, work) -> int:
+    """The most requests that the engine held at once while `work` ran."""
+    working = asyncio.ensure_future(work)
+    most = 0
+    while not working.done():
+        most = max(most, judge.route.engine.running())
+        await asyncio.sleep(0)
+    await working
+    return most
+
+
+async def test_all_comparisons_of_a_round_and_of_several_callers_are_in_flight_together(make_judge):
+    judge, _ = make_judge(engine={"first_token_delay": 0.05})
+    callers = [
+        rank(judge, "Which is larger?", [str(10 * caller + i) for i in range(8)], judge.terms(votes=3), Rules())
+        for caller in range(2)
+    ]
+    assert await most_in_flight(judge, together(callers)) == 2 * 28 * 2
+
+
+async def test_no_more_are_in_flight_than_the_setting_allows(make_judge):
+    judge, _ = make_judge(engine={"first_token_delay": 0.01}, concurrency=5)
+    work = rank(judge, "Which is larger?", [str(i) for i in range(6)], judge.terms(), Rules())
+    assert await most_in_flight(judge, work) == 5
+
+
+async def test_a_caller_that_leaves_takes_its_comparisons_with_it(make_judge):
+    judge, _ = make_judge(engine={"first_token_delay": 5.0})
+    working = asyncio.ensure_future(rank(judge, "q", ["1", "2", "3", "4"], judge.terms(votes=3), Rules()))
+    while judge.route.engine.running() < 12:  # noqa: ASYNC110 - the engine has no event for it
+        await asyncio.sleep(0)
+    working.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await working
+    assert judge.route.engine.running() == 0
+
+
+async def test_an_engine_that_fails_ends_the_tournament_with_its_error(make_judge):
+    judge, _ = make_judge(
+        lambda first, second: Reply("<think>", error=EngineDead("gone")), engine={"token_delay": 0.01}
+    )
+    with pytest.raises(EngineDead):
+        await rank(judge, "q", ["1", "2", "3"], judge.terms(), Rules())
+    assert judge.route.engine.running() == 0
+
+
+async def test_a_controller_that_never_ends_its_reply_is_an_error(make_judge):
+    judge, _ = make_judge()
+
+    async def silent(route, request, policy, sampling):
+        return
+        yield
+
+    broken = Judge(judge.route, silent, judge.family, judge.forms)
+    with pytest.raises(RuntimeError, match="without saying so"):
+        await broken.compare(PAIR, judge.terms())
+
+
+async def test_a_round_robin_rates_every_reply_and_tells_of_its_progress(make_judge):
+    judge, _ = make_judge()
+    heard = []
+
+    def listen(progress):
+        heard.append((progress.round, progress.done, progress.of))
+
+    ranking = await rank(judge, "Which is larger?", ["5", "9", "1", "7"], judge.terms(), Rules(), listen)
+    assert ranking.order == [1, 3, 0, 2]
+    assert heard == [(1, done, 6) for done in range(1, 7)]
+    assert sorted(ranking.scores, reverse=True) == [ranking.scores[i] for i in ranking.order]
+    assert all(0 < score < 1 for score in ranking.scores)
+    assert sum(ranking.ratings) == pytest.approx(0)
+
+
+async def test_elo_rates_by_the_settings(make_judge):
+    judge, _ = make_judge()
+    rules = Rules(rating="elo", elo_k=10, elo_start=100)
+    ranking = await rank(judge, "Which is larger?", ["5", "9", "1"], judge.terms(), rules)
+    assert ranking.ratings == [100, 110, 90]
+    assert ranking.scores == pytest.approx([0.5, 1 - ranking.scores[2], ranking.scores[2]])
+    assert ranking.scores[2] < 0.5
+
+
+async def test_a_knockout_finds_the_best_in_rounds_and_rates_nobody(make_judge):
+    judge, reader = make_judge()
+    ranking = await rank(judge, "q", ["5", "9", "1", "7", "2", "8", "3", "6"], judge.terms(), Rules("knockout"))
+    assert ranking.order[0] == 1
+    assert [len(played) for played in ranking.rounds] == [4, 2, 1]
+    assert len(reader.asked) == 7
+    assert ranking.ratings is ranking.scores is None
+
+
+async def test_a_knockout_that_nobody_wins_is_drawn_by_lot_and_says_so(make_judge):
+    judge, _ = make_judge(lambda first, second: "<no_think>either</no_think>")
+    ranking = await rank(judge, "q", ["1", "2"], judge.terms(), Rules("knockout"))
+    assert ranking.rounds[0][0].match == Match(*ranking.order, 0.5, by_lot=True) or ranking.rounds[0][0].match == Match(
+        *reversed(ranking.order), 0.5, by_lot=True
+    )
+
+
+@pytest.mark.parametrize("method", ["round_robin", "knockout"])
+async def test_replies_with_the_same_answer_play_as_one_team_and_share_its_place(make_judge, method):
+    judge, reader = make_judge()
+    replies = ["4", "9", "4", " 9", "1"]
+    ranking = await rank(judge, "Which is larger?", replies, judge.terms(), Rules(method, teams=True))
+    assert ranking.teams == [(0, 2), (1, 3), (4,)]
+    assert ranking.order == [1, 3, 0, 2, 4]
+    assert len(reader.asked) == {"round_robin": 3, "knockout": 2}[method]
+    if ranking.ratings:
+        assert ranking.ratings[1] == ranking.ratings[3] > ranking.ratings[0] == ranking.ratings[2]
+    named = {number for played in ranking.rounds for one in played for number in (one.match.first, one.match.second)}
+    assert len(named) == 3
+    assert 4 in named
+
+
+async def test_a_group_of_one_team_is_a_group_of_equals(make_judge):
+    judge, reader = make_judge()
+    ranking = await rank(judge, "q", ["4", "4"], judge.terms(), Rules(teams=True))
+    assert (ranking.scores, ranking.order, reader.asked) == ([0.5, 0.5], [0, 1], [])
+
+
+async def test_nothing_to_do_together_is_done_at_once():
+    assert await together([]) == []
