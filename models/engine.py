@@ -58,11 +58,14 @@ class Prompt:
     cache_salt: str | None = None
 
 
+GrammarKind = Literal["json", "json_object", "regex", "choice", "grammar", "structural_tag"]
+
+
 @dataclass(frozen=True, slots=True)
 class Grammar:
     """A constraint on the text: `kind` is one of vLLM's structured-output fields, `value` its content."""
 
-    kind: Literal["json", "json_object", "regex", "choice", "grammar", "structural_tag"]
+    kind: GrammarKind
     value: Any
 
 
@@ -158,6 +161,10 @@ class Tokenizer(Protocol):
     def eos_ids(self) -> frozenset[int]: ...
     @property
     def vocab_size(self) -> int: ...
+    @property
+    def vocabulary(self) -> str:
+        """A fingerprint: tokenizers with the same one give every token the same id."""
+        ...
 
     def encode(self, text: str) -> list[int]:
         """Client text to ids: never yields a control token, whatever the text spells."""

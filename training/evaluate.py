@@ -16,7 +16,7 @@ from transformers.utils.logging import tqdm
 
 from models.families import Mode
 from models.tokenizer import HubTokenizer
-from training import weights
+from training import plots, weights
 from training.config import Evaluate
 from training.hybrid_accuracy import Trial, bootstrap, hits, mean
 from training.replies import MODES, Format, format_of
@@ -192,3 +192,13 @@ def write(result: dict[str, Any], out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     (out / "evaluation.json").write_text(json.dumps(result, indent=1) + "\n")
     (out / "evaluation.md").write_text(table(result) + "\n")
+    ways = [way for way in (*MODES, "free") if way in result["by_difficulty"][0]]
+    cells = [
+        {"difficulty": cell["difficulty"], **{way: _point(cell[way]) for way in ways}}
+        for cell in result["by_difficulty"]
+    ]
+    plots.frontier(cells, ways, out)
+
+
+def _point(summary: dict[str, Any]) -> dict[str, float]:
+    return {"accuracy": summary["accuracy"], "tokens": summary["mean_tokens"]}

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from models.tokenizer import HubTokenizer
-from training import hgpo, optimizers, runlog, weights
+from training import rollouts
 from training.config import Grpo
 from training.replies import Format, format_of
 from training.rewards import rule
@@ -42,26 +42,16 @@ def group_relative(rewards: Tensor, mask: Tensor) -> Tensor:
 
 
 def train(config: Grpo, resume: bool = False) -> None:
-    """Runs the recipe and writes the model to `config.run.out`. Under `accelerate launch`, on every device."""
-    tokenizer = weights.load_tokenizer(config.model)
-    model = weights.load_model(config.model, tokenizer, config.run.seed)
-    metrics = runlog.begin(config.run.out, config, resume)
-    tokenizer.save_pretrained(config.run.out)
-    form = format_of(config.model.family, HubTokenizer(config.run.out))
-    optimizer = optimizers.build(model, config.optimizer) if config.model.lora is None else None
-    trainer = ForcedPrefixTrainer(
-        model=model,
-        reward_funcs=reward_function(config, form),
-        args=hgpo.arguments(config),
-        train_dataset=hgpo.questions(config),
-        processing_class=tokenizer,
-        callbacks=[metrics],
-        optimizers=(optimizer, optimizers.schedule(optimizer, config.steps, config.optimizer) if optimizer else None),
-        peft_config=weights.lora(config.model.lora),
-        prefixes=[form.pairs["think"][:1]],
-        render=form.tokenizer.render,
-        token_advantages=group_relative,
-    )
-    trainer.train(resume_from_checkpoint=resume or None)
-    if trainer.is_world_process_zero():
-        weights.save(trainer.accelerator.unwrap_model(trainer.model), tokenizer, config.run.out)
+    """Runs the recipe: every reply begins with the tag that opens thinking."""
+
+    def parts(_: Any) -> dict[str, Any]:
+        form = format_of(config.model.family, HubTokenizer(config.run.out))
+        return {
+            "reward_funcs": reward_function(config, form),
+            "train_dataset": rollouts.questions(config),
+            "prefixes": [form.pairs["think"][:1]],
+            "render": form.tokenizer.render,
+            "token_advantages": group_relative,
+        }
+
+    rollouts.train(config, resume, parts, ForcedPrefixTrainer)

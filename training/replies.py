@@ -73,6 +73,15 @@ def choosing_family(name: str) -> Family:
     return family
 
 
+def tags_of(name: str) -> list[str]:
+    """Every tag of the family of that name. ValueError for an unknown one."""
+    family = FAMILIES.get(name)
+    if family is None:
+        raise ValueError(f"family {name!r} is unknown; these are known: {', '.join(sorted(FAMILIES))}")
+    pairs = (family.thinking, family.direct, family.budget, family.solution)
+    return [tag for pair in pairs if pair for tag in pair]
+
+
 def mode_tags(family: Family) -> dict[Mode, tuple[str, str]]:
     """The opening and the closing tag of each mode."""
     if family.thinking is None or family.direct is None:

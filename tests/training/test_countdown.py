@@ -75,7 +75,9 @@ def test_a_thought_turns_only_where_a_try_failed(question):
 @settings(deadline=None)
 def test_no_try_is_made_twice(question):
     text, thought, _ = question
-    left = [tuple(sorted(found.split())) for found in re.findall(r"left ([\d ]+)\.", thought) if found.count(" ") == 1]
+    left = [
+        tuple(sorted(found.split())) for found in re.findall(r"left ([\d ]+) for", thought) if found.count(" ") == 1
+    ]
     assert len(left) == len(set(left)) <= TRIES
     assert text
 

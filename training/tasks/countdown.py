@@ -1,18 +1,19 @@
 """Countdown: reach a target from three or four small numbers. The thought is a depth-first search with its dead ends.
 
     Use the numbers 2, 3 and 4 to make 14. Use each number once with + - * /.
-    thought: Try 3*2=6, left 6 4. 6*4=24, 6+4=10, 6-4=2.
+    thought: Try 3*2=6, left 6 4 for 14. 6*4=24, 6+4=10, 6-4=2.
 
-             Wait, not the target. Alternatively, 3+2=5, left 5 4. 5*4=20, 5+4=9, 5-4=1.
+             Wait, not the target. Alternatively, 3+2=5, left 5 4 for 14. 5*4=20, 5+4=9, 5-4=1.
 
-             Wait, not the target. Alternatively, 3-2=1, left 1 4. 4*1=4, 4+1=5, 4-1=3.
+             Wait, not the target. Alternatively, 3-2=1, left 1 4 for 14. 4*1=4, 4+1=5, 4-1=3.
 
-             Wait, that is too small. Another way: 4*3=12, left 12 2. 12+2=14.
+             Wait, that is too small. Another way: 4*3=12, left 12 2 for 14. 12+2=14.
 
              Let me check: 4*3=12, 12+2=14. Yes, that is the target. So the answer is (4*3)+2.
     answer:  (4*3)+2
 
-A paragraph is one try: two numbers become one, and when two are left every result of them is written down. Its first
+A paragraph is one try: two numbers become one, what is left is set against the target, and when two are left every
+result of them is written down. (Without the target in every paragraph a tiny model stopped at wrong results.) Its first
 words say why the search turns: the last try failed (`Wait, …`), the same two numbers take another operator
 (`Alternatively, …`), other numbers are taken (`Another way: …`), all that was left is used up (`Hold on, go back …`).
 The search is poor on purpose: it takes pairs in random order and knows only to multiply first when the target is more
@@ -146,7 +147,7 @@ class _Search:
             self.seen.add(state)
             if before is not None:
                 opening = "Alternatively, " if pair == before else "Another way: "
-            self.paragraphs.append(f"{self.turn}{opening}{left[0].steps[-1]}, left {_listed(left)}.")
+            self.paragraphs.append(f"{self.turn}{opening}{left[0].steps[-1]}, left {_listed(left)} for {self.target}.")
             self.turn, before = "", pair
             found = self.explore(left)
             if found is not None:
