@@ -11,6 +11,7 @@ from contextlib import aclosing
 from dataclasses import replace
 
 from controllers.policy import Policy
+from controllers.prompt import prefix, rendered
 from controllers.reply import Decision, Event, Request
 from controllers.route import Route
 from controllers.segments import Reply, most_tokens
@@ -60,8 +61,8 @@ class Opening:
     def decision(self) -> Decision:
         if self._decision is not None:
             return self._decision
-        section = self.reply.parser.section
-        return Decision("think" if section == "reasoning" else "no_think", "model", self.reply.prompt)
+        thinks = self.reply.parser.section == "reasoning" or self.reply.reasoning_tokens > 0
+        return Decision("think" if thinks else "no_think", "model", self.reply.prompt)
 
     def told(self, events: Sequence[Event] = ()) -> Sequence[Event]:
         """What may be told now: nothing until the decision is known, then it first."""
@@ -77,11 +78,9 @@ class Opening:
 
 async def begin(route: Route, request: Request, policy: Policy, sampling: Sampling) -> Opening:
     """The prompt, and the mode where it can be known before the model has said anything."""
-    prompt = route.engine.tokenizer.render(
-        request.messages, request.tools, request.template_kwargs, request.continue_final
-    )
+    prompt = rendered(route, request)
     decision = await decide(route, prompt, leaving_room(route, prompt, policy, sampling))
-    reply = Reply(route, sampling, prompt if decision is None else decision.prompt)
+    reply = Reply(route, sampling, prompt if decision is None else decision.prompt, request.shape)
     watcher = Watcher(reply, policy, request.interrupt)
     if decision is not None:
         reply.begin(decision.prompt[len(prompt) :])
@@ -106,13 +105,6 @@ async def decide(route: Route, prompt: Sequence[int], policy: Policy) -> Decisio
     p_think = await probability_of_thinking(route, prompt)
     mode: Mode = "think" if p_think >= policy.think_threshold else "no_think"
     return Decision(mode, "threshold", [*prompt, *route.prefixes[mode]], p_think)
-
-
-def prefix(route: Route, mode: Mode, budget: int | None) -> Sequence[int]:
-    """The forced beginning of a reply: its mode's, or the model's own budget field, filled in."""
-    if budget is not None and route.family.budget is not None:
-        return route.engine.tokenizer.encode_control(route.family.budget_field(budget))
-    return route.prefixes[mode]
 
 
 async def probability_of_thinking(route: Route, prompt: Sequence[int]) -> float:

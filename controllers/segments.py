@@ -6,6 +6,7 @@ What that means for the rest of a request:
 
 - Parser, stop strings and counts are one for the whole reply. Stop strings end the answer; in the thinking, and in what
   the server writes, they are text.
+- Tool calls are read from the answer, whatever segment they are in. A grammar holds for one segment: the answer's.
 - `max_tokens` bounds the whole, forced tokens included, and usage counts them. Tokens that arrived behind the point of
   a cut are thrown away and counted apart.
 - Forced tokens have no log-probabilities and carry a flag.
@@ -20,14 +21,17 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
+from uuid import uuid4
 
 from controllers.pace import Pace
-from controllers.reply import BudgetUse, Chunk, Cut, CutBy, Decision, Finished
+from controllers.reply import BudgetUse, Call, Chunk, Cut, CutBy, Decision, Finished
 from controllers.route import Forced, Route
+from controllers.shape import Shape
 from controllers.thinking import ThinkingParser
 from controllers.voices import Turn, Voice
 from models.engine import Delta, Finish, Prompt, Sampling
 from models.stops import StopMatcher
+from models.tools import CallParser, ToolFormat, Written
 
 SEED_STEP = 0x9E3779B97F4A7C15  # spreads the seeds of a reply's segments; those of its choices are neighbours
 
@@ -42,6 +46,7 @@ class Reply:
     __slots__ = (
         "answer_tokens",
         "cached_tokens",
+        "calls",
         "clock",
         "completion_tokens",
         "discarded_tokens",
@@ -55,15 +60,18 @@ class Reply:
         "route",
         "sampling",
         "segments",
+        "shape",
         "stopped_by",
         "stops",
         "turns",
         "voice",
     )
 
-    def __init__(self, route: Route, sampling: Sampling, prompt: Sequence[int]) -> None:
+    def __init__(self, route: Route, sampling: Sampling, prompt: Sequence[int], shape: Shape | None = None) -> None:
         self.route = route
         self.sampling = sampling
+        self.shape = shape
+        self.calls = Calls(shape.calls) if shape is not None and shape.calls is not None else None
         self.prompt = prompt
         self.parser = ThinkingParser(route.tags)
         self.stops = StopMatcher(sampling.stop, include_stop=sampling.include_stop) if sampling.stop else None
@@ -86,7 +94,8 @@ class Reply:
         """The next engine request: behind all that was said so far, with what is left of the limits. `changes` are
         further settings of its sampling."""
         self.clock.asked()
-        prompt = Prompt(self.voice.read(self.turns), self.voice.route.adapter, cache_salt=cache_salt)
+        ended = True if "grammar" in changes else None
+        prompt = Prompt(self.voice.read(self.turns), self.voice.route.adapter, ended, cache_salt)
         changes = {"stop": (), "include_stop": False, **changes}
         if self.position:
             changes.setdefault("max_tokens", self.most - self.position)
@@ -122,7 +131,9 @@ class Reply:
                 self.reasoning_tokens += count
             elif chunk.kind == "answer":
                 self.answer_tokens += count
-        return chunks if self.voice is self.own else [replace(chunk, target=True) for chunk in chunks]
+        if self.voice is not self.own:
+            chunks = [replace(chunk, target=True) for chunk in chunks]
+        return chunks if self.calls is None else self._with_calls(self.calls, chunks)
 
     def write(self, forced: Forced) -> list[Chunk]:
         """The server's own tokens, as far as `most` lets it."""
@@ -143,7 +154,14 @@ class Reply:
         if self.stops is not None:
             chunks = self._stop(self.stops, chunks, ended=True)
         self._count(chunks)
-        return chunks
+        return chunks if self.calls is None else self._with_calls(self.calls, chunks)
+
+    def _with_calls(self, calls: "Calls", chunks: Sequence[Chunk]) -> list[Chunk]:
+        """The chunks with the calls in them; ends the reply behind its only call."""
+        said = [piece for chunk in chunks for piece in (calls.read(chunk) if chunk.kind == "answer" else [chunk])]
+        if self.shape is not None and self.shape.single and calls.closed:
+            self.finish, self.stopped_by = "stop", None
+        return said if self.finish is None else [*said, *calls.rest()]
 
     def _said(self, token_ids: Sequence[int], pieces: Sequence[str]) -> None:
         turn = self.turns[-1]
@@ -191,7 +209,41 @@ class Reply:
             cut_by=cut_by,
             segments=self.segments,
             discarded_tokens=self.discarded_tokens,
+            calls=0 if self.calls is None else self.calls.begun,
         )
+
+
+class Calls:
+    """Reads tool calls from the answer's chunks. The tokens of a chunk go with the first piece that it gives."""
+
+    __slots__ = ("_parser", "begun")
+
+    def __init__(self, written: ToolFormat) -> None:
+        self._parser = CallParser(written)
+        self.begun = 0
+
+    @property
+    def closed(self) -> int:
+        return self._parser.closed
+
+    def read(self, chunk: Chunk) -> list[Chunk]:
+        if not chunk.text:
+            return [chunk]
+        pieces = [self._piece(said) for said in self._parser.feed(chunk.text)] or [Chunk("control", "", ())]
+        first = replace(pieces[0], token_ids=chunk.token_ids, logprobs=chunk.logprobs)
+        return [replace(piece, forced=chunk.forced) for piece in (first, *pieces[1:])]
+
+    def rest(self) -> list[Chunk]:
+        """What was held back for a call, once the answer has ended."""
+        return [self._piece(said) for said in self._parser.flush()]
+
+    def _piece(self, said: str | Written) -> Chunk:
+        if isinstance(said, str):
+            return Chunk("answer", said, ())
+        if said.name is None:
+            return Chunk("tool", said.arguments, (), call=Call(said.number))
+        self.begun += 1
+        return Chunk("tool", said.arguments, (), call=Call(said.number, f"call_{uuid4().hex[:24]}", said.name))
 
 
 class Clock:

@@ -20,6 +20,7 @@ from typing import Any
 from controllers import mode
 from controllers.duet import Duet
 from controllers.policy import Policy, PolicyError
+from controllers.prompt import prefix, rendered
 from controllers.reply import Event, Finished, Request, TargetFailure, TargetUse
 from controllers.route import Route, Target
 from controllers.segments import forgets_penalties
@@ -124,11 +125,9 @@ class Engines:
         """The target's voice. Its prompt is rendered with its own template when it is first needed."""
         if self._voice is None:
             inner, request = self._target.route, self._request
-            prompt = inner.engine.tokenizer.render(
-                request.messages, request.tools, request.template_kwargs, request.continue_final
-            )
+            prompt = rendered(inner, request)
             if self._opening.forced:
-                prompt += mode.prefix(inner, self._opening.decision.mode, self._policy.budget)
+                prompt += prefix(inner, self._opening.decision.mode, self._policy.budget)
             self._voice = Voice(inner, prompt)
         return self._voice
 

@@ -1,6 +1,7 @@
 """A vLLM server that is a route's target is killed in the middle of fifty streams, and comes back."""
 
 import asyncio
+import os
 import signal
 from pathlib import Path
 
@@ -62,7 +63,7 @@ async def killed(model: Path, tokenizer: HubTokenizer) -> None:
                 while remote.running() < 50:  # noqa: ASYNC110 - no event tells
                     await asyncio.sleep(0.005)
                 await asyncio.sleep(0.5)
-                process.send_signal(signal.SIGKILL)
+                os.killpg(process.pid, signal.SIGKILL)
 
             routes = ["alone"] * 50 + ["fail"] * 5
             async with asyncio.timeout(120):
