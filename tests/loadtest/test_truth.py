@@ -122,10 +122,7 @@ def test_two_thousand_streams_at_once_add_less_than_five_milliseconds_in_the_med
         added = added_ms(result, log)
         medians.append(percentile(added, 0.5))
         most = max(Counter(sent_ns // 10**9 for _, sent in log.values() for sent_ns in sent).values())
-        print(
-            f"\n{most} chunks in the busiest second; added: median {medians[-1]:.2f} ms, p99 {percentile(added, 0.99):.1f}"
-        )
-        assert most > 15_000
-        if medians[-1] < 5:
+        print(f"\n{most} chunks in the busiest second, {medians[-1]:.2f} ms added (p99 {percentile(added, 0.99):.1f})")
+        if medians[-1] < 5 and most > 15_000:  # where the emitter itself did not get to send, the round says nothing
             return
     pytest.fail(f"median milliseconds added in each run: {medians}")
