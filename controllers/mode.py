@@ -11,6 +11,7 @@ from contextlib import aclosing
 from dataclasses import replace
 
 from controllers.policy import Policy
+from controllers.prompt import prefix, rendered
 from controllers.reply import Decision, Event, Request
 from controllers.route import Route
 from controllers.segments import Reply, most_tokens
@@ -21,11 +22,9 @@ from models.families import Mode
 
 async def run(route: Route, request: Request, policy: Policy, sampling: Sampling) -> AsyncGenerator[Event, None]:
     """One reply, in one engine request unless its thinking has to be cut."""
-    prompt = route.engine.tokenizer.render(
-        request.messages, request.tools, request.template_kwargs, request.continue_final
-    )
+    prompt = rendered(route, request)
     decision = await decide(route, prompt, leaving_room(route, prompt, policy, sampling))
-    reply = Reply(route, sampling, prompt if decision is None else decision.prompt)
+    reply = Reply(route, sampling, prompt if decision is None else decision.prompt, request.shape)
     watcher = Watcher(reply, policy, request.interrupt)
     if decision is not None:
         reply.begin(decision.prompt[len(prompt) :])
@@ -59,7 +58,8 @@ async def run(route: Route, request: Request, policy: Policy, sampling: Sampling
 
 
 def _models_own(reply: Reply) -> Decision:
-    return Decision("think" if reply.parser.section == "reasoning" else "no_think", "model", reply.prompt)
+    thinks = reply.parser.section == "reasoning" or reply.reasoning_tokens > 0
+    return Decision("think" if thinks else "no_think", "model", reply.prompt)
 
 
 def leaving_room(route: Route, prompt: Sequence[int], policy: Policy, sampling: Sampling) -> Policy:
@@ -79,13 +79,6 @@ async def decide(route: Route, prompt: Sequence[int], policy: Policy) -> Decisio
     p_think = await probability_of_thinking(route, prompt)
     mode: Mode = "think" if p_think >= policy.think_threshold else "no_think"
     return Decision(mode, "threshold", [*prompt, *route.prefixes[mode]], p_think)
-
-
-def prefix(route: Route, mode: Mode, budget: int | None) -> Sequence[int]:
-    """The forced beginning of a reply: its mode's, or the model's own budget field, filled in."""
-    if budget is not None and route.family.budget is not None:
-        return route.engine.tokenizer.encode_control(route.family.budget_field(budget))
-    return route.prefixes[mode]
 
 
 async def probability_of_thinking(route: Route, prompt: Sequence[int]) -> float:

@@ -308,6 +308,12 @@ def _thinking_type(value: Any, field: str) -> Iterator[Said]:
     yield Said(field, mode=wishes[value])
 
 
+def _display(value: Any, field: str) -> Iterator[Said]:
+    if value not in ("summarized", "omitted"):
+        _wrong(field, "summarized or omitted")
+    yield Said(field, show=value != "omitted")
+
+
 def _ignored(value: Any, field: str) -> Iterator[Said]:
     del value, field
     yield from ()
@@ -346,9 +352,16 @@ CONTROLS: Mapping[str, Reader] = {
     ),
     "reasoning_effort": _effort,
     "reasoning": _Object(
-        {"effort": _effort, "enabled": _switch, "max_tokens": _budget, "exclude": _hidden, "summary": _ignored}
+        {
+            "effort": _effort,
+            "enabled": _switch,
+            "max_tokens": _budget,
+            "exclude": _hidden,
+            "summary": _ignored,
+            "generate_summary": _ignored,
+        }
     ),
-    "thinking": _Object({"type": _thinking_type, "budget_tokens": _budget, "display": _ignored}),
+    "thinking": _Object({"type": _thinking_type, "budget_tokens": _budget, "display": _display}),
     "output_config": _Object({"effort": _effort}),
     "enable_thinking": _switch,
     "think": _think,

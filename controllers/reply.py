@@ -4,18 +4,30 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
+from controllers.shape import Shape
 from models.engine import Finish, PositionLogprobs
 from models.families import Mode, Scope
 
-Kind = Literal["reasoning", "answer", "budget", "control"]
+Kind = Literal["reasoning", "answer", "tool", "budget", "control"]
 ChosenBy = Literal["client", "route", "model", "threshold", "reserve"]
 Cut = Literal["line_end", "wrap_up", "hard"]
 CutBy = Literal["budget", "reserve", "client"]
 
 
 @dataclass(frozen=True, slots=True)
+class Call:
+    """The tool call that a chunk belongs to: its place among the answer's calls, and its id and name with its first
+    chunk."""
+
+    number: int
+    id: str | None = None
+    name: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Chunk:
-    """A piece of output. `control` chunks hold tags: token ids that the client is charged for, and no text.
+    """A piece of output. `control` chunks hold tags: token ids that the client is charged for, and no text. The text of
+    `tool` chunks is the JSON of the arguments of `call`.
 
     A token whose text is partly tag and partly text belongs to the chunk that holds its first character of text.
     `logprobs` is aligned with `token_ids`, or None. `forced` tokens were written by the server, not sampled.
@@ -26,6 +38,7 @@ class Chunk:
     token_ids: tuple[int, ...]
     logprobs: tuple[PositionLogprobs, ...] | None = None
     forced: bool = False
+    call: Call | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +94,9 @@ class Progress:
 class Finished:
     """The end of a reply. Counts are of token ids; tags count as completion, and as neither reasoning nor answer.
 
-    `cut` says how the server ended the budget's scope, if it did, and `cut_by` for whose sake. `segments` is the number
-    of engine requests; `discarded_tokens` were generated and thrown away: the client neither saw nor pays for them.
+    The tokens of tool calls are the answer's; `calls` is the number of calls. `cut` says how the server ended the
+    budget's scope, if it did, and `cut_by` for whose sake. `segments` is the number of engine requests;
+    `discarded_tokens` were generated and thrown away: the client neither saw nor pays for them.
     `more` is what a controller adds to the decision record.
     """
 
@@ -98,6 +112,7 @@ class Finished:
     cut_by: CutBy | None = None
     segments: int = 1
     discarded_tokens: int = 0
+    calls: int = 0
     more: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -154,7 +169,7 @@ class Interrupt:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A conversation that asks for one reply. `messages` and `tools` are JSON values as the client sent them."""
+    """A conversation that asks for one reply. `messages` and `tools` are JSON values as chat templates read them."""
 
     messages: Sequence[Mapping[str, Any]]
     tools: Sequence[Mapping[str, Any]] = ()
@@ -162,3 +177,4 @@ class Request:
     continue_final: bool = False
     cache_salt: str | None = None
     interrupt: Interrupt | None = None
+    shape: Shape | None = None

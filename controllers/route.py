@@ -9,6 +9,8 @@ from controllers.policy import Defaults, Policy
 from controllers.reply import Event, Request
 from models.engine import Engine, Sampling, Tokenizer
 from models.families import Family, Mode, Tags, compile_tags
+from models.templates import shows_tools
+from models.tools import ToolFormat
 
 Controller = Callable[["Route", Request, Policy, Sampling], AsyncGenerator[Event, None]]
 """Turns one request into a stream of events: a decision and chunks, then one `Finished`. Closing it ends its work."""
@@ -30,7 +32,7 @@ class Route:
     request leaves open; what both leave open is the engine's own default. `wrap_up` and `closing` are what the server
     writes where it ends a budget's scope; `ends` is the token that ends a reply of this family. `native_budget` says
     that the engine itself can hold thinking to a number of tokens. `pace` is how fast the engine writes now, shared by
-    all its routes.
+    all its routes. `calls` is how the model writes tool calls, None where it is shown no tools.
     """
 
     name: str
@@ -48,6 +50,12 @@ class Route:
     ends: int | None = None
     native_budget: bool = False
     pace: Pace = field(default_factory=Pace)
+    calls: ToolFormat | None = None
+
+    @property
+    def answers_at_once(self) -> bool:
+        """Whether a reply is all answer: nothing of the model's own comes before it."""
+        return self.tags.begins == "start" and not (self.tags.by_id or self.tags.by_text)
 
     @property
     def solution_is_text(self) -> bool:
@@ -86,6 +94,7 @@ def build_route(
         tokenizer.control_id(family.solution[1]) if family.solution else None,
         closed_by_token and engine.native_budget == family.thinking,
         pace or Pace(),
+        family.tools if family.tools is not None and shows_tools(tokenizer) else None,
     )
 
 

@@ -6,6 +6,7 @@ What that means for the rest of a request:
 
 - Parser, stop strings and counts are one for the whole reply. Stop strings end the answer; in the thinking, and in what
   the server writes, they are text.
+- Tool calls are read from the answer, whatever segment they are in. A grammar holds for one segment: the answer's.
 - `max_tokens` bounds the whole, forced tokens included, and usage counts them. Tokens that arrived behind the point of
   a cut are thrown away and counted apart.
 - Forced tokens have no log-probabilities and carry a flag.
@@ -18,13 +19,16 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
+from uuid import uuid4
 
 from controllers.pace import Pace
-from controllers.reply import BudgetUse, Chunk, Cut, CutBy, Decision, Finished
+from controllers.reply import BudgetUse, Call, Chunk, Cut, CutBy, Decision, Finished
 from controllers.route import Forced, Route
+from controllers.shape import Shape
 from controllers.thinking import ThinkingParser
 from models.engine import Delta, Finish, Prompt, Sampling
 from models.stops import StopMatcher
+from models.tools import CallParser, ToolFormat, Written
 
 SEED_STEP = 0x9E3779B97F4A7C15  # spreads the seeds of a reply's segments; those of its choices are neighbours
 
@@ -38,6 +42,7 @@ class Reply:
     __slots__ = (
         "answer_tokens",
         "cached_tokens",
+        "calls",
         "clock",
         "completion_tokens",
         "discarded_tokens",
@@ -49,14 +54,17 @@ class Reply:
         "route",
         "sampling",
         "segments",
+        "shape",
         "stopped_by",
         "stops",
         "token_ids",
     )
 
-    def __init__(self, route: Route, sampling: Sampling, prompt: Sequence[int]) -> None:
+    def __init__(self, route: Route, sampling: Sampling, prompt: Sequence[int], shape: Shape | None = None) -> None:
         self.route = route
         self.sampling = sampling
+        self.shape = shape
+        self.calls = Calls(shape.calls) if shape is not None and shape.calls is not None else None
         self.prompt = prompt
         self.parser = ThinkingParser(route.tags)
         self.stops = StopMatcher(sampling.stop, include_stop=sampling.include_stop) if sampling.stop else None
@@ -78,7 +86,8 @@ class Reply:
         further settings of its sampling."""
         self.clock.asked()
         position = len(self.token_ids)
-        prompt = Prompt([*self.prompt, *self.token_ids], self.route.adapter, cache_salt=cache_salt)
+        ended = True if "grammar" in changes else None
+        prompt = Prompt([*self.prompt, *self.token_ids], self.route.adapter, ended, cache_salt)
         changes = {"stop": (), "include_stop": False, **changes}
         if position:
             changes.setdefault("max_tokens", self.most - position)
@@ -104,7 +113,7 @@ class Reply:
                 self.reasoning_tokens += count
             elif chunk.kind == "answer":
                 self.answer_tokens += count
-        return chunks
+        return chunks if self.calls is None else self._with_calls(self.calls, chunks)
 
     def write(self, forced: Forced) -> list[Chunk]:
         """The server's own tokens, as far as `most` lets it."""
@@ -125,7 +134,14 @@ class Reply:
         if self.stops is not None:
             chunks = self._stop(self.stops, chunks, ended=True)
         self._count(chunks)
-        return chunks
+        return chunks if self.calls is None else self._with_calls(self.calls, chunks)
+
+    def _with_calls(self, calls: "Calls", chunks: Sequence[Chunk]) -> list[Chunk]:
+        """The chunks with the calls in them; ends the reply behind its only call."""
+        said = [piece for chunk in chunks for piece in (calls.read(chunk) if chunk.kind == "answer" else [chunk])]
+        if self.shape is not None and self.shape.single and calls.closed:
+            self.finish, self.stopped_by = "stop", None
+        return said if self.finish is None else [*said, *calls.rest()]
 
     def _count(self, chunks: Sequence[Chunk]) -> None:
         for chunk in chunks:
@@ -167,7 +183,41 @@ class Reply:
             cut_by=cut_by,
             segments=self.segments,
             discarded_tokens=self.discarded_tokens,
+            calls=0 if self.calls is None else self.calls.begun,
         )
+
+
+class Calls:
+    """Reads tool calls from the answer's chunks. The tokens of a chunk go with the first piece that it gives."""
+
+    __slots__ = ("_parser", "begun")
+
+    def __init__(self, written: ToolFormat) -> None:
+        self._parser = CallParser(written)
+        self.begun = 0
+
+    @property
+    def closed(self) -> int:
+        return self._parser.closed
+
+    def read(self, chunk: Chunk) -> list[Chunk]:
+        if not chunk.text:
+            return [chunk]
+        pieces = [self._piece(said) for said in self._parser.feed(chunk.text)] or [Chunk("control", "", ())]
+        first = replace(pieces[0], token_ids=chunk.token_ids, logprobs=chunk.logprobs)
+        return [replace(piece, forced=chunk.forced) for piece in (first, *pieces[1:])]
+
+    def rest(self) -> list[Chunk]:
+        """What was held back for a call, once the answer has ended."""
+        return [self._piece(said) for said in self._parser.flush()]
+
+    def _piece(self, said: str | Written) -> Chunk:
+        if isinstance(said, str):
+            return Chunk("answer", said, ())
+        if said.name is None:
+            return Chunk("tool", said.arguments, (), call=Call(said.number))
+        self.begun += 1
+        return Chunk("tool", said.arguments, (), call=Call(said.number, f"call_{uuid4().hex[:24]}", said.name))
 
 
 class Clock:

@@ -76,6 +76,11 @@ class ThinkingParser:
         tag = self._by_id.get(token_id)
         return tag is not None and tag.leads.get(self.section, self.section) != self.section
 
+    def opens(self, token_id: int) -> bool:
+        """Whether this token is a tag that means something where the reply stands."""
+        tag = self._by_id.get(token_id)
+        return tag is not None and self.section in tag.leads
+
     def _tag_token(self, tag: Tag, token_id: int, at: PositionLogprobs | None, chunks: list[Chunk]) -> None:
         if self._pending:
             self._release(len(self._held), self._enter_text(), chunks)

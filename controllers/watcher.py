@@ -4,9 +4,12 @@ One long engine request with a watcher beside it, not many short ones. A control
 from position `look_at` on; before, a token costs one comparison. Where the engine holds budgets itself and the cut is
 hard, it makes the cut (`native_budget`), and the watcher only makes sure: a second opening tag restarts the engine's
 count.
+
+An answer under a grammar begins with a segment of its own: the watcher ends the one before it as soon as the thinking
+is closed, before anything of the answer has been taken.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -24,6 +27,7 @@ from controllers.policy import Policy, PolicyError
 from controllers.reply import BudgetUse, Chunk, Cut, CutBy, Decision, Finished, Interrupt, Progress
 from controllers.route import Forced
 from controllers.segments import Reply, forgets_penalties
+from controllers.shaped_answer import ShapedAnswer
 from models.engine import Delta
 
 CHECKPOINT_SECONDS = 1.0  # about so often a reply with a budget reports its progress
@@ -35,6 +39,7 @@ class Watcher:
     """Watches one reply. `handover` says that the running request is to be closed and the next segment asked for."""
 
     __slots__ = (
+        "_answer",
         "_asked_of_engine",
         "_bounds",
         "_budget_text",
@@ -63,7 +68,9 @@ class Watcher:
         self._interrupt = interrupt
         self._scope = "answer" if route.family.scope == "reply" else "reasoning"
         self._limited = route.family.scope is not None and (policy.budget is not None or policy.reserve > 0)
-        tolerance = policy.tolerance if forgets_penalties(reply.sampling) is None else None
+        shaped = reply.shape is not None and self._scope == "answer"  # no phrase belongs into a call, or into JSON
+        tolerance = policy.tolerance if forgets_penalties(reply.sampling) is None and not shaped else None
+        self._answer = ShapedAnswer(reply)
         self._manner = Manner(len(route.wrap_up.token_ids), len(route.closing.token_ids), tolerance)
         self._native = route.native_budget and self._scope == "reasoning"
         self._bounds: Bounds | None = None
@@ -81,6 +88,8 @@ class Watcher:
             interrupt.listen(self._wake)
             if penalty := forgets_penalties(reply.sampling):
                 interrupt.refusal = f"{penalty}: cannot be kept up over a cut of the thinking"
+            elif shaped:
+                interrupt.refusal = "the answer of this request is tool calls or has a format: it cannot be wrapped up"
 
     def begin(self) -> None:
         """The forced prefix has been told to the reply's parser; it may have opened the scope."""
@@ -98,8 +107,11 @@ class Watcher:
         reply, position = self._reply, len(self._reply.token_ids)
         self.handover = False
         changes: dict[str, Any] = {}
+        if reply.sampling.whole and self._follows:
+            changes["whole"] = False
         if self._policy.reserve:
             changes["max_tokens"] = reply.most - position
+        changes |= self._answer.settings()
         if reply.route.ends is not None:
             changes["stop_token_ids"] = (*reply.sampling.stop_token_ids, reply.route.ends)
         bounds = self._expected()
@@ -118,12 +130,13 @@ class Watcher:
         """As `Reply.take`, token by token, with an eye on everything that can end a stretch."""
         reply = self._reply
         if not reply.clock.running:
-            reply.clock.began(len(reply.token_ids) + len(delta.token_ids))
+            if delta.finish is None:  # a reply that comes at once tells nothing of the engine's pace
+                reply.clock.began(len(reply.token_ids) + len(delta.token_ids))
             reply.cached_tokens = reply.cached_tokens or delta.cached_tokens
         if self._interrupt is not None and self._interrupt.wish == "cancel":
             return [*reply.end("stop", "cancelled")]
         said: list[Chunk | Progress] = []
-        said += self._steps(delta) if self._limited or self._watched else reply.take(delta)
+        said += self._steps(delta) if self._limited or self._watched or self._answer.awaited else reply.take(delta)
         if reply.finish is None and not self.handover and (progress := self._progress()) is not None:
             said.append(progress)
         self._schedule()
@@ -152,16 +165,27 @@ class Watcher:
         steps = list(_single(delta))
         for index, step in enumerate(steps):
             cut = self._cut_before(step)
+            if cut is None and self._answer.comes_too_soon(step):
+                return said + self._to_answer(steps[index:])
             if cut is None:
                 said += self._step(step)
                 index += 1
                 cut = self._cut_behind()
+                if self._answer.begins:
+                    return said + self._to_answer(steps[index:])
             if cut is not None and self._bounds is not None:
                 self._reply.discarded_tokens += sum(len(rest.token_ids) for rest in steps[index:])
                 said += self._end_stretch(self._bounds, *cut)
             if self._reply.finish is not None or self.handover:
                 break
         return said
+
+    def _to_answer(self, behind: Sequence[Delta]) -> list[Chunk]:
+        """Ends the segment: the answer begins with the next one, and what is `behind` is thrown away."""
+        self._reply.discarded_tokens += sum(len(step.token_ids) for step in behind)
+        chunks = self._answer.lead()
+        self.handover = self._reply.finish is None
+        return chunks
 
     def _step(self, step: Delta) -> list[Chunk]:
         """Takes one token, and marks what it changes."""
@@ -255,6 +279,11 @@ class Watcher:
         wished = self._interrupt is not None and self._interrupt.wish is not None
         return wished or self._reply.route.family.budget is not None
 
+    @property
+    def _follows(self) -> bool:
+        """Whether something must be done while the reply is written: a cut, or an end that only text shows."""
+        return self._limited or self._policy.hold_declared or self._reply.route.solution_is_text
+
     def _open(self) -> None:
         self._bounds = self._bounds_from(len(self._reply.token_ids))
 
@@ -276,7 +305,9 @@ class Watcher:
 
     def _schedule(self) -> None:
         bounds = self._bounds
-        if self._reply.parser.section in UNDECIDED:
+        if self._answer.awaited:
+            self.look_at = 0
+        elif self._reply.parser.section in UNDECIDED:
             self.look_at = 0 if self._limited or self._watched else NEVER
         elif self._in_scope and self._reply.route.solution_is_text:
             self.look_at = 0

@@ -32,6 +32,7 @@ class ServerConfig(_Section):
 
     `drain_seconds`: how long running requests may go on after a stop signal. `notice_seconds`: how long before that
     the server says at /ready that it drains and still takes new requests, for balancers that ask now and then.
+    `stored_responses` and `stored_bytes` bound what /v1/responses keeps in memory; the oldest go first.
     """
 
     host: str = "127.0.0.1"
@@ -41,6 +42,8 @@ class ServerConfig(_Section):
     max_body_bytes: int = Field(default=32 * 1024 * 1024, ge=1)
     drain_seconds: float = Field(default=30.0, ge=0)
     notice_seconds: float = Field(default=0.0, ge=0)
+    stored_responses: int = Field(default=1000, ge=0)
+    stored_bytes: int = Field(default=64 * 1024 * 1024, ge=0)
 
     @field_validator("keys_file")
     @classmethod
@@ -370,6 +373,10 @@ def _judge_problems(config: Config) -> Iterator[str]:
     for name, route in config.routes.items():
         if route.judged_by and route.judged_by not in judges:
             yield f"routes.{name}.judged_by: no judge route {route.judged_by!r}"
+        able = JUDGE_FAMILIES[route.judge.family].verdicts
+        for kind in (*route.judge.templates, *(("rubric",) if route.judge.rubric else ())):
+            if kind not in able:
+                yield f"routes.{name}.judge: family {route.judge.family!r} judges no {kind}"
         if name not in judges and "judge" in route.model_fields_set:
             yield f'routes.{name}.judge: only a route whose controller is "judge" has one'
         if name in judges and route.judged_by:

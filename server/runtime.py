@@ -18,6 +18,7 @@ from models.transcripts import Marks, marks_of
 from server.config import Config, ConfigError, RouteConfig
 from server.errors import model_not_found, no_judge, not_a_judge
 from server.metrics import Metrics
+from server.response_store import ResponseStore
 from server.running import Running
 
 
@@ -26,8 +27,8 @@ class Runtime:
     """Handed to every request as `app.state.runtime`.
 
     `draining` is set when the server has been told to stop, `cut` when its time to drain is over as well: what then
-    still runs is cancelled. `started` is the Unix time, in seconds, at which the engines were up.
-    `marks` are those of the judges' templates.
+    still runs is cancelled. `background` holds the work that no connection waits for. `started` is the Unix time, in
+    seconds, at which the engines were up. `marks` are those of the judges' templates.
     """
 
     config: Config
@@ -41,6 +42,8 @@ class Runtime:
     started: int
     running: Running
     keys: Mapping[str, KeyLimits]
+    responses: ResponseStore
+    background: set[asyncio.Task[None]]
 
     def route(self, name: str) -> Route:
         """The route that a client named. Raises the API's 404."""
@@ -78,8 +81,21 @@ def assemble(config: Config, engines: Mapping[str, Engine], started: int) -> Run
     }
     keys = {name: KeyLimits(key.budget, key.budget_cap) for name, key in config.keys.items()}
     marks = {name: marks_of(judge.route.engine.tokenizer, judge.route.family) for name, judge in judges.items()}
-    events = asyncio.Event(), asyncio.Event()
-    return Runtime(config, engines, routes, judges, marks, metrics, *events, started, Running(), keys)
+    return Runtime(
+        config,
+        engines,
+        routes,
+        judges,
+        marks,
+        metrics,
+        draining=asyncio.Event(),
+        cut=asyncio.Event(),
+        started=started,
+        running=Running(),
+        keys=keys,
+        responses=ResponseStore(config.server.stored_responses, config.server.stored_bytes),
+        background=set(),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +115,7 @@ def _judge(name: str, config: Config, models: Mapping[str, Model], metrics: Metr
     route, settings = config.routes[name], config.routes[name].judge
     family = JUDGE_FAMILIES[settings.family]
     forms = load_forms(family, settings.templates)
-    chat = judge_chat.answering(family, forms["pair"], CONTROLLERS["mode"])
+    chat = judge_chat.answering(family, forms, CONTROLLERS["mode"])
     built = _route(name, route, models[route.engine], {}, chat)
     drawn = {"temperature": 0.6, "top_p": 1.0, "max_tokens": 8192, **route.sampling.model_dump(exclude_none=True)}
     return Judge(

@@ -50,9 +50,9 @@ class Watch:
 
     def saw(self, index: int, event: Event) -> None:
         if isinstance(event, Chunk):
-            if event.text and index not in self._answered:
+            if (event.text or event.call) and index not in self._answered:
                 self.spoke()
-                if event.kind == "answer":
+                if event.kind in ("answer", "tool"):
                     self._answered.add(index)
                     self._answers()
         elif isinstance(event, Decision):
