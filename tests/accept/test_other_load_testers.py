@@ -101,12 +101,15 @@ def apart(ours: Sequence[Figures], theirs: Figures, share: float) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("concurrency", [1, 16])
+@pytest.mark.parametrize("concurrency", [1, 4])
 @pytest.mark.parametrize("tool", TOOLS)
 def test_a_tool_agrees_on_a_scripted_engine(tool: str, concurrency: int, scripted: str, tmp_path: Path) -> None:
-    """Who defines a figure otherwise differs in every round; who was woken late by a busy machine, in some."""
+    """Who defines a figure otherwise differs in every round; who was woken late by a busy machine, in some.
+
+    Few streams: replies of fixed delays run in step, and each client's own work on all their chunks at once (httpx: a
+    fifteenth of a millisecond and more for each) would be in every time stamp."""
     command(tool)
-    requests = questions(24 if concurrency == 1 else 12 * concurrency)
+    requests = questions(24 * concurrency)
     wrong, late = ["never ran"], list[float]()
     for number in range(ROUNDS):
         (folder := tmp_path / str(number)).mkdir()
