@@ -16,6 +16,7 @@ from loadtest.plots import Figure
 from loadtest.records import Result
 from loadtest.stats import Group, Summary, summarise
 
+_MOST_COLUMNS: Final = 3
 _MEANS: Final = (
     ("output_tokens", "tokens, mean"),
     ("reasoning_tokens", "reasoning tokens, mean"),
@@ -73,7 +74,9 @@ def comparison_report(comparison: Comparison) -> str:
 
 
 def _beside(groups: Sequence[Group]) -> str:
-    """A column for each side, so that few sides fit on a phone."""
+    """A column for each side where they are few enough for a phone, else a row."""
+    if len(groups) > _MOST_COLUMNS:
+        return _groups("Side by side", "side", groups)
     rows = [
         ["replies", *(str(one.replies) for one in groups)],
         ["correct [95 %]", *(_brief(one.accuracy) for one in groups)],
