@@ -13,7 +13,7 @@ from typing import Literal, Protocol
 
 from training.tasks.chain import Chain
 from training.tasks.countdown import Countdown
-from training.tasks.strides import Strides
+from training.tasks.paced import Paced
 
 Split = Literal["train", "test"]
 TEST_SHARE = 1 / 8
@@ -44,7 +44,7 @@ class Task(Protocol):
         ...
 
 
-TASKS: Mapping[str, Task] = MappingProxyType({"chain": Chain(), "countdown": Countdown(), "strides": Strides()})
+TASKS: Mapping[str, Task] = MappingProxyType({"chain": Chain(), "countdown": Countdown(), "paced": Paced()})
 
 
 def split_of(text: str) -> Split:
