@@ -89,12 +89,17 @@ class _Drawn:
 
     @property
     def answer(self) -> str:
-        chunks = (event for event in self.events if isinstance(event, Chunk) and event.kind == "answer")
-        return "".join(chunk.text for chunk in chunks).strip()
+        """What there is to judge: the text, and the calls with their arguments."""
+        chunks = (event for event in self.events if isinstance(event, Chunk) and event.kind in ("answer", "tool"))
+        return "".join(_written(chunk) for chunk in chunks).strip()
 
     @property
     def tokens(self) -> int:
         return sum(len(event.token_ids) for event in self.events if isinstance(event, Chunk))
+
+
+def _written(chunk: Chunk) -> str:
+    return chunk.text if chunk.call is None or chunk.call.name is None else f"\n{chunk.call.name} {chunk.text}"
 
 
 def _seeded(sampling: Sampling, index: int) -> Sampling:

@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import Any, Literal, NoReturn, TypeGuard, get_args
 
 from controllers.reply import ChosenBy
+from controllers.speculation import LENGTHS, Lengths, Speculation
 from models.families import Family, Scope
 
 Wish = Literal["think", "no_think", "auto"]
@@ -39,7 +40,8 @@ class Policy:
     `budget` is the number of tokens that the family's scope may have, caps included (None: no limit), `requested` what
     the client asked for (-1: no limit). `reserve` is the number of tokens that are kept for the answer, `tolerance` how
     many tokens before its limit thinking may end at a line end (None: hard cuts only). `hold_declared` holds a model
-    to the budget that it gives itself.
+    to the budget that it gives itself. `lengths` are those of the target's takeovers (None: the route's own); without
+    `target` the small model is alone.
     """
 
     mode: Wish
@@ -52,6 +54,8 @@ class Policy:
     reserve: int = 0
     tolerance: int | None = TOLERANCE
     hold_declared: bool = False
+    lengths: Lengths | None = None
+    target: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +79,7 @@ class Defaults:
     mode: Wish
     think_threshold: float | None = None
     budgets: Budgets = field(default_factory=Budgets)
+    speculation: Speculation | None = None
     best_of: int | None = None
 
 
@@ -99,6 +104,8 @@ class Said:
     effort: str | None = None
     scope: Scope | None = None
     graceful: bool | None = None
+    target: bool | None = None
+    length: tuple[str, int] | None = None
 
 
 def fold(asked: Mapping[str, Any], family: Family, defaults: Defaults, key: KeyLimits | None = None) -> Policy:
@@ -137,7 +144,18 @@ def fold(asked: Mapping[str, Any], family: Family, defaults: Defaults, key: KeyL
         reserve=budgets.reserve,
         tolerance=budgets.tolerance if kind else None,
         hold_declared=budgets.hold_declared,
+        lengths=_lengths(said, defaults.speculation),
+        target=not any(item.target is False for item in said),
     )
+
+
+def _lengths(said: list[Said], speculation: Speculation | None) -> Lengths | None:
+    """The lengths of takeovers, as asked for and within the route's caps; None where nothing was asked."""
+    for item in said:
+        if speculation is None and (item.target is not None or item.length is not None):
+            raise PolicyError(f"{item.field}: this route has no target model", item.field)
+    asked = dict(item.length for item in said if item.length is not None)
+    return speculation.lengths.within(asked, speculation.caps) if asked and speculation is not None else None
 
 
 def _enforced(requested: int | None, key: KeyLimits, budgets: Budgets) -> int | None:
@@ -261,6 +279,18 @@ def _cut(value: Any, field: str) -> Iterator[Said]:
     yield Said(field, graceful=value == "graceful")
 
 
+def _target(value: Any, field: str) -> Iterator[Said]:
+    if not isinstance(value, bool):
+        _wrong(field, "true or false")
+    yield Said(field, target=value)
+
+
+def _length(value: Any, field: str) -> Iterator[Said]:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**31:
+        _wrong(field, "a number from 0 on")
+    yield Said(field, length=(field.rpartition(".")[2], value))
+
+
 def _misplaced(value: Any, field: str) -> Iterator[Said]:
     name = field.rpartition(".")[2]
     raise PolicyError(f"{field}: a budget is no argument of a chat template; send {name} by itself", field)
@@ -308,6 +338,12 @@ def _thinking_type(value: Any, field: str) -> Iterator[Said]:
     yield Said(field, mode=wishes[value])
 
 
+def _display(value: Any, field: str) -> Iterator[Said]:
+    if value not in ("summarized", "omitted"):
+        _wrong(field, "summarized or omitted")
+    yield Said(field, show=value != "omitted")
+
+
 def _ignored(value: Any, field: str) -> Iterator[Said]:
     del value, field
     yield from ()
@@ -342,13 +378,27 @@ BUDGET_NAMES = (
 
 CONTROLS: Mapping[str, Reader] = {
     "reasond": _Object(
-        {"mode": _mode, "think_threshold": _threshold, "budget": _scoped_budget, "cut": _cut, "best_of": _best_of}
+        {
+            "mode": _mode,
+            "think_threshold": _threshold,
+            "budget": _scoped_budget,
+            "cut": _cut,
+            "best_of": _best_of,
+            "speculative": _Object({"target": _target, **dict.fromkeys(LENGTHS, _length)}),
+        }
     ),
     "reasoning_effort": _effort,
     "reasoning": _Object(
-        {"effort": _effort, "enabled": _switch, "max_tokens": _budget, "exclude": _hidden, "summary": _ignored}
+        {
+            "effort": _effort,
+            "enabled": _switch,
+            "max_tokens": _budget,
+            "exclude": _hidden,
+            "summary": _ignored,
+            "generate_summary": _ignored,
+        }
     ),
-    "thinking": _Object({"type": _thinking_type, "budget_tokens": _budget, "display": _ignored}),
+    "thinking": _Object({"type": _thinking_type, "budget_tokens": _budget, "display": _display}),
     "output_config": _Object({"effort": _effort}),
     "enable_thinking": _switch,
     "think": _think,

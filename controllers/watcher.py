@@ -4,9 +4,12 @@ One long engine request with a watcher beside it, not many short ones. A control
 from position `look_at` on; before, a token costs one comparison. Where the engine holds budgets itself and the cut is
 hard, it makes the cut (`native_budget`), and the watcher only makes sure: a second opening tag restarts the engine's
 count.
+
+An answer under a grammar begins with a segment of its own: the watcher ends the one before it as soon as the thinking
+is closed, before anything of the answer has been taken.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -24,6 +27,7 @@ from controllers.policy import Policy, PolicyError
 from controllers.reply import BudgetUse, Chunk, Cut, CutBy, Decision, Finished, Interrupt, Progress
 from controllers.route import Forced
 from controllers.segments import Reply, forgets_penalties
+from controllers.shaped_answer import ShapedAnswer
 from models.engine import Delta
 
 CHECKPOINT_SECONDS = 1.0  # about so often a reply with a budget reports its progress
@@ -35,6 +39,7 @@ class Watcher:
     """Watches one reply. `handover` says that the running request is to be closed and the next segment asked for."""
 
     __slots__ = (
+        "_answer",
         "_asked_of_engine",
         "_bounds",
         "_budget_text",
@@ -56,14 +61,15 @@ class Watcher:
     )
 
     def __init__(self, reply: Reply, policy: Policy, interrupt: Interrupt | None = None) -> None:
-        """Raises `PolicyError` for penalties that a cut would make the engine forget."""
         route = reply.route
         self._reply = reply
         self._policy = policy
         self._interrupt = interrupt
         self._scope = "answer" if route.family.scope == "reply" else "reasoning"
         self._limited = route.family.scope is not None and (policy.budget is not None or policy.reserve > 0)
-        tolerance = policy.tolerance if forgets_penalties(reply.sampling) is None else None
+        shaped = reply.shape is not None and self._scope == "answer"  # no phrase belongs into a call, or into JSON
+        tolerance = policy.tolerance if forgets_penalties(reply.sampling) is None and not shaped else None
+        self._answer = ShapedAnswer(reply)
         self._manner = Manner(len(route.wrap_up.token_ids), len(route.closing.token_ids), tolerance)
         self._native = route.native_budget and self._scope == "reasoning"
         self._bounds: Bounds | None = None
@@ -81,6 +87,8 @@ class Watcher:
             interrupt.listen(self._wake)
             if penalty := forgets_penalties(reply.sampling):
                 interrupt.refusal = f"{penalty}: cannot be kept up over a cut of the thinking"
+            elif shaped:
+                interrupt.refusal = "the answer of this request is tool calls or has a format: it cannot be wrapped up"
 
     def begin(self) -> None:
         """The forced prefix has been told to the reply's parser; it may have opened the scope."""
@@ -95,35 +103,46 @@ class Watcher:
 
     def limits(self) -> dict[str, Any]:
         """What the next segment's engine request must keep to."""
-        reply, position = self._reply, len(self._reply.token_ids)
+        reply, position = self._reply, self._reply.position
         self.handover = False
         changes: dict[str, Any] = {}
+        if reply.sampling.whole and self._follows:
+            changes["whole"] = False
         if self._policy.reserve:
             changes["max_tokens"] = reply.most - position
-        if reply.route.ends is not None:
-            changes["stop_token_ids"] = (*reply.sampling.stop_token_ids, reply.route.ends)
+        changes |= self._answer.settings()
+        if reply.voice.route.ends is not None:
+            changes["stop_token_ids"] = (*reply.sampling.stop_token_ids, reply.voice.route.ends)
         bounds = self._expected()
         if bounds is None or bounds.end == NEVER:
             return changes
         if self._scope == "answer" and self._in_scope:
             changes["max_tokens"] = min(reply.most, bounds.end) - position
-        self._asked_of_engine = self._native and bounds.hard
+        self._asked_of_engine = self._native and bounds.hard and reply.voice is reply.own
         if self._asked_of_engine:
             changes["thinking_budget"] = self._lead + bounds.end - bounds.opened
         elif self._scope == "reasoning" and (penalty := forgets_penalties(reply.sampling)):
             raise PolicyError(f"{penalty}: cannot be kept up over a cut of the thinking on this route", penalty)
         return changes
 
+    @property
+    def room(self) -> int:
+        """Tokens that may still be written before the server must write something itself."""
+        bounds = self._bounds if self._in_scope else None
+        end = self._reply.most if bounds is None else min(self._reply.most, bounds.phrase)
+        return end - self._reply.position
+
     def look(self, delta: Delta) -> list[Chunk | Progress]:
         """As `Reply.take`, token by token, with an eye on everything that can end a stretch."""
         reply = self._reply
         if not reply.clock.running:
-            reply.clock.began(len(reply.token_ids) + len(delta.token_ids))
+            if delta.finish is None:  # a reply that comes at once tells nothing of the engine's pace
+                reply.clock.began(reply.position + len(delta.token_ids))
             reply.cached_tokens = reply.cached_tokens or delta.cached_tokens
         if self._interrupt is not None and self._interrupt.wish == "cancel":
             return [*reply.end("stop", "cancelled")]
         said: list[Chunk | Progress] = []
-        said += self._steps(delta) if self._limited or self._watched else reply.take(delta)
+        said += self._steps(delta) if self._limited or self._watched or self._answer.awaited else reply.take(delta)
         if reply.finish is None and not self.handover and (progress := self._progress()) is not None:
             said.append(progress)
         self._schedule()
@@ -131,7 +150,7 @@ class Watcher:
 
     def due(self) -> list[Chunk]:
         """What must be written before the next segment: the end of a stretch that may have no token at all."""
-        if not self._in_scope or self._bounds is None or self._bounds.cut(len(self._reply.token_ids), False) is None:
+        if not self._in_scope or self._bounds is None or self._bounds.cut(self._reply.position, False) is None:
             return []
         return self._end_stretch(self._bounds, "hard", self._bounds.by)
 
@@ -149,13 +168,17 @@ class Watcher:
 
     def _steps(self, delta: Delta) -> list[Chunk]:
         said: list[Chunk] = []
-        steps = list(_single(delta))
+        steps = list(single(delta))
         for index, step in enumerate(steps):
             cut = self._cut_before(step)
+            if cut is None and self._answer.comes_too_soon(step):
+                return said + self._to_answer(steps[index:])
             if cut is None:
                 said += self._step(step)
                 index += 1
                 cut = self._cut_behind()
+                if self._answer.begins:
+                    return said + self._to_answer(steps[index:])
             if cut is not None and self._bounds is not None:
                 self._reply.discarded_tokens += sum(len(rest.token_ids) for rest in steps[index:])
                 said += self._end_stretch(self._bounds, *cut)
@@ -163,9 +186,16 @@ class Watcher:
                 break
         return said
 
+    def _to_answer(self, behind: Sequence[Delta]) -> list[Chunk]:
+        """Ends the segment: the answer begins with the next one, and what is `behind` is thrown away."""
+        self._reply.discarded_tokens += sum(len(step.token_ids) for step in behind)
+        chunks = self._answer.lead()
+        self.handover = self._reply.finish is None
+        return chunks
+
     def _step(self, step: Delta) -> list[Chunk]:
         """Takes one token, and marks what it changes."""
-        reply, position = self._reply, len(self._reply.token_ids)
+        reply, position = self._reply, self._reply.position
         was_in_scope = self._in_scope
         chunks = reply.take(step)
         if self._bounds is None and self._in_scope:
@@ -191,7 +221,7 @@ class Watcher:
 
     def _cut_before(self, step: Delta) -> tuple[Cut, CutBy] | None:
         """A cut that this token shows to be due: a sentence has ended, or the engine let a token past the end."""
-        bounds, position = self._bounds, len(self._reply.token_ids)
+        bounds, position = self._bounds, self._reply.position
         if bounds is None or not self._in_scope:
             return None
         if position >= bounds.end:
@@ -203,13 +233,13 @@ class Watcher:
 
     def _cut_behind(self) -> tuple[Cut, CutBy] | None:
         reply, bounds = self._reply, self._bounds
-        if bounds is None or not self._in_scope or (reply.finish is not None and len(reply.token_ids) < bounds.end):
+        if bounds is None or not self._in_scope or (reply.finish is not None and reply.position < bounds.end):
             return None
         if (now := self._answer_now(bounds)) is not None:
             return now
         if self._asked_of_engine:
             return None
-        cut = bounds.cut(len(reply.token_ids), ends_line(self._tail))
+        cut = bounds.cut(reply.position, ends_line(self._tail))
         return None if cut is None or reply.finish == "stop" else (cut, bounds.by)
 
     def _answer_now(self, bounds: Bounds) -> tuple[Cut, CutBy] | None:
@@ -219,7 +249,7 @@ class Watcher:
             return None
         if reply.finish is not None or interrupt.refusal is not None:
             return None
-        room = min(bounds.end, reply.most - self._manner.closing - 1) - len(reply.token_ids)
+        room = min(bounds.end, reply.most - self._manner.closing - 1) - reply.position
         if self._manner.phrase and self._manner.phrase <= room:
             return "wrap_up", "client"
         return ("hard", "client") if self._scope == "reasoning" else None
@@ -231,14 +261,14 @@ class Watcher:
         self._cut, self._cut_by = cut, by
         reply.finish = None
         phrase = reply.route.wrap_up if cut != "hard" else Forced()
-        room = bounds.end - len(reply.token_ids)
+        room = bounds.end - reply.position
         chunks = reply.write(phrase) if len(phrase.token_ids) <= room else []
         if self._scope == "answer" and cut != "hard":
             self._bounds = bounds.without_grace()
             self.handover = True
             return chunks
         chunks += reply.write(reply.route.closing)
-        if self._scope == "answer" or len(reply.token_ids) >= reply.most:
+        if self._scope == "answer" or reply.position >= reply.most:
             return chunks + reply.end("length")
         self.handover = True
         return chunks
@@ -255,8 +285,13 @@ class Watcher:
         wished = self._interrupt is not None and self._interrupt.wish is not None
         return wished or self._reply.route.family.budget is not None
 
+    @property
+    def _follows(self) -> bool:
+        """Whether something must be done while the reply is written: a cut, or an end that only text shows."""
+        return self._limited or self._policy.hold_declared or self._reply.route.solution_is_text
+
     def _open(self) -> None:
-        self._bounds = self._bounds_from(len(self._reply.token_ids))
+        self._bounds = self._bounds_from(self._reply.position)
 
     def _bounds_from(self, opened: int) -> Bounds:
         policy, most = self._policy, self._reply.most
@@ -271,12 +306,14 @@ class Watcher:
         if self._in_scope:
             return self._bounds
         if self._limited and self._scope == "reasoning" and self._reply.parser.section in UNDECIDED:
-            return self._bounds_from(len(self._reply.token_ids) + 1)
+            return self._bounds_from(self._reply.position + 1)
         return None
 
     def _schedule(self) -> None:
         bounds = self._bounds
-        if self._reply.parser.section in UNDECIDED:
+        if self._answer.awaited:
+            self.look_at = 0
+        elif self._reply.parser.section in UNDECIDED:
             self.look_at = 0 if self._limited or self._watched else NEVER
         elif self._in_scope and self._reply.route.solution_is_text:
             self.look_at = 0
@@ -307,12 +344,12 @@ class Watcher:
             return None
         if not reply.clock.running:
             return reply.route.pace.ahead(target)
-        left = max(0, target - (len(reply.token_ids) - bounds.opened))
-        return reply.route.pace.remaining(left, *reply.clock.written(len(reply.token_ids)))
+        left = max(0, target - (reply.position - bounds.opened))
+        return reply.route.pace.remaining(left, *reply.clock.written(reply.position))
 
     def _progress(self) -> Progress | None:
         """The record as it stands, about once a second."""
-        position = len(self._reply.token_ids)
+        position = self._reply.position
         if position < self._checkpoint or self._target is None or not self._in_scope:
             return None
         first = self._checkpoint == 0
@@ -335,7 +372,7 @@ class Watcher:
         return BudgetUse(scope, policy.requested, self._declared, limit, used)
 
 
-def _single(delta: Delta) -> Iterator[Delta]:
+def single(delta: Delta) -> Iterator[Delta]:
     """A delta's tokens one by one; what it says of its end goes with the last."""
     last = len(delta.token_ids) - 1
     if last <= 0:

@@ -58,11 +58,14 @@ class Prompt:
     cache_salt: str | None = None
 
 
+GrammarKind = Literal["json", "json_object", "regex", "choice", "grammar", "structural_tag"]
+
+
 @dataclass(frozen=True, slots=True)
 class Grammar:
     """A constraint on the text: `kind` is one of vLLM's structured-output fields, `value` its content."""
 
-    kind: Literal["json", "json_object", "regex", "choice", "grammar", "structural_tag"]
+    kind: GrammarKind
     value: Any
 
 
@@ -74,7 +77,8 @@ class Sampling:
     alternatives wanted beside each sampled token (0: the sampled token's own log-probability only; None: no
     log-probabilities at all). `logprob_token_ids` asks for the log-probabilities of exactly these ids. `stop` strings
     end the reply and are not part of its text; `stop_token_ids` end it and are part of its token ids.
-    `thinking_budget` is the engine's native limit on thinking tokens, counted over prompt and output.
+    `thinking_budget` is the engine's native limit on thinking tokens, counted over prompt and output. `whole` says that
+    nobody reads along: without stop strings the reply may come as one delta, which costs every engine less.
     """
 
     max_tokens: int | None = None
@@ -101,6 +105,12 @@ class Sampling:
     thinking_budget: int | None = None
     grammar: Grammar | None = None
     priority: int = 0
+    whole: bool = False
+
+    @property
+    def at_once(self) -> bool:
+        """Whether the reply is to come as one delta. Stop strings are matched while it grows."""
+        return self.whole and not self.stop
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +161,10 @@ class Tokenizer(Protocol):
     def eos_ids(self) -> frozenset[int]: ...
     @property
     def vocab_size(self) -> int: ...
+    @property
+    def vocabulary(self) -> str:
+        """A fingerprint: tokenizers with the same one give every token the same id."""
+        ...
 
     def encode(self, text: str) -> list[int]:
         """Client text to ids: never yields a control token, whatever the text spells."""

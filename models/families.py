@@ -6,6 +6,7 @@ from types import MappingProxyType
 from typing import Literal
 
 from models.engine import Tokenizer
+from models.tools import HERMES, ToolFormat
 
 Mode = Literal["think", "no_think"]
 Scope = Literal["thinking", "reply"]
@@ -24,7 +25,7 @@ class Family:
     `scope` says what a budget of this family counts: the tokens of its thinking, or of its whole reply. `wrap_up` is
     the phrase that ends the scope kindly when a budget is nearly used; `closing` is the text that ends it. A family
     with a `budget` pair declares its own budget before it replies, and a reply stands between the `solution` tags; the
-    same field, written by the server, sets a client's budget.
+    same field, written by the server, sets a client's budget. `tools` is how it writes tool calls into its answers.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Family:
     template_opens: bool = False
     wrap_up: str = ""
     closing: str = ""
+    tools: ToolFormat | None = HERMES
 
     @property
     def chooses(self) -> bool:
@@ -81,6 +83,7 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
                 scope="thinking",
                 wrap_up=WRAP_UP,
                 closing="</think>\n\n",
+                tools=None,
             ),
             Family(
                 name="selfbudgeter",  # arXiv 2505.11274: <budget>N</budget><solution> thinking and answer </solution>

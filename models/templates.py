@@ -2,6 +2,7 @@
 
 from models.engine import Tokenizer
 from models.families import Family
+from models.tools import Tool
 
 PROBE = "What is 2 + 3?"
 
@@ -17,3 +18,10 @@ def opens_thinking(family: Family, tokenizer: Tokenizer) -> bool:
     prompt = tokenizer.decode(tokenizer.render([{"role": "user", "content": PROBE}]), skip_special_tokens=False)
     behind_the_question = prompt.rpartition(PROBE)[2]
     return behind_the_question.rfind(opening) > behind_the_question.rfind(closing)
+
+
+def shows_tools(tokenizer: Tokenizer) -> bool:
+    """Whether the tokenizer's template puts the tools that it is given into the prompt."""
+    messages = [{"role": "user", "content": PROBE}]
+    tool = Tool("look_up").as_template_input()
+    return "look_up" in tokenizer.decode(tokenizer.render(messages, [tool]), skip_special_tokens=False)

@@ -9,7 +9,18 @@ from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
 from models.engine import Engine
-from server import __version__, chat, completions, errors, ops, reasoning, reward_protocols, rewards
+from server import (
+    __version__,
+    chat,
+    completions,
+    errors,
+    messages,
+    ops,
+    reasoning,
+    responses,
+    reward_protocols,
+    rewards,
+)
 from server.auth import Authentication, load_keys
 from server.body_limit import BodyLimit
 from server.config import Config, ConfigError
@@ -32,6 +43,8 @@ def create_app(config: Config, engines: Mapping[str, Engine], observers: Sequenc
     app.include_router(ops.router)
     app.include_router(chat.router)
     app.include_router(completions.router)
+    app.include_router(responses.router)
+    app.include_router(messages.router)
     app.include_router(reasoning.router)
     app.include_router(rewards.router)
     app.include_router(reward_protocols.router)
@@ -53,7 +66,7 @@ def _add_middlewares(app: FastAPI, config: Config, observers: Sequence[Observer]
         app.add_middleware(
             CORSMiddleware,
             allow_origins=config.server.cors_origins,
-            allow_methods=["GET", "POST"],
+            allow_methods=["GET", "POST", "DELETE"],
             allow_headers=["*"],
             expose_headers=["x-request-id"],
         )

@@ -5,7 +5,7 @@ from typing import Any
 
 import orjson
 
-from controllers.reply import Chunk, Decision, Finished, Progress, Working
+from controllers.reply import Call, Chunk, Decision, Finished, Progress, Working
 from controllers.route import Route
 from models.engine import PositionLogprobs, Tokenizer
 
@@ -38,6 +38,9 @@ class ChatFrames:
         text = orjson.dumps(chunk.text)
         if chunk.kind == "reasoning":
             delta = b'%d,"delta":{"reasoning":%b,"reasoning_content":%b}' % (index, text, text)
+        elif chunk.call is not None:
+            call = {"index": chunk.call.number, **tool_call(chunk.call, chunk.text)}
+            delta = b'%d,"delta":{"tool_calls":[%b]}' % (index, orjson.dumps(call))
         else:
             delta = b'%d,"delta":{"content":%b}' % (index, text)
         if chunk.forced:
@@ -56,6 +59,8 @@ class ChatFrames:
         return self._ended(frame + b',"forced":true', chunk, usage)
 
     def _ended(self, frame: bytes, chunk: Chunk, usage: dict[str, Any] | None) -> bytes:
+        if chunk.target:
+            frame += b',"target":true'
         if self._token_ids:
             frame += b',"token_ids":' + orjson.dumps(chunk.token_ids)
         if usage is not None:
@@ -73,7 +78,7 @@ class ChatFrames:
         end: dict[str, Any] = {
             "delta": {},
             "logprobs": None,
-            "finish_reason": finished.reason,
+            "finish_reason": finish_reason(finished),
             "stop_reason": finished.stopped_by,
         }
         choice = b"%d," % index + orjson.dumps(end)[1:-1] + b"}]"
@@ -86,6 +91,18 @@ class ChatFrames:
 
     def usage(self, usage: dict[str, Any]) -> bytes:
         return self._head + b',"choices":[],"usage":' + orjson.dumps(usage) + b"}\n\n"
+
+
+def tool_call(call: Call, arguments: str) -> dict[str, Any]:
+    """A call, or a further piece of its arguments, as OpenAI's API writes it."""
+    if call.name is None:
+        return {"function": {"arguments": arguments}}
+    return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": arguments}}
+
+
+def finish_reason(finished: Finished) -> str:
+    """OpenAI's: a reply that ended by itself with calls in it waits for their results."""
+    return "tool_calls" if finished.calls and finished.reason == "stop" else finished.reason
 
 
 def logprob_items(positions: Sequence[PositionLogprobs | int], tokenizer: Tokenizer) -> list[dict[str, Any]]:

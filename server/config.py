@@ -9,11 +9,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from controllers.policy import EFFORTS, MOST_REPLIES, TOLERANCE, Budgets, Wish, modes
 from models.families import FAMILIES, Family
 from models.judge_families import JUDGE_FAMILIES, Kind, parse_form
+from server.section import Section, Tokens
+from server.speculative_config import SpeculativeConfig
 
 ROUTE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}")
 MEMORY_SHARES = ("kv_cache_memory_bytes", "gpu_memory_utilization")
@@ -23,15 +25,12 @@ class ConfigError(Exception):
     """The configuration cannot be used. The message has one line a problem, each beginning with its key."""
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class ServerConfig(_Section):
+class ServerConfig(Section):
     """`[server]`: the HTTP edge.
 
     `drain_seconds`: how long running requests may go on after a stop signal. `notice_seconds`: how long before that
     the server says at /ready that it drains and still takes new requests, for balancers that ask now and then.
+    `stored_responses` and `stored_bytes` bound what /v1/responses keeps in memory; the oldest go first.
     """
 
     host: str = "127.0.0.1"
@@ -41,6 +40,8 @@ class ServerConfig(_Section):
     max_body_bytes: int = Field(default=32 * 1024 * 1024, ge=1)
     drain_seconds: float = Field(default=30.0, ge=0)
     notice_seconds: float = Field(default=0.0, ge=0)
+    stored_responses: int = Field(default=1000, ge=0)
+    stored_bytes: int = Field(default=64 * 1024 * 1024, ge=0)
 
     @field_validator("keys_file")
     @classmethod
@@ -48,7 +49,7 @@ class ServerConfig(_Section):
         return resolve(value, info, must_exist=True) if value else ""
 
 
-class LoggingConfig(_Section):
+class LoggingConfig(Section):
     """`[logging]`, to standard error. `json` is one object a line. `requests`: one line a request, when it is over.
     `prompts`: request bodies in those lines, and what exceptions say, which may quote them.
     """
@@ -59,7 +60,7 @@ class LoggingConfig(_Section):
     prompts: bool = False
 
 
-class TracingConfig(_Section):
+class TracingConfig(Section):
     """`[tracing]`: one OpenTelemetry span a request, sent to `endpoint` by OTLP over HTTP; empty: none.
 
     `sample`: the share of requests that is traced, where the caller has not decided already.
@@ -70,7 +71,7 @@ class TracingConfig(_Section):
     sample: float = Field(default=1.0, ge=0, le=1)
 
 
-class _EngineSection(_Section):
+class EngineSection(Section):
     """`model` is a folder or a hub id. `chat_template` is a file, for a model that has no template or the wrong one."""
 
     model: str = Field(min_length=1)
@@ -88,7 +89,7 @@ class _EngineSection(_Section):
         return resolve(value, info, must_exist=True) if value else ""
 
 
-class VllmEngineConfig(_EngineSection):
+class VllmEngineConfig(EngineSection):
     """A model in this process. `args` are vLLM's own engine arguments by their Python names; `adapters` are folders."""
 
     kind: Literal["vllm"]
@@ -111,7 +112,7 @@ class VllmEngineConfig(_EngineSection):
         return {name: resolve(path, info) for name, path in adapters.items()}
 
 
-class RemoteEngineConfig(_EngineSection):
+class RemoteEngineConfig(EngineSection):
     """A vLLM server elsewhere, spoken to in token ids. `model` is where its tokenizer is; `served_model` is its name
     there (default: the only one). `adapters` gives their names there by ours. `key_env` names the variable that holds
     the server's key. Times are seconds.
@@ -125,7 +126,7 @@ class RemoteEngineConfig(_EngineSection):
     connect_timeout: float | None = Field(default=None, gt=0)
 
 
-class ScriptedEngineConfig(_EngineSection):
+class ScriptedEngineConfig(EngineSection):
     """An engine that replays `replies` in turn, or random tokens, `length` of them: for trying clients without a model.
 
     Only the tokenizer of `model` is loaded. Delays are seconds.
@@ -142,7 +143,7 @@ class ScriptedEngineConfig(_EngineSection):
 EngineConfig = Annotated[VllmEngineConfig | RemoteEngineConfig | ScriptedEngineConfig, Field(discriminator="kind")]
 
 
-class SamplingConfig(_Section):
+class SamplingConfig(Section):
     """What a route's requests get where they do not say. None: the engine's own default."""
 
     temperature: float | None = Field(default=None, ge=0, le=2)
@@ -155,10 +156,7 @@ class SamplingConfig(_Section):
     repetition_penalty: float | None = Field(default=None, gt=0)
 
 
-Tokens = Annotated[int, Field(ge=0, lt=2**31)]
-
-
-class BudgetsConfig(_Section):
+class BudgetsConfig(Section):
     """How much a route's requests may think, in tokens of its family's scope.
 
     `default` is for requests that name no budget, `cap` bounds every request. `reserve` tokens of `max_tokens` are kept
@@ -187,14 +185,14 @@ class BudgetsConfig(_Section):
         )
 
 
-class KeyConfig(_Section):
+class KeyConfig(Section):
     """`[keys.NAME]`: what one API key gets. `budget` goes before a route's default, `budget_cap` beside its cap."""
 
     budget: Tokens | None = None
     budget_cap: Tokens | None = None
 
 
-class JudgeConfig(_Section):
+class JudgeConfig(Section):
     """A judge route's own settings: what it is asked, and how often.
 
     `templates` are files in place of the family's own, by what is judged. `rubric` is what a single reply is held
@@ -228,7 +226,7 @@ class JudgeConfig(_Section):
         return files
 
 
-class RouteConfig(_Section):
+class RouteConfig(Section):
     """A name that clients put in `model`. `mode` left out: auto where the family chooses, else think, else no_think.
 
     `judge` is for routes whose controller is `judge`. `judged_by` names such a route, which ranks replies where a
@@ -238,7 +236,7 @@ class RouteConfig(_Section):
     engine: str
     adapter: str = ""
     family: str
-    controller: Literal["mode", "judge"] = "mode"
+    controller: Literal["mode", "judge", "speculative"] = "mode"
     judge: JudgeConfig = JudgeConfig()
     judged_by: str = ""
     best_of: int = Field(default=1, ge=1, le=MOST_REPLIES)
@@ -247,6 +245,7 @@ class RouteConfig(_Section):
     description: str = ""
     sampling: SamplingConfig = SamplingConfig()
     budgets: BudgetsConfig = BudgetsConfig()
+    speculative: SpeculativeConfig | None = None
 
     @field_validator("family")
     @classmethod
@@ -268,13 +267,13 @@ class RouteConfig(_Section):
         return "think" if "think" in self.of_family.prefixes else "no_think"
 
 
-class RewardsConfig(_Section):
+class RewardsConfig(Section):
     """`[rewards]`. `judge` is the route of callers that cannot name one; left out: the first judge route."""
 
     judge: str = ""
 
 
-class Config(_Section):
+class Config(Section):
     """The whole file."""
 
     server: ServerConfig = ServerConfig()
@@ -344,6 +343,7 @@ def _route_problems(config: Config) -> Iterator[str]:
         elif route.think_threshold is not None and route.default_mode != "auto":
             yield f"{key}.think_threshold: only a route whose mode is auto can have one"
         yield from _budget_problems(f"{key}.budgets", route)
+        yield from _speculative_problems(key, route, config.engines)
 
 
 def _budget_problems(key: str, route: RouteConfig) -> Iterator[str]:
@@ -362,6 +362,21 @@ def _budget_problems(key: str, route: RouteConfig) -> Iterator[str]:
         yield f"{key}.hold_declared: models of family {route.family!r} declare no budget"
 
 
+def _speculative_problems(key: str, route: RouteConfig, engines: Mapping[str, EngineConfig]) -> Iterator[str]:
+    settings = route.speculative
+    if (settings is not None) != (route.controller == "speculative"):
+        yield f"{key}.controller: speculative needs the table {key}.speculative, and the reverse"
+    if settings is None:
+        return
+    target = engines.get(settings.target)
+    if target is None:
+        yield f"{key}.speculative.target: no engine {settings.target!r}; there is {', '.join(engines)}"
+    elif settings.adapter and settings.adapter not in target.adapters:
+        yield f"{key}.speculative.adapter: engine {settings.target!r} has no adapter {settings.adapter!r}"
+    elif (settings.target, settings.adapter) == (route.engine, route.adapter):
+        yield f"{key}.speculative.target: the target is the small model itself"
+
+
 def _judge_problems(config: Config) -> Iterator[str]:
     """Every name of a judge is that of a judge route."""
     judges = {name for name, route in config.routes.items() if route.controller == "judge"}
@@ -370,6 +385,10 @@ def _judge_problems(config: Config) -> Iterator[str]:
     for name, route in config.routes.items():
         if route.judged_by and route.judged_by not in judges:
             yield f"routes.{name}.judged_by: no judge route {route.judged_by!r}"
+        able = JUDGE_FAMILIES[route.judge.family].verdicts
+        for kind in (*route.judge.templates, *(("rubric",) if route.judge.rubric else ())):
+            if kind not in able:
+                yield f"routes.{name}.judge: family {route.judge.family!r} judges no {kind}"
         if name not in judges and "judge" in route.model_fields_set:
             yield f'routes.{name}.judge: only a route whose controller is "judge" has one'
         if name in judges and route.judged_by:

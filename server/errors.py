@@ -1,7 +1,8 @@
-"""Exceptions to OpenAI error answers: `{"error": {"message", "type", "param", "code"}}`.
+"""Exceptions to error answers: OpenAI's `{"error": {"message", "type", "param", "code"}}`, or Anthropic's on its paths.
 
 One table maps exception classes, never messages. What is not in it is a 500 that says nothing of the inside and is
-logged with its request id. Streams use the same table: after the first byte an error is one event with `error_json`.
+logged with its request id. Streams use the same table: after the first byte an error is one event, in the
+words of its API.
 """
 
 import logging
@@ -17,7 +18,9 @@ from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
+from controllers.judge import CannotJudge
 from controllers.policy import PolicyError
 from controllers.scoring import NothingToJudgeBy
 from models.engine import EngineBusy, EngineDead, InvalidRequest, PromptTooLong
@@ -25,6 +28,18 @@ from server.batch import NotJudged
 
 log = logging.getLogger(__name__)
 
+ANTHROPIC_PATHS = "/v1/messages"
+ANTHROPIC_TYPES: Mapping[int, str] = MappingProxyType(
+    {
+        401: "authentication_error",
+        403: "permission_error",
+        404: "not_found_error",
+        413: "request_too_large",
+        429: "rate_limit_error",
+        503: "overloaded_error",
+        504: "timeout_error",
+    }
+)
 MESSAGE_CHARACTERS = 500
 PATH_CHARACTERS = 200
 
@@ -56,8 +71,28 @@ class ApiError(Exception):
     def body(self) -> bytes:
         return orjson.dumps({"error": self.fields()})
 
-    def response(self) -> Response:
-        return Response(self.body(), self.status, dict(self.headers or {}), media_type="application/json")
+    def anthropic_body(self, request_id: str) -> bytes:
+        """The error as Anthropic's API writes it. It has no field for what was wrong; ours stands beside."""
+        kind = ANTHROPIC_TYPES.get(self.status, "invalid_request_error" if self.status < 500 else "api_error")
+        fields = {"type": kind, "message": self.message, "param": self.param, "code": self.code}
+        return orjson.dumps({"type": "error", "error": fields, "request_id": request_id})
+
+    def response(self) -> "ErrorAnswer":
+        return ErrorAnswer(self)
+
+
+class ErrorAnswer(Response):
+    """An error in the words of the API whose path was asked."""
+
+    def __init__(self, error: ApiError) -> None:
+        self.error = error
+        super().__init__(error.body(), error.status, dict(error.headers or {}), media_type="application/json")
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["path"].startswith(ANTHROPIC_PATHS):
+            self.body = self.error.anthropic_body(scope.get("state", {}).get("request_id", ""))
+            self.headers["content-length"] = str(len(self.body))
+        await super().__call__(scope, receive, send)
 
 
 class ServerStopping(Exception):
@@ -93,11 +128,6 @@ def reported(exc: Exception, request_id: str) -> ApiError:
     if answer.code == "internal_error":
         log.error("request %s failed", request_id or "-", exc_info=exc)
     return answer
-
-
-def error_json(exc: Exception, request_id: str = "") -> bytes:
-    """The body of the answer to `exc`, for an error event in a stream that has begun."""
-    return reported(exc, request_id).body()
 
 
 def install(app: FastAPI) -> None:
@@ -147,6 +177,10 @@ def _gone(exc: ClientDisconnect) -> ApiError:
 
 def _unjudgeable(exc: NothingToJudgeBy) -> ApiError:
     return ApiError(400, str(exc), param=exc.field, code="nothing_to_judge_by")
+
+
+def _cannot_judge(exc: CannotJudge) -> ApiError:
+    return ApiError(400, str(exc), param=exc.field, code="cannot_judge")
 
 
 def _not_judged(exc: NotJudged) -> ApiError:
@@ -219,6 +253,7 @@ _ANSWERS: Mapping[type[Exception], Callable[[Any], ApiError]] = MappingProxyType
         EngineDead: _engine_dead,
         EngineBusy: _engine_busy,
         NothingToJudgeBy: _unjudgeable,
+        CannotJudge: _cannot_judge,
         NotJudged: _not_judged,
         ServerStopping: _stopping,
         ValidationError: _validation,

@@ -29,7 +29,7 @@ async def cancel(request_id: str, request: Request) -> Response:
 
 def _ask(request_id: str, request: Request, wish: Literal["answer", "cancel"]) -> Response:
     running, key_name = runtime_of(request).running, request.scope["state"].get("key_name")
-    found = running.find(key_name, request_id) or running.find(key_name, request_id.partition("-")[2])
+    found = running.find(key_name, request_id)
     if not found:
         raise ApiError(404, "no request with this id is running", param="request_id", code="not_found")
     if wish == "answer" and (reason := next((one.refusal for one in found if one.refusal), None)):

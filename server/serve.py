@@ -48,13 +48,15 @@ class DrainingServer(uvicorn.Server):
         cutting = asyncio.create_task(self._cut_after(settings.drain_seconds))
         try:
             await super().shutdown(sockets)
+            if self.runtime.background:
+                await asyncio.wait(self.runtime.background)
         finally:
             cutting.cancel()
 
     async def _cut_after(self, seconds: float) -> None:
         await _soon(self.runtime.cut.wait(), seconds)
         self.runtime.cut.set()
-        if left := list(self.server_state.tasks):
+        if left := [*self.server_state.tasks, *self.runtime.background]:
             log.warning("cutting off %d requests that outlived the drain", len(left))
         for task in left:
             task.cancel()

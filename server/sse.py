@@ -1,18 +1,29 @@
 """Server-sent events, and replies that end when their client goes."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Coroutine, Mapping
+from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
 from contextlib import aclosing
 from typing import Any, TypeVar
 
+import orjson
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from server.errors import ServerStopping, error_json
+from server.errors import ApiError, ServerStopping, reported
 
 T = TypeVar("T")
 DONE = b"data: [DONE]\n\n"
+
+
+def openai_ending(error: ApiError) -> bytes:
+    """The end of a stream of OpenAI's chat or completion API that failed."""
+    return b"data: " + error.body() + b"\n\n" + DONE
+
+
+def named_event(data: Mapping[str, Any]) -> bytes:
+    """An event with the name that its data has as `type`."""
+    return b"event: " + str(data["type"]).encode() + b"\ndata: " + orjson.dumps(data) + b"\n\n"
 
 
 class ClientGone(ClientDisconnect):
@@ -44,13 +55,20 @@ class EventStream(Response):
     """Sends each item of `frames` as it comes.
 
     Headers leave with the first frame, so an error before it is an ordinary HTTP error. After it, an error is an SSE
-    error event, then the stream closes. `headers` is read when the first frame is there: `frames` may still fill it.
+    error event, which `ending` writes, then the stream closes. `headers` is read when the first frame is there, so that
+    `frames` may still fill it.
     """
 
     media_type = "text/event-stream"
 
-    def __init__(self, frames: AsyncGenerator[bytes, None], headers: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        frames: AsyncGenerator[bytes, None],
+        headers: Mapping[str, str],
+        ending: Callable[[ApiError], bytes] = openai_ending,
+    ) -> None:
         self.frames = frames
+        self.ending = ending
         self.late_headers = headers
         self.status_code = 200
         self._started = False
@@ -81,7 +99,7 @@ class EventStream(Response):
 
     async def _end(self, send: Send, error: Exception, scope: Scope) -> None:
         """An error event, and the end of the stream."""
-        event = b"data: " + error_json(error, scope["state"]["request_id"]) + b"\n\n" + DONE
+        event = self.ending(reported(error, scope["state"]["request_id"]))
         await send({"type": "http.response.body", "body": event, "more_body": False})
 
     def _raw_headers(self) -> list[tuple[bytes, bytes]]:

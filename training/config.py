@@ -134,19 +134,8 @@ class BudgetData(Recipe):
     batch: PositiveInt = 256
 
 
-class Advantage(Recipe):
-    """HGPO's advantage settings (arXiv 2505.14631, Eq 8-10, 22-23); see `training.advantages`."""
-
-    estimator: Literal["grpo", "rloo", "reinforce++"] = "grpo"
-    alpha: float = 1.0
-    delta: float = 0.2
-    gamma: float = 0.99
-    ties: Literal["all", "first"] = "all"
-    sample_std: bool = False
-
-
-class Grpo(Recipe):
-    """What every GRPO run sets: `questions` x `replies` replies a step.
+class Rollouts(Recipe):
+    """A policy that learns from its own replies: `questions` x `replies` of them a step.
 
     `vllm` generates with vLLM in the trainer's process ("colocate") or elsewhere ("server").
     """
@@ -166,8 +155,23 @@ class Grpo(Recipe):
     vllm: Literal["no", "colocate", "server"] = "no"
 
 
-class Hgpo(Grpo):
-    """Hybrid Group Policy Optimization: half of a question's replies in each mode.
+class Grpo(Rollouts):
+    """Group-relative policy optimization with a rule reward; every reply thinks."""
+
+
+class Advantage(Recipe):
+    """HGPO's advantage settings (arXiv 2505.14631, Eq 8-10, 22-23); see `training.advantages`."""
+
+    estimator: Literal["grpo", "rloo", "reinforce++"] = "grpo"
+    alpha: float = 1.0
+    delta: float = 0.2
+    gamma: float = 0.99
+    ties: Literal["all", "first"] = "all"
+    sample_std: bool = False
+
+
+class Hgpo(Rollouts):
+    """Hybrid Group Policy Optimization: half of the replies to each question are in each mode.
 
     `mode_ratio` is the importance ratio of the forced mode token: "on_policy" is 1, "half" takes 1/2 as its old
     probability. `settled` is the probability at which a mode token is pushed no further (1: never), see
@@ -199,7 +203,7 @@ class BudgetReward(Recipe):
         return self
 
 
-class SelfBudgeter(Grpo):
+class SelfBudgeter(Rollouts):
     """Budget-guided GRPO over the questions of `data` (what `budget-data` wrote).
 
     `prefilled_share` of them come with a random budget already written, within the lengths of their difficulty in

@@ -44,7 +44,7 @@ class Format:
     def write(self, mode: Mode, thought: str, answer: str) -> list[int]:
         """`<think>thought</think>answer` or `<no_think>answer</no_think>`, and the end of the turn."""
         opening, closing = self.pairs[mode]
-        said = self.tokenizer.encode(answer)
+        said = self.tokenizer.encode_control(answer)  # a judge's verdict is one token
         if mode == "think":
             return [opening, *self.tokenizer.encode(thought), closing, *said, self.end]
         return [opening, *said, closing, self.end]

@@ -11,10 +11,9 @@ from random import Random
 from typing import Any
 
 from datasets import Dataset
-from trl import GRPOTrainer
 
 from models.tokenizer import HubTokenizer
-from training import budget_data, budget_rewards, grpo, optimizers, plots, runlog, weights
+from training import budget_data, budget_rewards, rollouts
 from training.budget_format import BudgetFormat, budget_format_of
 from training.config import SelfBudgeter
 from training.tasks import TASKS, Task
@@ -114,25 +113,13 @@ def summary(scored: Sequence[Scored], prefilled: Sequence[int]) -> dict[str, flo
 
 
 def train(config: SelfBudgeter, resume: bool = False) -> None:
-    """Runs the recipe and writes the model to `config.run.out`. Under `accelerate launch`, on every device."""
-    tokenizer = weights.load_tokenizer(config.model)
-    model = weights.load_model(config.model, tokenizer, config.run.seed)
-    metrics = runlog.begin(config.run.out, config, resume)
-    tokenizer.save_pretrained(config.run.out)
-    form = budget_format_of(config.model.family, HubTokenizer(config.run.out))
-    optimizer = optimizers.build(model, config.optimizer) if config.model.lora is None else None
-    trainer = GRPOTrainer(
-        model=model,
-        reward_funcs=reward_function(config, form),
-        args=grpo.arguments(config),
-        train_dataset=questions(config, form, tokenizer),
-        processing_class=tokenizer,
-        callbacks=[metrics],
-        optimizers=(optimizer, optimizers.schedule(optimizer, config.steps, config.optimizer) if optimizer else None),
-        peft_config=weights.lora(config.model.lora),
-    )
-    runlog.show_progress(trainer)
-    trainer.train(resume_from_checkpoint=resume or None)
-    if trainer.is_world_process_zero():
-        weights.save(trainer.accelerator.unwrap_model(trainer.model), tokenizer, config.run.out)
-        plots.curves(config.run.out)
+    """Runs the recipe."""
+
+    def parts(tokenizer: Any) -> dict[str, Any]:
+        form = budget_format_of(config.model.family, HubTokenizer(config.run.out))
+        return {
+            "reward_funcs": reward_function(config, form),
+            "train_dataset": questions(config, form, tokenizer),
+        }
+
+    rollouts.train(config, resume, parts)

@@ -1,12 +1,14 @@
 """`POST /v1/chat/completions`."""
 
-from collections.abc import Mapping
+import json
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, create_model, field_validator, model_validator
+from pydantic import Field, model_validator
 
-from controllers.policy import CONTROLS
-from server.wire.fields import IGNORED_FIELDS, Body, Count, Flag, SamplingFields, Text
+from controllers.policy import TEMPLATE_CONTROLS
+from server.wire.asked import Asked
+from server.wire.fields import Body, Controlled, Count, Flag, OpenAISampling, Text, with_controls
+from server.wire.tools import AnswerFields
 
 
 class TextPart(Body):
@@ -24,6 +26,19 @@ class ToolCall(Body):
     type: Literal["function"] = "function"
     function: FunctionCall
     index: Count | None = None
+
+    def as_template_input(self) -> dict[str, Any]:
+        return call_as_template_input(self.id, self.function.name, self.function.arguments)
+
+
+def call_as_template_input(call_id: str, name: str, arguments: str) -> dict[str, Any]:
+    """A call of an earlier turn as chat templates read it: arguments as an object where they are one."""
+    try:
+        known = json.loads(arguments or "{}")
+    except ValueError:
+        known = arguments
+    function = {"name": name, "arguments": known if isinstance(known, dict) else arguments}
+    return {"id": call_id, "type": "function", "function": function}
 
 
 class Message(Body):
@@ -61,13 +76,15 @@ class Message(Body):
         if self.text_of_thinking:
             message["reasoning_content"] = self.text_of_thinking
         if self.tool_calls:
-            message["tool_calls"] = [call.model_dump(exclude={"index"}) for call in self.tool_calls]
+            message["tool_calls"] = [call.as_template_input() for call in self.tool_calls]
         if self.tool_call_id is not None:
             message["tool_call_id"] = self.tool_call_id
         return message
 
 
-class ChatBody(SamplingFields):
+class ChatBody(OpenAISampling, AnswerFields, Controlled):
+    """A chat request."""
+
     model: Annotated[Text, Field(max_length=256)]
     messages: Annotated[list[Message], Field(min_length=1, max_length=10_000)]
     max_completion_tokens: Annotated[Count, Field(ge=1, lt=2**31)] | None = None
@@ -76,18 +93,6 @@ class ChatBody(SamplingFields):
     chat_template_kwargs: Any = None
     continue_final_message: Flag = False
     add_generation_prompt: Flag = True
-
-    tools: list[Any] | None = None
-    tool_choice: Any = None
-    parallel_tool_calls: Flag | None = None
-    response_format: Any = None
-
-    @field_validator("tools", "tool_choice", "response_format")
-    @classmethod
-    def _not_yet(cls, value: Any) -> Any:
-        if value in (None, [], "none", {"type": "text"}):
-            return value
-        raise ValueError("tools and structured output are not served yet")
 
     @model_validator(mode="after")
     def _agrees(self) -> Self:
@@ -101,16 +106,22 @@ class ChatBody(SamplingFields):
             raise ValueError("continue_final_message: the last message must be the assistant's")
         return self
 
-    def controls(self) -> Mapping[str, Any]:
-        """The control fields as sent, for `controllers.policy.fold`."""
-        return {name: value for name in CONTROLS if (value := getattr(self, name)) is not None}
+    def asked(self) -> Asked:
+        """The request in the controllers' words."""
+        logprobs = (self.top_logprobs or 0) if self.logprobs else None
+        max_tokens = self.max_completion_tokens or self.max_tokens
+        kwargs = self.chat_template_kwargs if isinstance(self.chat_template_kwargs, dict) else {}
+        return Asked(
+            model=self.model,
+            controls=self.controls(),
+            messages=[message.as_template_input() for message in self.messages],
+            sampling=lambda defaults: self.sampling(defaults, max_tokens=max_tokens, logprobs=logprobs),
+            answer=self.answer_wish(),
+            n=self.n or 1,
+            template_kwargs={key: value for key, value in kwargs.items() if key not in TEMPLATE_CONTROLS},
+            continue_final=self.continue_final_message,
+            cache_salt=self.cache_salt,
+        )
 
 
-_UNTYPED: dict[str, Any] = dict.fromkeys((*CONTROLS, *IGNORED_FIELDS), (Any, None))
-
-ChatRequest: type[ChatBody] = create_model(
-    "ChatRequest",
-    __base__=ChatBody,
-    __doc__="A chat request: control fields are read by the policy, ignored ones by nobody; both are plain JSON here.",
-    **_UNTYPED,
-)
+ChatRequest = with_controls("ChatRequest", ChatBody)

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import Field, create_model, model_validator
 
-from server.wire.fields import IGNORED_FIELDS, Count, Flag, SamplingFields, Text, TokenId
+from server.wire.fields import IGNORED_FIELDS, Count, Flag, OpenAISampling, Text, TokenId
 
 MAX_PROMPTS = 1024
 Ids = Annotated[list[TokenId], Field(min_length=1)]
@@ -12,7 +12,7 @@ Texts = Annotated[list[Text], Field(min_length=1, max_length=MAX_PROMPTS)]
 IdLists = Annotated[list[Ids], Field(min_length=1, max_length=MAX_PROMPTS)]
 
 
-class CompletionBody(SamplingFields):
+class CompletionBody(OpenAISampling):
     model: Annotated[Text, Field(max_length=256)]
     prompt: (
         Text

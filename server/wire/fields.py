@@ -1,9 +1,11 @@
 """Fields that several requests share."""
 
-from typing import Annotated, Any, Self
+from collections.abc import Mapping
+from typing import Annotated, Any, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, create_model, field_validator, model_validator
 
+from controllers.policy import CONTROLS
 from models.engine import Sampling
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
@@ -22,6 +24,21 @@ class Body(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
 
 
+def by_type(default: str = "") -> Discriminator:
+    """Tells the members of a union by their `type`. Its tags, `of_type`, do not look like fields: in the path of an
+    error they are left out."""
+
+    def tag(value: Any) -> str:
+        kind = value.get("type", default) if isinstance(value, Mapping) else getattr(value, "type", None)
+        return f"<{kind}>" if isinstance(kind, str) else "<>"
+
+    return Discriminator(tag, custom_error_type="type", custom_error_message="unknown type")
+
+
+def of_type(kind: str) -> Tag:
+    return Tag(f"<{kind}>")
+
+
 class StreamOptions(Body):
     include_usage: Flag = False
     continuous_usage_stats: Flag = False
@@ -29,9 +46,8 @@ class StreamOptions(Body):
 
 
 class SamplingFields(Body):
-    """Sampling as OpenAI's API names it, with the fields that vLLM's server adds."""
+    """Sampling as every API here names it, with the fields that vLLM's server adds."""
 
-    max_tokens: Annotated[Count, Field(ge=1, lt=2**31)] | None = None
     min_tokens: Annotated[Count, Field(ge=0, lt=2**31)] = 0
     temperature: Annotated[Finite, Field(ge=0, le=2)] | None = None
     top_p: Annotated[Finite, Field(gt=0, le=1)] | None = None
@@ -41,7 +57,6 @@ class SamplingFields(Body):
     frequency_penalty: Annotated[Finite, Field(ge=-2, le=2)] | None = None
     repetition_penalty: Annotated[Finite, Field(gt=0, le=10)] | None = None
     seed: Annotated[Count, Field(ge=-(2**63), lt=2**63)] | None = None
-    stop: StopString | Annotated[list[StopString], Field(max_length=MAX_STOPS)] | None = None
     stop_token_ids: Annotated[list[TokenId], Field(max_length=1024)] | None = None
     include_stop_str_in_output: Flag = False
     ignore_eos: Flag = False
@@ -52,23 +67,18 @@ class SamplingFields(Body):
     bad_words: Annotated[list[StopString], Field(max_length=256)] | None = None
     priority: Annotated[Count, Field(ge=-(2**31), lt=2**31)] = 0
     cache_salt: Annotated[Text, Field(min_length=1, max_length=256)] | None = None
-    return_token_ids: Flag | None = None
 
-    n: Annotated[Count, Field(ge=1, le=128)] | None = None
-    stream: Flag | None = None
-    stream_options: StreamOptions | None = None
-
-    @model_validator(mode="after")
-    def _consistent(self) -> Self:
-        if self.stream_options is not None and not self.stream:
-            raise ValueError("stream_options is only allowed with stream: true")
-        if self.logit_bias is not None and not all(key.isascii() and key.isdigit() for key in self.logit_bias):
-            raise ValueError("logit_bias: keys must be token ids")
-        return self
+    @field_validator("logit_bias")
+    @classmethod
+    def _of_token_ids(cls, value: dict[str, float] | None) -> dict[str, float] | None:
+        if value is not None and not all(key.isascii() and key.isdigit() for key in value):
+            raise ValueError("keys must be token ids")
+        return value
 
     @property
     def stops(self) -> tuple[str, ...]:
-        return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
+        """The stop strings, whatever their API calls them."""
+        return ()
 
     def sampling(self, defaults: Sampling, *, max_tokens: int | None, logprobs: int | None) -> Sampling:
         """The request's sampling over the route's defaults. What both leave open stays None: the engine's default."""
@@ -100,6 +110,27 @@ class SamplingFields(Body):
         )
 
 
+class OpenAISampling(SamplingFields):
+    """What OpenAI's chat and completion APIs add."""
+
+    max_tokens: Annotated[Count, Field(ge=1, lt=2**31)] | None = None
+    stop: StopString | Annotated[list[StopString], Field(max_length=MAX_STOPS)] | None = None
+    n: Annotated[Count, Field(ge=1, le=128)] | None = None
+    stream: Flag | None = None
+    stream_options: StreamOptions | None = None
+    return_token_ids: Flag | None = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.stream_options is not None and not self.stream:
+            raise ValueError("stream_options is only allowed with stream: true")
+        return self
+
+    @property
+    def stops(self) -> tuple[str, ...]:
+        return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
+
+
 IGNORED_FIELDS = (
     "user",
     "metadata",
@@ -114,3 +145,22 @@ IGNORED_FIELDS = (
     "stream_interval",
 )
 """Fields that clients are known to send and that change nothing about a reply here: accepted and not read."""
+
+
+class Controlled(Body):
+    """A body that may carry controls. `with_controls` gives it their fields."""
+
+    def controls(self) -> Mapping[str, Any]:
+        """The control fields as sent, for `controllers.policy.fold`."""
+        return {name: value for name in CONTROLS if (value := getattr(self, name, None)) is not None}
+
+
+B = TypeVar("B", bound=Body)
+
+
+def with_controls(name: str, base: type[B], *ignored: str) -> type[B]:
+    """`base` with every control field, and those that are accepted and not read: plain JSON here. Controls are read by
+    the policy, the others by nobody."""
+    fields = (field for field in (*CONTROLS, *IGNORED_FIELDS, *ignored) if field not in base.model_fields)
+    untyped: dict[str, Any] = dict.fromkeys(fields, (Any, None))
+    return create_model(name, __base__=base, __doc__=base.__doc__, **untyped)

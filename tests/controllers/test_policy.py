@@ -206,6 +206,7 @@ def test_two_fields_that_agree_are_one() -> None:
     "asked",
     [
         {"reasoning_effort": "very"},
+        {"thinking": {"display": "loud"}},
         {"reasoning_effort": 3},
         {"reasoning_effort": ["low"]},
         {"reasoning": "high"},

@@ -19,6 +19,10 @@ def user(content: Any) -> dict[str, Any]:
     return {"messages": [{"role": "user", "content": content}]}
 
 
+def tool(name: str, **function: Any) -> dict[str, Any]:
+    return {"type": "function", "function": {"name": name, **function}}
+
+
 # name of the case, fields over a good body, the field that the error must name, status
 REFUSED: list[tuple[str, dict[str, Any], str, int]] = [
     ("model missing", {"model": ...}, "model", 400),
@@ -111,8 +115,29 @@ REFUSED: list[tuple[str, dict[str, Any], str, int]] = [
     ("thinking a string", {"thinking": "on"}, "thinking", 400),
     ("think_threshold out of range", {"reasond": {"think_threshold": 7}}, "reasond.think_threshold", 400),
     ("reasond unknown field", {"reasond": {"modes": "think"}}, "reasond.modes", 400),
-    ("tools before they are served", {"tools": [{"type": "function", "function": {"name": "f"}}]}, "tools", 400),
-    ("response_format before it is served", {"response_format": {"type": "json_object"}}, "response_format", 400),
+    ("a tool of an unknown type", {"tools": [{"type": "robot"}]}, "tools.0.type", 400),
+    ("a tool without a name", {"tools": [{"type": "function", "function": {}}]}, "tools.0.function.name", 400),
+    ("a tool's name with a quote", {"tools": [tool('a"b')]}, "tools.0.function.name", 400),
+    ("two tools of one name", {"tools": [tool("f"), tool("f")]}, "tools", 400),
+    ("a tool's parameters a list", {"tools": [tool("f", parameters=[])]}, "tools.0.function.parameters", 400),
+    ("a choice of no tools", {"tool_choice": "required"}, "tool_choice", 400),
+    ("a choice of another tool", {"tools": [tool("f")], "tool_choice": tool("g")}, "tool_choice", 400),
+    ("a choice that is none", {"tools": [tool("f")], "tool_choice": "sometimes"}, "tool_choice", 400),
+    ("a format of an unknown type", {"response_format": {"type": "yaml"}}, "response_format", 400),
+    ("a format without its schema", {"response_format": {"type": "json_schema"}}, "response_format.json_schema", 400),
+    ("two constraints in one", {"structured_outputs": {"regex": "a", "grammar": "b"}}, "structured_outputs", 400),
+    (
+        "two formats",
+        {"structured_outputs": {"regex": "a"}, "response_format": {"type": "json_object"}},
+        "response_format",
+        400,
+    ),
+    (
+        "a choice of words beside tools",
+        {"structured_outputs": {"choice": ["a"]}, "tools": [tool("f")]},
+        "response_format",
+        400,
+    ),
     (
         "continue without an assistant",
         {"continue_final_message": True, "add_generation_prompt": False},

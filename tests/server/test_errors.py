@@ -13,7 +13,7 @@ from starlette.requests import ClientDisconnect
 
 from controllers.policy import PolicyError
 from models.engine import EngineBusy, EngineDead, EngineError, InvalidRequest, PromptTooLong
-from server.errors import ApiError, api_error, error_json, model_not_found
+from server.errors import ApiError, api_error, model_not_found, reported
 from server.sse import ClientGone
 
 SECRET = "postgres://user:secret@inside"
@@ -83,7 +83,7 @@ def test_the_class_of_an_exception_decides_the_answer(exc, status, param, code):
 
 
 def test_the_body_is_openais_error_object():
-    assert json.loads(error_json(PolicyError("no", "think"))) == {
+    assert json.loads(reported(PolicyError("no", "think"), "").body()) == {
         "error": {"message": "no", "type": "invalid_request_error", "param": "think", "code": "invalid_value"}
     }
 
@@ -97,8 +97,8 @@ def test_a_subclass_is_answered_like_its_nearest_known_parent():
 
 def test_an_unforeseen_exception_is_logged_with_its_request_and_traceback(caplog):
     with caplog.at_level(logging.ERROR, logger="server.errors"):
-        error_json(RuntimeError(SECRET), "req-7")
-        error_json(PolicyError("no", "think"), "req-8")
+        reported(RuntimeError(SECRET), "req-7")
+        reported(PolicyError("no", "think"), "req-8")
     (record,) = caplog.records
     assert "req-7" in record.getMessage()
     assert record.exc_info

@@ -8,10 +8,21 @@ import pytest
 from pydantic import ValidationError
 
 from training.cli import main
-from training.config import BudgetData, BudgetReward, BudgetSft, Evaluate, EvaluateBudget, Hft, Hgpo, SelfBudgeter, load
+from training.config import (
+    BudgetData,
+    BudgetReward,
+    BudgetSft,
+    Evaluate,
+    EvaluateBudget,
+    Grpo,
+    Hft,
+    Hgpo,
+    SelfBudgeter,
+    load,
+)
 
 RECIPES = Path("configs/train")
-CLASSES = {"hft": Hft, "hgpo": Hgpo, "evaluate": Evaluate}
+CLASSES = {"hft": Hft, "hgpo": Hgpo, "grpo": Grpo, "evaluate": Evaluate}
 BUDGET = {"base": BudgetSft, "data": BudgetData, "start": BudgetSft, "grpo": SelfBudgeter, "evaluate": EvaluateBudget}
 
 

@@ -13,6 +13,7 @@ from typing import Literal, Protocol
 
 from training.tasks.chain import Chain
 from training.tasks.countdown import Countdown
+from training.tasks.judging import Judging
 from training.tasks.paced import Paced
 
 Split = Literal["train", "test"]
@@ -44,7 +45,9 @@ class Task(Protocol):
         ...
 
 
-TASKS: Mapping[str, Task] = MappingProxyType({"chain": Chain(), "countdown": Countdown(), "paced": Paced()})
+TASKS: Mapping[str, Task] = MappingProxyType(
+    {"chain": Chain(), "countdown": Countdown(), "judging": Judging(), "paced": Paced()}
+)
 
 
 def split_of(text: str) -> Split:

@@ -1,0 +1,49 @@
+"""Replies whose API tells of them in named events: the same frames make the stream and the whole."""
+
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import AbstractContextManager, aclosing, nullcontext
+from typing import Any, Protocol
+
+import orjson
+from fastapi import Response
+
+from controllers.reply import Decision, Event
+from server.job import Job, decision_headers
+from server.usage import Tally
+
+
+class Frames(Protocol):
+    """Takes the events of one reply: `frames` is what a stream sends for each, `body` the reply as it stands."""
+
+    body: dict[str, Any]
+
+    def frames(self, event: Event) -> bytes: ...
+
+
+async def stream(
+    job: Job,
+    frames: Frames,
+    tally: Tally,
+    headers: dict[str, str],
+    around: AbstractContextManager[None] | None = None,
+) -> AsyncGenerator[bytes, None]:
+    """What goes out as it comes; `headers` is filled with the first. `around` is entered while the reply runs."""
+    with around or nullcontext():
+        async with aclosing(job.events(tally)) as events:
+            async for _, event in events:
+                if isinstance(event, Decision):
+                    headers.update(decision_headers(event))
+                if frame := frames.frames(event):
+                    yield frame
+
+
+async def complete(events: AsyncGenerator[bytes, None], frames: Frames, headers: Mapping[str, str]) -> Response:
+    """The whole reply, when it is there."""
+    async with aclosing(events):
+        async for _ in events:
+            pass
+    return json_response(frames.body, headers)
+
+
+def json_response(content: Any, headers: Mapping[str, str] | None = None) -> Response:
+    return Response(orjson.dumps(content), headers=dict(headers or {}), media_type="application/json")

@@ -1,0 +1,99 @@
+import json
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from models.engine import Grammar
+from models.tools import HERMES, CallParser, Tool, Written, answer_grammar
+
+ONE = '<tool_call>\n{"name": "add", "arguments": {"a": 1, "b": "}\\"</tool_call>{"}}\n</tool_call>'
+ARGUMENTS = '{"a": 1, "b": "}\\"</tool_call>{"}'
+
+
+def read(text: str, cuts: list[int] | None = None) -> tuple[str, list[tuple[str, str]]]:
+    """The text and the calls of an answer that arrives cut at `cuts`."""
+    parser = CallParser(HERMES)
+    edges = [0, *sorted(cut % (len(text) + 1) for cut in cuts or ()), len(text)]
+    said = [piece for a, b in pairwise(edges) for piece in parser.feed(text[a:b])]
+    return gathered([*said, *parser.flush()])
+
+
+def gathered(said: list[str | Written]) -> tuple[str, list[tuple[str, str]]]:
+    calls: list[tuple[str, str]] = []
+    for piece in said:
+        if isinstance(piece, Written):
+            if piece.name is not None:
+                assert piece.number == len(calls)
+                calls.append((piece.name, ""))
+            calls[piece.number] = (calls[piece.number][0], calls[piece.number][1] + piece.arguments)
+    return "".join(piece for piece in said if isinstance(piece, str)), calls
+
+
+@given(st.lists(st.integers(0, 10_000), max_size=12))
+def test_however_a_call_arrives_it_is_read_the_same(cuts: list[int]) -> None:
+    text = f"let me see\n{ONE}\n{ONE} done"
+    assert read(text, cuts) == ("let me see done", [("add", ARGUMENTS)] * 2)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("plain < text <tool", ("plain < text <tool", [])),
+        ('<tool_call>{"arguments": {"x": [1]}, "name": "f"}</tool_call>', ("", [("f", '{"x": [1]}')])),
+        ('<tool_call>{"name":"f","arguments":{}}</tool_call>', ("", [("f", "{}")])),
+        ('<tool_call>{"name": "f"}</tool_call>', ("", [("f", "{}")])),
+        ('<tool_call>{"name": "f", "arguments": "{}"}</tool_call>', ("", [("f", "{}")])),
+        ("<tool_call>no json</tool_call>", ("<tool_call>no json</tool_call>", [])),
+        ("<tool_call>[1]</tool_call>", ("<tool_call>[1]</tool_call>", [])),
+        ("so <tool_call>no", ("so <tool_call>no", [])),
+        ('<tool_call>{"na', ('<tool_call>{"na', [])),
+        ('<tool_call>{"name": "f", "arguments": {"a": [1, 2', ("", [("f", '{"a": [1, 2')])),
+        ('<tool_call>{"name": "f", "arguments": {"a": </tool_call>next', ("next", [("f", '{"a": ')])),
+        ("  spaces at the end  ", ("  spaces at the end  ", [])),
+    ],
+)
+def test_what_is_a_call_and_what_is_text(text: str, expected: tuple[str, list[tuple[str, str]]]) -> None:
+    assert read(text) == expected
+    assert read(text, list(range(len(text)))) == expected
+
+
+def test_arguments_leave_as_they_come_and_the_name_comes_first() -> None:
+    parser = CallParser(HERMES)
+    assert parser.feed('<tool_call>\n{"name": "add", "arguments": ') == []
+    assert parser.feed("{") == [Written(0, "add", ""), Written(0, None, "{")]
+    assert parser.feed('"a": 1') == [Written(0, None, '"a": 1')]
+    assert parser.inside
+    assert parser.feed("}") == [Written(0, None, "}")]
+    assert (parser.feed("}\n"), parser.closed) == ([], 0)
+    assert (parser.feed("</tool_call>"), parser.closed, parser.inside) == ([], 1, False)
+
+
+def test_the_grammar_of_a_call_writes_what_the_parser_reads() -> None:
+    tool = Tool("add", {"type": "object", "properties": {"a": {"type": "integer"}}}, "adds")
+    grammar = answer_grammar(HERMES, [tool], must_call=True, single=True, text=None)
+    assert grammar is not None
+    form = json.loads(grammar.value)["format"]
+    assert (form["at_least_one"], form["stop_after_first"]) == (True, True)
+    tag = form["tags"][0]
+    assert tag["content"]["json_schema"] == tool.parameters
+    assert read(tag["begin"] + '{"a": 3}' + tag["end"]) == ("", [("add", '{"a": 3}')])
+
+
+def test_a_grammar_of_the_text_stands_beside_calls_and_alone() -> None:
+    schema = Grammar("json", {"type": "object"})
+    assert answer_grammar(HERMES, [], must_call=False, single=False, text=schema) is schema
+    both = answer_grammar(HERMES, [Tool("f")], must_call=False, single=False, text=schema)
+    assert both is not None
+    assert [element["type"] for element in json.loads(both.value)["format"]["elements"]] == [
+        "json_schema",
+        "tags_with_separator",
+    ]
+    free = answer_grammar(HERMES, [Tool("f")], must_call=False, single=False, text=None)
+    assert free is not None
+    assert json.loads(free.value)["format"]["triggers"] == ["<tool_call>"]
+    for kind, value in (("json_object", True), ("regex", "a+"), ("grammar", "root ::= 'a'")):
+        assert answer_grammar(HERMES, [Tool("f")], must_call=False, single=False, text=Grammar(kind, value))
+    with pytest.raises(ValueError, match="choice"):
+        answer_grammar(HERMES, [Tool("f")], must_call=False, single=False, text=Grammar("choice", ["a"]))
