@@ -3,9 +3,9 @@
 import json
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, WithJsonSchema, model_validator
 
-from controllers.policy import TEMPLATE_CONTROLS
+from controllers.controls import TEMPLATE_CONTROLS, control_schema
 from server.wire.asked import Asked
 from server.wire.fields import Body, Controlled, Count, Flag, OpenAISampling, Text, with_controls
 from server.wire.tools import AnswerFields
@@ -82,6 +82,9 @@ class Message(Body):
         return message
 
 
+TemplateArguments = Annotated[Any, WithJsonSchema(control_schema("chat_template_kwargs"))]
+
+
 class ChatBody(OpenAISampling, AnswerFields, Controlled):
     """A chat request."""
 
@@ -90,7 +93,7 @@ class ChatBody(OpenAISampling, AnswerFields, Controlled):
     max_completion_tokens: Annotated[Count, Field(ge=1, lt=2**31)] | None = None
     logprobs: Flag | None = None
     top_logprobs: Annotated[Count, Field(ge=0, le=20)] | None = None
-    chat_template_kwargs: Any = None
+    chat_template_kwargs: TemplateArguments = None
     continue_final_message: Flag = False
     add_generation_prompt: Flag = True
 
