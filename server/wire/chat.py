@@ -3,7 +3,7 @@
 import json
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, WithJsonSchema, model_validator
+from pydantic import ConfigDict, Field, WithJsonSchema, model_validator
 
 from controllers.controls import TEMPLATE_CONTROLS, control_schema
 from server.wire.asked import Asked
@@ -41,8 +41,14 @@ def call_as_template_input(call_id: str, name: str, arguments: str) -> dict[str,
     return {"id": call_id, "type": "function", "function": function}
 
 
+SPOKEN: dict[str, Any] = {"required": ["content"], "properties": {"content": {"type": ["string", "array"]}}}
+CALLING: dict[str, Any] = {"required": ["tool_calls"], "properties": {"role": {"const": "assistant"}}}
+
+
 class Message(Body):
     """One turn of the conversation. The fields behind `tool_call_id` come back in histories and are not read."""
+
+    model_config = ConfigDict(json_schema_extra={"anyOf": [SPOKEN, CALLING]})
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
     content: Text | list[TextPart] | None = None

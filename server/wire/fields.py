@@ -24,6 +24,8 @@ TokenId = Annotated[int, Field(strict=True, ge=0)]
 Count = Annotated[int, Field(strict=True)]
 Flag = Annotated[bool, Field(strict=True)]
 Text = Annotated[str, Field(strict=True)]
+Unread = Annotated[Any, Field(exclude=True)]
+"""A field that clients send back as they got it, and that nobody reads."""
 
 MAX_STOPS = 64
 

@@ -48,6 +48,7 @@ judge = { family = "rrm", votes = 1 }
 """
 HANG_SECONDS = 30
 TOKENS = 40
+ONE_ITEM = {"query": "2+2?", "replies": ["4", "5"]}  # where the reward routes would else have nothing to do
 
 
 @contextmanager
@@ -107,6 +108,8 @@ class Asking:
         def one(case: Case, rng: random.Random) -> None:
             if mode is GenerationMode.POSITIVE and isinstance(case.body, dict):
                 case.body = self.thinned(case.body, rng)
+                if operation.path.startswith("/v1/rewards") and "items" not in case.body:
+                    case.body = ONE_ITEM | case.body
             answer = case.call(base_url=self.url, session=self.session, timeout=HANG_SECONDS)
             self.seen[f"{operation.method.upper()} {operation.path}", answer.status_code] += 1
             assert answer.status_code < 500, (case.as_curl_command(), answer.status_code, answer.content[:500])
