@@ -7,7 +7,7 @@ HOST ?= 127.0.0.1
 PORT ?= 8000
 CONFIG ?= configs/demo.toml
 
-.PHONY: serve test check bench accept install docs demo-hybrid
+.PHONY: serve test check bench accept install docs demo-hybrid demo-pair demo-budget
 .DEFAULT_GOAL := serve
 
 install: $(VENV)/.installed
@@ -46,3 +46,23 @@ demo-hybrid: install
 	cp runs/hybrid_hft/recipe.json runs/hybrid_hft/metrics.jsonl demo/hybrid/hft/
 	$(TRAIN) hgpo configs/train/hybrid_hgpo.toml
 	$(TRAIN) evaluate configs/train/hybrid_evaluate.toml
+
+# The pair for Speculative Thinking: demo/small and demo/target.
+PAIR := config.json generation_config.json model.safetensors tokenizer.json tokenizer_config.json chat_template.jinja \
+	recipe.json metrics.jsonl metrics.png
+demo-pair: install
+	for one in small target; do \
+	  $(TRAIN) hft configs/train/countdown_$${one}_hft.toml && mkdir -p demo/$$one && \
+	  (cd runs/countdown_$$one && cp $(PAIR) ../../demo/$$one/) && \
+	  $(TRAIN) evaluate configs/train/countdown_evaluate.toml --set model.path=demo/$$one --set out=demo/$$one || exit 1; \
+	done
+
+# SelfBudgeter: its base, the base's replies, the cold start, budget-guided GRPO, and the comparison with the base.
+demo-budget: install
+	$(TRAIN) budget-sft configs/train/selfbudgeter_base.toml
+	$(TRAIN) budget-data configs/train/selfbudgeter_data.toml
+	$(TRAIN) budget-sft configs/train/selfbudgeter_start.toml
+	$(TRAIN) evaluate-budget configs/train/selfbudgeter_evaluate.toml --set model.path=runs/selfbudgeter_start --set out=demo/budget/start
+	cp runs/selfbudgeter_start/recipe.json runs/selfbudgeter_start/metrics.jsonl demo/budget/start/
+	$(TRAIN) selfbudgeter configs/train/selfbudgeter_grpo.toml
+	$(TRAIN) evaluate-budget configs/train/selfbudgeter_evaluate.toml

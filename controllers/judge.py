@@ -20,6 +20,14 @@ from models.engine import Sampling
 from models.judge_families import Form, JudgeFamily, Kind
 
 
+class CannotJudge(Exception):
+    """This judge has no prompt for what it was asked to judge. `field` is what the request had better not bring."""
+
+    def __init__(self, kind: Kind, judge: str) -> None:
+        super().__init__(f"the judge {judge} cannot hold a reply against a {kind}")
+        self.field = kind
+
+
 @dataclass(frozen=True, slots=True)
 class Terms:
     """How a comparison is to be judged. With `reasoning` the judge's thinking is kept, so nothing is taken from the
@@ -137,8 +145,10 @@ class Judge:
 
     async def compare(self, comparison: Comparison, terms: Terms) -> Verdict:
         """Majority of `terms.votes`. A pair's vote stops as soon as it is decided; on a single reply all votes are
-        cast, because their share is the reward.
+        cast, because their share is the reward. Raises `CannotJudge`.
         """
+        if comparison.kind not in self.forms:
+            raise CannotJudge(comparison.kind, self.route.name)
         if comparison.identical:
             verdict = Verdict(Vote(terms.votes), identical=True)
         else:
@@ -178,7 +188,9 @@ class Judge:
             seed = int.from_bytes(digest(content, index, ballot.tries)[:7], "big")
             said = _Said()
             async with self._slots:
-                await said.listen(self._controller(self.route, conversation, policy, replace(sampling, seed=seed)))
+                await said.listen(
+                    self._controller(self.route, conversation, policy, replace(sampling, seed=seed, whole=True))
+                )
             side = verdict_in(said.answer, self.family.syntax, self.family.verdicts[comparison.kind])
             ballot = said.added_to(ballot, None if side is None else _turned(side, swapped), terms.reasoning)
             if side is not None:

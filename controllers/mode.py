@@ -58,7 +58,8 @@ async def run(route: Route, request: Request, policy: Policy, sampling: Sampling
 
 
 def _models_own(reply: Reply) -> Decision:
-    return Decision("think" if reply.parser.section == "reasoning" else "no_think", "model", reply.prompt)
+    thinks = reply.parser.section == "reasoning" or reply.reasoning_tokens > 0
+    return Decision("think" if thinks else "no_think", "model", reply.prompt)
 
 
 def leaving_room(route: Route, prompt: Sequence[int], policy: Policy, sampling: Sampling) -> Policy:

@@ -108,6 +108,8 @@ class Watcher:
         reply, position = self._reply, len(self._reply.token_ids)
         self.handover = False
         changes: dict[str, Any] = {}
+        if reply.sampling.whole and self._follows:
+            changes["whole"] = False
         if self._policy.reserve:
             changes["max_tokens"] = reply.most - position
         changes |= self._answer.settings()
@@ -129,7 +131,8 @@ class Watcher:
         """As `Reply.take`, token by token, with an eye on everything that can end a stretch."""
         reply = self._reply
         if not reply.clock.running:
-            reply.clock.began(len(reply.token_ids) + len(delta.token_ids))
+            if delta.finish is None:  # a reply that comes at once tells nothing of the engine's pace
+                reply.clock.began(len(reply.token_ids) + len(delta.token_ids))
             reply.cached_tokens = reply.cached_tokens or delta.cached_tokens
         if self._interrupt is not None and self._interrupt.wish == "cancel":
             return [*reply.end("stop", "cancelled")]
@@ -276,6 +279,11 @@ class Watcher:
         """Whether something not of the policy is to be watched: the model's own budget, or the client's wish."""
         wished = self._interrupt is not None and self._interrupt.wish is not None
         return wished or self._reply.route.family.budget is not None
+
+    @property
+    def _follows(self) -> bool:
+        """Whether something must be done while the reply is written: a cut, or an end that only text shows."""
+        return self._limited or self._policy.hold_declared or self._reply.route.solution_is_text
 
     def _open(self) -> None:
         self._bounds = self._bounds_from(len(self._reply.token_ids))

@@ -9,7 +9,8 @@ import uvloop
 
 from loadtest import config, output
 from loadtest.arrivals import Concurrent, Gamma
-from loadtest.compare import Side, compare
+from loadtest.compare import compare
+from loadtest.machine import AUTOGROUP, scheduler_warning
 from loadtest.processes import run_in
 from loadtest.progress import shown
 from loadtest.records import Request, Result, Target
@@ -26,6 +27,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     if args.command == "search" and not args.goal:
         parser.error("search needs at least one --goal")
+    for warning in dict.fromkeys(scheduler_warning(url, AUTOGROUP) for url in config.urls(args)):
+        if warning is not None:
+            print(f"reasond-load: {warning}", file=sys.stderr)
     commands = {"run": _run, "sweep": _sweep, "search": _search, "compare": _compare}
     try:
         return int(uvloop.run(commands[args.command](args)))
@@ -104,17 +108,14 @@ async def _search(args: Namespace) -> int:
 
 
 async def _compare(args: Namespace) -> int:
-    a = Side(config.target(args, args.a, args.model), config.requests(args))
-    b = Side(config.target(args, args.b, args.model_b or args.model), config.requests(args, args.body_b))
-    async with shown(f"A {a.target.label}\nB {b.target.label}", args.quiet) as live:
-        comparison = await compare(
-            a, b, config.arrivals(args), rounds=args.rounds, warmup=args.warmup, live=live, **config.options(args)
-        )
+    sides, arrivals = config.sides(args), config.arrivals(args)
+    async with shown("\n".join(side.target.label for side in sides), args.quiet) as live:
+        options = {"rounds": args.rounds, "warmup": args.warmup, "live": live, **config.options(args)}
+        comparison = await compare(sides, arrivals, **options)
     print(output.comparison_table(comparison))
-    results = [*comparison.results_a, *comparison.results_b]
+    results = [result for side in comparison.sides for result in side.results]
     if args.json:
-        parts = {"ratios": comparison.ratios, "a": comparison.a, "b": comparison.b}
-        output.write_json(args.json, {"name_a": comparison.name_a, "name_b": comparison.name_b, **parts})
+        output.write_json(args.json, output.comparison_data(comparison))
     if args.csv:
         output.write_csv(args.csv, results)
     if args.html:

@@ -1,19 +1,19 @@
-"""Two servers, or two ways of asking one, under the same load in alternation: ratios with intervals.
+"""Servers, or ways of asking one, under the same load in alternation: ratios with intervals, and who beats whom.
 
-A machine's speed drifts, so one side is never measured long after the other: rounds run A B, B A, A B, ..., each round
+A machine's speed drifts, so no side is measured long after the others: rounds run A B C, C B A, A B C, ..., each round
 gives one ratio of each figure, and the interval is over the rounds.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any, Final
 
 from loadtest.arrivals import Arrivals
 from loadtest.distribution import Interval, mean_ratio
-from loadtest.records import Request, Result, Target
+from loadtest.records import Record, Request, Result, Target
 from loadtest.run import run
-from loadtest.stats import Summary, summarise
+from loadtest.stats import Front, Group, Summary, accuracy_latency_front, accuracy_tokens_front, group, summarise
 
 RATES: Final = ("requests_per_second", "output_tokens_per_second")
 TIMES: Final = (
@@ -27,8 +27,25 @@ TIMES: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Side:
+    """What is asked of whom. `name` is what it is called in figures, and shorter than the target's label."""
+
     target: Target
     requests: Sequence[Request]
+    name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Rounds:
+    """One side's rounds: a summary each, and what it was made from."""
+
+    name: str
+    label: str
+    results: tuple[Result, ...]
+    summaries: tuple[Summary, ...]
+
+    @property
+    def records(self) -> Iterator[Record]:
+        return (record for result in self.results for record in result.records)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,40 +60,73 @@ class Ratio:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """`a` and `b` hold one summary a round, `results_a` and `results_b` what they were made from."""
+    """`ratios` are the first side's figures over those of each other side, in the order of `sides[1:]`.
 
-    name_a: str
-    name_b: str
-    ratios: Mapping[str, Ratio]
-    a: tuple[Summary, ...]
-    b: tuple[Summary, ...]
-    results_a: tuple[Result, ...]
-    results_b: tuple[Result, ...]
+    `groups` are the sides (each split by variants, where its requests have them) over all rounds; the fronts are what
+    no other group beats in accuracy against mean tokens and against mean latency.
+    """
+
+    sides: tuple[Rounds, ...]
+    ratios: tuple[Mapping[str, Ratio], ...]
+    groups: tuple[Group, ...]
+    accuracy_tokens_front: Front | None
+    accuracy_latency_front: Front | None
 
 
 async def compare(
-    a: Side, b: Side, arrivals: Arrivals, *, rounds: int = 6, warmup: int = 0, **options: Any
+    sides: Sequence[Side], arrivals: Arrivals, *, rounds: int = 6, warmup: int = 0, **options: Any
 ) -> Comparison:
-    """Each round gives both sides their share of the requests (request i to round i modulo `rounds`).
+    """Each round gives every side its share of its requests (request i to round i modulo `rounds`).
 
-    `warmup` requests of each side go first and are not counted; `options` are those of `run`.
+    `warmup` requests of each side go first and are not counted; `options` are those of `run`. A side without a name is
+    called by its letter. Raises ValueError for fewer than two sides.
     """
-    for side in (a, b) if warmup else ():
+    for side in sides if warmup else ():
         await run(side.target, side.requests[:warmup], arrivals, **options)
-    results: tuple[list[Result], list[Result]] = ([], [])
+    results: list[list[Result]] = [[] for _ in sides]
     for number in range(rounds):
-        for which in (0, 1) if number % 2 == 0 else (1, 0):
-            side = (a, b)[which]
-            results[which].append(await run(side.target, side.requests[number::rounds], arrivals, **options))
-    return compared(a.target.label, b.target.label, *results)
+        for place in range(len(sides)) if number % 2 == 0 else reversed(range(len(sides))):
+            side = sides[place]
+            results[place].append(await run(side.target, side.requests[number::rounds], arrivals, **options))
+    names = [side.name or letter(place) for place, side in enumerate(sides)]
+    return compared(*zip(names, results, strict=True))
 
 
-def compared(name_a: str, name_b: str, results_a: Sequence[Result], results_b: Sequence[Result]) -> Comparison:
-    """The ratios of rounds that have been run."""
-    a, b = [summarise(result) for result in results_a], [summarise(result) for result in results_b]
+def letter(place: int) -> str:
+    return chr(ord("A") + place)
+
+
+def compared(*sides: tuple[str, Sequence[Result]]) -> Comparison:
+    """What rounds that have been run say: names, and each one's rounds in the same order. Raises ValueError for one."""
+    if len(sides) < 2:
+        raise ValueError("a comparison needs two sides or more")
+    measured = [
+        Rounds(name, results[0].target.label, tuple(results), tuple(summarise(result) for result in results))
+        for name, results in sides
+    ]
+    first, *others = measured
+    groups = tuple(one for side in measured for one in _groups(side))
+    return Comparison(
+        sides=tuple(measured),
+        ratios=tuple(_ratios(first.summaries, other.summaries) for other in others),
+        groups=groups,
+        accuracy_tokens_front=accuracy_tokens_front(groups),
+        accuracy_latency_front=accuracy_latency_front(groups),
+    )
+
+
+def _groups(side: Rounds) -> Iterator[Group]:
+    members: dict[str, list[Record]] = {}
+    for record in side.records:
+        name = f"{side.name}, {record.request.variant}" if record.request.variant else side.name
+        if record.error is None:
+            members.setdefault(name, []).append(record)
+    return (group(name, records) for name, records in members.items())
+
+
+def _ratios(a: Sequence[Summary], b: Sequence[Summary]) -> dict[str, Ratio]:
     found = {name: _ratio(figure, a, b) for name, figure in _figures().items()}
-    ratios = {name: ratio for name, ratio in found.items() if ratio is not None}
-    return Comparison(name_a, name_b, ratios, tuple(a), tuple(b), tuple(results_a), tuple(results_b))
+    return {name: ratio for name, ratio in found.items() if ratio is not None}
 
 
 Figure = Callable[[Summary], float | None]

@@ -10,6 +10,7 @@ from typing import Any
 
 from loadtest import workload
 from loadtest.arrivals import Arrivals, Concurrent, Constant, Gamma, Trace
+from loadtest.compare import Side
 from loadtest.goals import Goal, parse_goal
 from loadtest.records import Request, Target
 from loadtest.workload import Variant
@@ -27,8 +28,8 @@ def parser() -> ArgumentParser:
     run = commands.add_parser("run", help="one run")
     sweep = commands.add_parser("sweep", help="runs at rising load")
     search = commands.add_parser("search", help="the highest rate that meets the goals")
-    compare = commands.add_parser("compare", help="two servers in alternation: ratios with intervals")
-    for command in (run, sweep, search):
+    compare = commands.add_parser("compare", help="servers or settings in alternation: ratios with intervals")
+    for command in (run, sweep, search, compare):
         command.add_argument("--url", default="http://127.0.0.1:8000", help="the server (default: %(default)s)")
     for command in (run, compare):
         _arrivals(command)
@@ -112,11 +113,16 @@ def _search(command: ArgumentParser) -> None:
 
 
 def _compare(command: ArgumentParser) -> None:
-    command.add_argument("a", help="URL of the first server")
-    command.add_argument("b", help="URL of the second; ratios are the first's figures over the second's")
-    command.add_argument("--model-b", help="the second's model, where it has another name")
-    command.add_argument("--body-b", type=_object, default={}, metavar="JSON", help="fields for the second only")
-    command.add_argument("--rounds", type=int, default=6, help="in each, both run once (default: %(default)s)")
+    command.add_argument("servers", nargs="*", metavar="URL", help="a side each; ratios are the first over each other")
+    command.add_argument(
+        "--side",
+        type=_named,
+        action="append",
+        default=[],
+        metavar="NAME=JSON",
+        help='a further side: fields to send, beside them "model" and "url" (else the first URL); may be repeated',
+    )
+    command.add_argument("--rounds", type=int, default=6, help="in each, every side runs once (default: %(default)s)")
     command.set_defaults(warmup=8)
 
 
@@ -127,11 +133,15 @@ def _object(text: str) -> dict[str, Any]:
     return value
 
 
-def _variant(text: str) -> Variant:
+def _named(text: str) -> tuple[str, dict[str, Any]]:
     name, equals, fields = text.partition("=")
     if not equals:
         raise argparse.ArgumentTypeError(f"not NAME=JSON: {text}")
-    body = _object(fields)
+    return name, _object(fields)
+
+
+def _variant(text: str) -> Variant:
+    name, body = _named(text)
     return Variant(name, float(body.pop("weight", 1.0)), route=body.pop("route", None), body=body)
 
 
@@ -155,6 +165,30 @@ def target(args: Namespace, url: str, model: str) -> Target:
     if args.key_env is not None and args.key_env not in os.environ:
         raise Invalid(f"--key-env: there is no {args.key_env} in the environment")
     return Target(url, model, os.environ[args.key_env] if args.key_env else None)
+
+
+def urls(args: Namespace) -> list[str]:
+    """Every server that will be asked."""
+    if args.command != "compare":
+        return [args.url]
+    return [*args.servers, *(fields.get("url", _first(args)) for _, fields in args.side)]
+
+
+def _first(args: Namespace) -> str:
+    """The server of a side that names none."""
+    return str(args.servers[0] if args.servers else args.url)
+
+
+def sides(args: Namespace) -> list[Side]:
+    """Those of a comparison, servers first. Raises Invalid for fewer than two, OSError."""
+    found = [Side(target(args, url, args.model), requests(args)) for url in args.servers]
+    for name, fields in args.side:
+        body = {key: value for key, value in fields.items() if key not in ("url", "model")}
+        asked = target(args, fields.get("url", _first(args)), fields.get("model", args.model))
+        found.append(Side(asked, requests(args, body), name))
+    if len(found) < 2:
+        raise Invalid("compare needs two sides or more: URLs, or --side")
+    return found
 
 
 def requests(args: Namespace, more: Mapping[str, Any] | None = None) -> list[Request]:

@@ -110,20 +110,32 @@ def _group_table(title: str, groups: Sequence[Group]) -> Iterator[str]:
 
 
 def comparison_table(comparison: Comparison) -> str:
-    rounds = len(comparison.a)
-    lines = [
-        f"A: {comparison.name_a}",
-        f"B: {comparison.name_b}",
-        f"{rounds} rounds in alternation; ratios are A / B",
-        "",
-    ]
-    lines.append(f"{'':<40}{'A':>10}{'B':>10}{'A / B':>10}   95 % interval")
-    for name, ratio in comparison.ratios.items():
-        interval = f"[{number(ratio.ratio.low)}, {number(ratio.ratio.high)}]"
-        lines.append(
-            f"{name:<40}{number(ratio.a):>10}{number(ratio.b):>10}{number(ratio.ratio.value):>10}   {interval}"
-        )
+    first, *others = comparison.sides
+    lines = [f"{side.name}: {side.label}" for side in comparison.sides]
+    lines += [f"{len(first.summaries)} rounds in alternation", "", *_group_table("side", comparison.groups)]
+    fronts = (("tokens", comparison.accuracy_tokens_front), ("latency", comparison.accuracy_latency_front))
+    lines += [f"front of accuracy against {cost}: {', '.join(front.names)}" for cost, front in fronts if front]
+    for other, ratios in zip(others, comparison.ratios, strict=True):
+        ratio = f"{first.name} / {other.name}"
+        lines += ["", f"{'':<40}{first.name[:11]:>12}{other.name[:11]:>12}{ratio[:19]:>20}   95 % interval"]
+        for name, one in ratios.items():
+            interval = f"[{number(one.ratio.low)}, {number(one.ratio.high)}]"
+            lines.append(f"{name:<40}{number(one.a):>12}{number(one.b):>12}{number(one.ratio.value):>20}   {interval}")
     return "\n".join(lines)
+
+
+def comparison_data(comparison: Comparison) -> dict[str, Any]:
+    """Everything but the single requests, which go to CSV."""
+    first, *others = comparison.sides
+    return {
+        "sides": [{"name": one.name, "label": one.label, "rounds": one.summaries} for one in comparison.sides],
+        "ratios": {
+            f"{first.name} / {other.name}": ratios for other, ratios in zip(others, comparison.ratios, strict=True)
+        },
+        "groups": comparison.groups,
+        "accuracy_tokens_front": comparison.accuracy_tokens_front,
+        "accuracy_latency_front": comparison.accuracy_latency_front,
+    }
 
 
 def write_json(path: Path, data: Any) -> None:

@@ -172,8 +172,8 @@ def _phases(record: Record) -> list[tuple[str, int, int]]:
     return [(style, start, stop) for (style, start), stop in zip(known, stops, strict=True)]
 
 
-def ratios(found: Mapping[str, Ratio]) -> Figure | None:
-    """Every ratio with its interval about the line of 1."""
+def ratios(found: Mapping[str, Ratio], names: str) -> Figure | None:
+    """Every ratio with its interval about the line of 1. `names` says of what over what."""
     if not found:
         return None
     row, top = 17, 26
@@ -195,8 +195,8 @@ def ratios(found: Mapping[str, Ratio]) -> Figure | None:
             svg.dots([(scale.at(one.ratio.value), y)], "s1 large"),
         ]
     body = "".join(marks)
-    drawing = f'<svg viewBox="0 0 {svg.WIDTH} {height}" role="img" aria-label="Ratios A over B">{body}</svg>'
-    return Figure("Ratios, A over B", drawing, "Dot: geometric mean of the rounds. Bar: its 95 % interval.")
+    drawing = f'<svg viewBox="0 0 {svg.WIDTH} {height}" role="img" aria-label="Ratios">{body}</svg>'
+    return Figure(f"Ratios, {names}", drawing, "Dot: geometric mean of the rounds. Bar: its 95 % interval.")
 
 
 def _short(name: str) -> str:

@@ -1,6 +1,6 @@
 """One HTML page with everything in it: no script, no other host, readable on a phone and on paper."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from html import escape
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from loadtest import plots
-from loadtest.compare import Comparison
+from loadtest.compare import Comparison, Ratio
 from loadtest.distribution import Interval
 from loadtest.goals import Goal
 from loadtest.output import LABELS, facts, number
@@ -41,25 +41,36 @@ def report(results: Sequence[Result], goals: Sequence[Goal] = (), headline: str 
 
 
 def comparison_report(comparison: Comparison) -> str:
-    """Two servers side by side: ratios, then each one's figures in its last round."""
-    title = f"{comparison.name_a} against {comparison.name_b}"
-    described = (
-        f"{len(comparison.a)} rounds in alternation · {comparison.a[0].arrivals} · {_date(comparison.results_a[0])}"
-    )
-    rows = [
-        [name.replace("_", " "), number(one.a), number(one.b), number(one.ratio.value), _interval(one.ratio)]
-        for name, one in comparison.ratios.items()
+    """The sides beside each other over all rounds, then the ratios, then each one's figures in its last round."""
+    first, *others = comparison.sides
+    pairs = [
+        (f"{first.name} over {other.name}", ratios) for other, ratios in zip(others, comparison.ratios, strict=True)
     ]
-    body = [_head(title, described, "A is the first, B the second; ratios are A over B.")]
-    drawn = [plots.ratios(comparison.ratios)]
-    drawn += [
-        _named(plots.time_line(comparison.results_a[-1]), "A"),
-        _named(plots.time_line(comparison.results_b[-1]), "B"),
+    arrivals, rounds = first.summaries[0].arrivals, len(first.summaries)
+    title = f"{first.name} against {' and '.join(other.name for other in others)}"
+    described = f"{rounds} rounds in alternation · {arrivals} · {_date(first.results[0])}"
+    body = [_head(title, described, "; ".join(f"{side.name}: {side.label}" for side in comparison.sides))]
+    body.append(_groups("Side by side", "side", comparison.groups))
+    tokens, latency = comparison.accuracy_tokens_front, comparison.accuracy_latency_front
+    drawn = [
+        plots.accuracy_over(comparison.groups, tokens, "output_tokens", "tokens", "tokens"),
+        plots.accuracy_over(comparison.groups, latency, "request_latency_ms", "latency", "milliseconds"),
+        *(plots.ratios(ratios, names) for names, ratios in pairs),
+        *(_named(plots.time_line(side.results[-1]), side.name) for side in comparison.sides),
     ]
-    body += [_figures(drawn), _table("Ratios", ["", "A", "B", "A / B", "95 % interval"], rows)]
-    last = [(f"{name}, last round", summaries[-1]) for name, summaries in (("A", comparison.a), ("B", comparison.b))]
+    body.append(_figures(drawn))
+    body += [_ratio_table(first.name, *pair, other.name) for pair, other in zip(pairs, others, strict=True)]
+    last = [(f"{side.name}, last round", side.summaries[-1]) for side in comparison.sides]
     body.append(_side_by_side([_measures(*one) for one in last] + [_facts(*one) for one in last]))
     return page(title, body)
+
+
+def _ratio_table(first: str, names: str, ratios: Mapping[str, Ratio], other: str) -> str:
+    rows = [
+        [name.replace("_", " "), number(one.a), number(one.b), number(one.ratio.value), _interval(one.ratio)]
+        for name, one in ratios.items()
+    ]
+    return _table(f"Ratios, {names}", ["", first, other, "ratio", "95 % interval"], rows)
 
 
 def _named(figure: Figure | None, name: str) -> Figure | None:

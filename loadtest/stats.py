@@ -110,8 +110,8 @@ def summarise(result: Result, goals: Sequence[Goal] = ()) -> Summary:
         goodput=goodput(result, goals) if goals else None,
         variants=variants,
         difficulties=_groups([one for one in good if one.request.difficulty is not None], _difficulty),
-        accuracy_tokens_front=_front(variants, lambda group: group.output_tokens),
-        accuracy_latency_front=_front(variants, lambda group: group.request_latency_ms),
+        accuracy_tokens_front=accuracy_tokens_front(variants),
+        accuracy_latency_front=accuracy_latency_front(variants),
         finish_reasons=_tally(record.finish_reason for record in good),
         max_in_flight=max_in_flight(result.records),
         exact_tokens=any(record.exact_tokens for record in good),
@@ -203,10 +203,11 @@ def _groups(records: Iterable[Record], key: Callable[[Record], str]) -> tuple[Gr
     names = list(members)
     if key is _difficulty:
         names.sort(key=float)
-    return tuple(_group(name, members[name]) for name in names)
+    return tuple(group(name, members[name]) for name in names)
 
 
-def _group(name: str, records: Sequence[Record]) -> Group:
+def group(name: str, records: Sequence[Record]) -> Group:
+    """The figures of replies that succeeded and belong together."""
     return Group(
         name=name,
         replies=len(records),
@@ -219,11 +220,19 @@ def _group(name: str, records: Sequence[Record]) -> Group:
     )
 
 
+def accuracy_tokens_front(groups: Sequence[Group]) -> Front | None:
+    return _front(groups, lambda one: one.output_tokens)
+
+
+def accuracy_latency_front(groups: Sequence[Group]) -> Front | None:
+    return _front(groups, lambda one: one.request_latency_ms)
+
+
 def _front(groups: Sequence[Group], cost: Callable[[Group], Distribution | None]) -> Front | None:
     known = [
-        ((figures.mean, group.accuracy.value), group.name)
-        for group in groups
-        if (figures := cost(group)) is not None and group.accuracy is not None
+        ((figures.mean, one.accuracy.value), one.name)
+        for one in groups
+        if (figures := cost(one)) is not None and one.accuracy is not None
     ]
     points = front(point for point, _ in known)
     names = dict(reversed(known))

@@ -77,7 +77,8 @@ class Sampling:
     alternatives wanted beside each sampled token (0: the sampled token's own log-probability only; None: no
     log-probabilities at all). `logprob_token_ids` asks for the log-probabilities of exactly these ids. `stop` strings
     end the reply and are not part of its text; `stop_token_ids` end it and are part of its token ids.
-    `thinking_budget` is the engine's native limit on thinking tokens, counted over prompt and output.
+    `thinking_budget` is the engine's native limit on thinking tokens, counted over prompt and output. `whole` says that
+    nobody reads along: without stop strings the reply may come as one delta, which costs every engine less.
     """
 
     max_tokens: int | None = None
@@ -104,6 +105,12 @@ class Sampling:
     thinking_budget: int | None = None
     grammar: Grammar | None = None
     priority: int = 0
+    whole: bool = False
+
+    @property
+    def at_once(self) -> bool:
+        """Whether the reply is to come as one delta. Stop strings are matched while it grows."""
+        return self.whole and not self.stop
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,6 +55,11 @@ JUDGE_FAMILIES: Mapping[str, JudgeFamily] = MappingProxyType(
                     }
                 ),
             ),
+            JudgeFamily(  # the same in few words, for small models; the demo judge is trained on it
+                "rrm_short",
+                "boxed",
+                MappingProxyType({"pair": ("Assistant 1", "Assistant 2"), "reference": ("Correct", "Incorrect")}),
+            ),
             JudgeFamily(  # the form of MT-Bench and RewardBench
                 "brackets",
                 "brackets",

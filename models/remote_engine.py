@@ -182,7 +182,7 @@ class RemoteEngine:
             "max_tokens": most,  # the server's own default is 16
             "min_tokens": sampling.min_tokens,
             "ignore_eos": sampling.ignore_eos,
-            "stream": sampling.prompt_logprobs is None,  # the server does not stream those of the prompt
+            "stream": sampling.prompt_logprobs is None and not sampling.at_once,  # those of the prompt are not streamed
             "return_token_ids": True,
             "return_tokens_as_token_ids": True,
             "skip_special_tokens": False,

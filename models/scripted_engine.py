@@ -77,17 +77,21 @@ class ScriptedEngine:
         text = ReplyText(self.tokenizer.backend, prompt.token_ids, sampling)
         due = asyncio.get_running_loop().time() + self.first_token_delay
         self._running += 1
+        step: list[int] = []  # the tokens of the next delta
         try:
             for count, token_id in enumerate(self._tokens(spoken, reply, sampling), 1):
-                await self._wait_until(due)
-                due += self.token_delay
                 token_id = self._obeying(token_id, count, reply, sampling)
                 finish, stopped_by = self._ending(token_id, count, most, sampling)
-                logprobs = _positions((token_id,), reply, sampling.logprobs, sampling.logprob_token_ids)
-                delta = text.delta((token_id,), logprobs, finish, stopped_by)
-                yield _with_prompt(delta, prompt, reply, sampling) if count == 1 else delta
-                if delta.finish is not None:
-                    return
+                step.append(token_id)
+                if finish is not None or not sampling.at_once:
+                    await self._wait_until(due)
+                    logprobs = _positions(step, reply, sampling.logprobs, sampling.logprob_token_ids)
+                    delta = text.delta(step, logprobs, finish, stopped_by)
+                    yield _with_prompt(delta, prompt, reply, sampling) if count == len(step) else delta
+                    if delta.finish is not None:
+                        return
+                    step = []
+                due += self.token_delay
             if reply.error is not None:
                 raise reply.error
         finally:

@@ -204,7 +204,7 @@ def sampling_params(sampling: Sampling, most: int, defaults: Mapping[str, Any]) 
         thinking_token_budget=sampling.thinking_budget,
         structured_outputs=_structured_outputs(sampling.grammar),
         detokenize=False,
-        output_kind=RequestOutputKind.DELTA,
+        output_kind=RequestOutputKind.FINAL_ONLY if sampling.at_once else RequestOutputKind.DELTA,
         skip_clone=True,
     )
 

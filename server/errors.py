@@ -21,6 +21,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from controllers.controls import PolicyError
+from controllers.judge import CannotJudge
 from controllers.scoring import NothingToJudgeBy
 from models.engine import EngineBusy, EngineDead, InvalidRequest, PromptTooLong
 from server.batch import NotJudged
@@ -178,6 +179,10 @@ def _unjudgeable(exc: NothingToJudgeBy) -> ApiError:
     return ApiError(400, str(exc), param=exc.field, code="nothing_to_judge_by")
 
 
+def _cannot_judge(exc: CannotJudge) -> ApiError:
+    return ApiError(400, str(exc), param=exc.field, code="cannot_judge")
+
+
 def _not_judged(exc: NotJudged) -> ApiError:
     return ApiError(503, str(exc), type="server_error", code="not_judged")
 
@@ -248,6 +253,7 @@ _ANSWERS: Mapping[type[Exception], Callable[[Any], ApiError]] = MappingProxyType
         EngineDead: _engine_dead,
         EngineBusy: _engine_busy,
         NothingToJudgeBy: _unjudgeable,
+        CannotJudge: _cannot_judge,
         NotJudged: _not_judged,
         ServerStopping: _stopping,
         ValidationError: _validation,

@@ -115,7 +115,7 @@ def _judge(name: str, config: Config, models: Mapping[str, Model], metrics: Metr
     route, settings = config.routes[name], config.routes[name].judge
     family = JUDGE_FAMILIES[settings.family]
     forms = load_forms(family, settings.templates)
-    chat = judge_chat.answering(family, forms["pair"], CONTROLLERS["mode"])
+    chat = judge_chat.answering(family, forms, CONTROLLERS["mode"])
     built = _route(name, route, models[route.engine], {}, chat)
     drawn = {"temperature": 0.6, "top_p": 1.0, "max_tokens": 8192, **route.sampling.model_dump(exclude_none=True)}
     return Judge(

@@ -3,9 +3,12 @@
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
+
+Mode = Literal["think", "no_think"]
+Modes = Annotated[tuple[Mode, ...], Field(min_length=1)]
 
 
 class Recipe(BaseModel):
@@ -74,11 +77,10 @@ class Run(Recipe):
     checkpoint_every: int = 0
 
 
-class Hft(Recipe):
-    """Hybrid Fine-Tuning. Each step sees `questions` questions, every one written in both modes.
+class Sft(Recipe):
+    """Next-token loss on `questions` questions a step. `micro_batch` is rows per backward pass and device.
 
-    So P(think) carries no information about the question: the right mode is left for HGPO to find. The first
-    `easy_share` of the steps draws from `easy` difficulties. `micro_batch` is rows per backward pass and device.
+    `gradient_checkpointing` computes activations twice to keep few of them: for models that would not fit otherwise.
     """
 
     model: Model
@@ -88,8 +90,69 @@ class Hft(Recipe):
     steps: PositiveInt
     questions: PositiveInt = 32
     micro_batch: PositiveInt = 16
+    gradient_checkpointing: bool = False
+
+
+class Hft(Sft):
+    """Hybrid Fine-Tuning. Each step sees `questions` questions, every one written in each of `modes`.
+
+    With both, P(think) carries no information about the question: the right mode is left for HGPO to find. The first
+    `easy_share` of the steps draws from `easy` difficulties.
+    """
+
+    modes: Modes = ("think", "no_think")
     easy: tuple[PositiveInt, ...] = ()
     easy_share: float = Field(0.0, ge=0, le=1)
+
+
+class BudgetSft(Sft):
+    """Plain replies to the task's questions: the base of SelfBudgeter. The first `easy_share` of the steps draws from
+    `easy` difficulties.
+
+    With `data` (what `budget-data` wrote), the cold start: the base's own correct replies, their lengths as budgets.
+    """
+
+    data: Path | None = None
+    easy: tuple[PositiveInt, ...] = ()
+    easy_share: float = Field(0.0, ge=0, le=1)
+
+
+class BudgetData(Recipe):
+    """One reply of the base model to each of `questions` training questions, into the file `out` (JSON lines)."""
+
+    model: Model
+    task: TaskMix
+    out: Path
+    seed: int = 2
+    questions: PositiveInt = 4000
+    temperature: float = Field(1.0, ge=0)
+    max_new_tokens: PositiveInt = 128
+    batch: PositiveInt = 256
+
+
+class Rollouts(Recipe):
+    """A policy that learns from its own replies: `questions` x `replies` of them a step.
+
+    `vllm` generates with vLLM in the trainer's process ("colocate") or elsewhere ("server").
+    """
+
+    model: Model
+    task: TaskMix
+    optimizer: Optimizer
+    run: Run
+    steps: PositiveInt
+    questions: PositiveInt = 16
+    replies: PositiveInt = 8
+    micro_batch: PositiveInt = 128
+    max_new_tokens: PositiveInt = 64
+    temperature: PositiveFloat = 1.0
+    epsilon: PositiveFloat = 0.5
+    beta: float = 0.0
+    vllm: Literal["no", "colocate", "server"] = "no"
+
+
+class Grpo(Rollouts):
+    """Group-relative policy optimization with a rule reward; every reply thinks."""
 
 
 class Advantage(Recipe):
@@ -103,34 +166,55 @@ class Advantage(Recipe):
     sample_std: bool = False
 
 
-class Hgpo(Recipe):
-    """Hybrid Group Policy Optimization: `questions` x `replies` replies a step, half of them in each mode.
+class Hgpo(Rollouts):
+    """Hybrid Group Policy Optimization: half of the replies to each question are in each mode.
 
     `mode_ratio` is the importance ratio of the forced mode token: "on_policy" is 1, "half" takes 1/2 as its old
     probability. `settled` is the probability at which a mode token is pushed no further (1: never), see
-    `training.trl_seam`. `vllm` generates with vLLM in the trainer's process ("colocate") or elsewhere ("server").
+    `training.trl_seam`.
     """
 
-    model: Model
-    task: TaskMix
-    optimizer: Optimizer
-    run: Run
-    steps: PositiveInt
     advantage: Advantage = Advantage()
-    questions: PositiveInt = 16
-    replies: PositiveInt = 8
-    micro_batch: PositiveInt = 128
-    max_new_tokens: PositiveInt = 64
-    temperature: PositiveFloat = 1.0
-    epsilon: PositiveFloat = 0.5
-    beta: float = 0.0
     mode_ratio: Literal["on_policy", "half"] = "on_policy"
     settled: float = Field(1.0, gt=0.5, le=1)
-    vllm: Literal["no", "colocate", "server"] = "no"
+
+
+class BudgetReward(Recipe):
+    """SelfBudgeter's reward settings (arXiv 2505.11274); see `training.budget_rewards`. The constants are not certain.
+
+    `right` and `wrong` are (s_min, s_max). A correct reply over its budget must never lose to a wrong one.
+    """
+
+    tolerance_first: PositiveFloat = 6.0
+    tolerance_last: PositiveFloat = 0.1
+    malformed: float = -1.0
+    over: float = Field(-0.4, le=0)
+    right: tuple[float, float] = (0.5, 1.0)
+    wrong: tuple[float, float] = (-0.5, 0.0)
+
+    @model_validator(mode="after")
+    def _right_never_loses(self) -> Self:
+        if self.right[0] + self.over < self.wrong[1]:
+            raise ValueError("right[0] + over must not be below wrong[1]")
+        return self
+
+
+class SelfBudgeter(Rollouts):
+    """Budget-guided GRPO over the questions of `data` (what `budget-data` wrote).
+
+    `prefilled_share` of them come with a random budget already written, within the lengths of their difficulty in
+    `data`: not in the paper, where the policy sees its own budgets alone.
+    """
+
+    data: Path
+    reward: BudgetReward = BudgetReward()
+    prefilled_share: float = Field(0.0, ge=0, le=1)
 
 
 class Evaluate(Recipe):
-    """Free and forced modes on test questions: `questions` per difficulty, `samples` replies per forced mode.
+    """Forced modes on test questions: `questions` per difficulty, `samples` replies per mode of `modes`.
+
+    With both modes the free choice is measured too.
 
     `margin` is HAcc's: two modes whose mean scores are no further apart are equal, and the shorter one is right.
     `temperature` 0 is greedy.
@@ -141,11 +225,32 @@ class Evaluate(Recipe):
     out: Path
     seed: int = 1
     questions: PositiveInt = 250
+    modes: Modes = ("think", "no_think")
     samples: PositiveInt = 4
     temperature: float = Field(1.0, ge=0)
     max_new_tokens: PositiveInt = 64
     batch: PositiveInt = 256
     margin: float = Field(0.0, ge=0)
+    resamples: PositiveInt = 2000
+
+
+class EvaluateBudget(Recipe):
+    """A model that declares its budget against its own `base`, on `questions` test questions a difficulty.
+
+    Three ways: the base, the model's own budget, and a random pre-filled one within the lengths of the difficulty in
+    `data`. `temperature` 0 is greedy.
+    """
+
+    model: Model
+    base: Model
+    data: Path
+    task: TaskMix
+    out: Path
+    seed: int = 1
+    questions: PositiveInt = 250
+    temperature: float = Field(1.0, ge=0)
+    max_new_tokens: PositiveInt = 128
+    batch: PositiveInt = 256
     resamples: PositiveInt = 2000
 
 

@@ -1,11 +1,11 @@
-"""Measures a hybrid model on test questions: every mode forced, and its own free choice.
+"""Measures a model on test questions: every mode forced, and the free choice of a hybrid model.
 
-Writes `evaluation.json` and `evaluation.md`: accuracy and mean tokens by difficulty and mode, think ratio, P(think),
-and Hybrid Accuracy with a bootstrap interval.
+Writes `evaluation.json` and `evaluation.md`: accuracy with a bootstrap interval and tokens by difficulty and mode; for
+a model with both modes also think ratio, P(think) and Hybrid Accuracy.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -16,7 +16,7 @@ from transformers.utils.logging import tqdm
 
 from models.families import Mode
 from models.tokenizer import HubTokenizer
-from training import weights
+from training import plots, weights
 from training.config import Evaluate
 from training.hybrid_accuracy import Trial, bootstrap, hits, mean
 from training.replies import MODES, Format, format_of
@@ -86,25 +86,40 @@ def evaluate(subject: Subject) -> dict[str, Any]:
     recipe, rng = subject.recipe, Random(subject.recipe.seed)
     torch.manual_seed(recipe.seed)
     cells, trials = [], []
+    scored: dict[Mode, list[list[Scored]]] = {mode: [] for mode in recipe.modes}
     for difficulty in tqdm(sorted(set(recipe.task.difficulties)), desc="difficulties"):
         questions = [draw(subject.task, difficulty, "test", rng) for _ in range(recipe.questions)]
-        forced = {mode: subject.replies(questions, mode, recipe.samples) for mode in MODES}
-        free = [replies[0] for replies in subject.replies(questions, None, 1)]
-        found = [_trial(forced["think"][i], forced["no_think"][i], free[i]) for i in range(len(questions))]
-        trials += found
+        forced = {mode: subject.replies(questions, mode, recipe.samples) for mode in recipe.modes}
         cell: dict[str, Any] = {
             "difficulty": difficulty,
             "distinct_questions": len({question.text for question in questions}),
-            "free": _summary(free),
-            "think_ratio": mean([reply.mode == "think" for reply in free]),
-            "think_probability": subject.think_probability(questions),
-            "hybrid_accuracy": _hybrid(found, recipe),
         }
-        for mode in MODES:
-            cell[mode] = _summary([reply for replies in forced[mode] for reply in replies])
+        if set(recipe.modes) == set(MODES):
+            choice, found = _choice(subject, questions, forced)
+            cell |= choice
+            trials += found
+        for mode, replies in forced.items():
+            cell[mode] = _summary(replies, recipe)
+            scored[mode] += replies
         cells.append(cell)
     settings = recipe.model_dump(mode="json", exclude={"out"})
-    return {"recipe": settings, "by_difficulty": cells, "hybrid_accuracy": _hybrid(trials, recipe)}
+    overall = {mode: _summary(replies, recipe) for mode, replies in scored.items()}
+    result = {"recipe": settings, "by_difficulty": cells, "overall": overall}
+    return result | {"hybrid_accuracy": _hybrid(trials, recipe)} if trials else result
+
+
+def _choice(
+    subject: Subject, questions: Sequence[Question], forced: Mapping[Mode, Sequence[Sequence[Scored]]]
+) -> tuple[dict[str, Any], list[Trial]]:
+    """What a model with both modes chooses freely, and whether it is the better mode."""
+    free = subject.replies(questions, None, 1)
+    trials = [_trial(forced["think"][i], forced["no_think"][i], free[i][0]) for i in range(len(questions))]
+    return {
+        "free": _summary(free, subject.recipe),
+        "think_ratio": mean([reply.mode == "think" for (reply,) in free]),
+        "think_probability": subject.think_probability(questions),
+        "hybrid_accuracy": _hybrid(trials, subject.recipe),
+    }, trials
 
 
 def _trial(think: Sequence[Scored], no_think: Sequence[Scored], free: Scored) -> Trial:
@@ -117,8 +132,16 @@ def _trial(think: Sequence[Scored], no_think: Sequence[Scored], free: Scored) ->
     )
 
 
-def _summary(replies: Sequence[Scored]) -> dict[str, float]:
-    return {"accuracy": mean([r.score for r in replies]), "mean_tokens": mean([r.tokens for r in replies])}
+def _summary(replies: Sequence[Sequence[Scored]], recipe: Evaluate) -> dict[str, Any]:
+    """Of the replies to each question. The interval is over questions, so samples of one question do not narrow it."""
+    scores = [mean([reply.score for reply in of_one]) for of_one in replies]
+    tokens = sorted(reply.tokens for of_one in replies for reply in of_one)
+    return {
+        "accuracy": mean(scores),
+        "interval": bootstrap(scores, recipe.resamples, recipe.seed),
+        "mean_tokens": mean(tokens),
+        "tokens_10_50_90": [tokens[int(share * (len(tokens) - 1))] for share in (0.1, 0.5, 0.9)],
+    }
 
 
 def _hybrid(trials: Sequence[Trial], recipe: Evaluate) -> dict[str, Any]:
@@ -128,6 +151,27 @@ def _hybrid(trials: Sequence[Trial], recipe: Evaluate) -> dict[str, Any]:
 
 def table(result: dict[str, Any]) -> str:
     """The measurement as a markdown table."""
+    return _hybrid_table(result) if "hybrid_accuracy" in result else _mode_table(result)
+
+
+def _mode_table(result: dict[str, Any]) -> str:
+    lines = [
+        "| mode | difficulty | accuracy | 95 % interval | mean tokens | 10 / 50 / 90 % |",
+        "|---|---|---|---|---|---|",
+    ]
+    for mode, overall in result["overall"].items():
+        cells = [(cell["difficulty"], cell[mode]) for cell in result["by_difficulty"]]
+        for difficulty, cell in [*cells, ("all", overall)]:
+            low, high = cell["interval"]
+            tokens = " / ".join(str(count) for count in cell["tokens_10_50_90"])
+            lines.append(
+                f"| {mode} | {difficulty} | {cell['accuracy']:.3f} | {low:.3f} to {high:.3f} "
+                f"| {cell['mean_tokens']:.1f} | {tokens} |"
+            )
+    return "\n".join(lines)
+
+
+def _hybrid_table(result: dict[str, Any]) -> str:
     lines = [
         "| difficulty | no_think | think | free | tokens no / think / free | think ratio | P(think) | HAcc |",
         "|---|---|---|---|---|---|---|---|",
@@ -148,3 +192,13 @@ def write(result: dict[str, Any], out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     (out / "evaluation.json").write_text(json.dumps(result, indent=1) + "\n")
     (out / "evaluation.md").write_text(table(result) + "\n")
+    ways = [way for way in (*MODES, "free") if way in result["by_difficulty"][0]]
+    cells = [
+        {"difficulty": cell["difficulty"], **{way: _point(cell[way]) for way in ways}}
+        for cell in result["by_difficulty"]
+    ]
+    plots.frontier(cells, ways, out)
+
+
+def _point(summary: dict[str, Any]) -> dict[str, float]:
+    return {"accuracy": summary["accuracy"], "tokens": summary["mean_tokens"]}

@@ -44,7 +44,7 @@ class Format:
     def write(self, mode: Mode, thought: str, answer: str) -> list[int]:
         """`<think>thought</think>answer` or `<no_think>answer</no_think>`, and the end of the turn."""
         opening, closing = self.pairs[mode]
-        said = self.tokenizer.encode(answer)
+        said = self.tokenizer.encode_control(answer)  # a judge's verdict is one token
         if mode == "think":
             return [opening, *self.tokenizer.encode(thought), closing, *said, self.end]
         return [opening, *said, closing, self.end]
@@ -71,6 +71,15 @@ def choosing_family(name: str) -> Family:
         known = ", ".join(sorted(key for key, value in FAMILIES.items() if value.chooses))
         raise ValueError(f"family {name!r} cannot be trained to choose its mode; these can: {known}")
     return family
+
+
+def tags_of(name: str) -> list[str]:
+    """Every tag of the family of that name. ValueError for an unknown one."""
+    family = FAMILIES.get(name)
+    if family is None:
+        raise ValueError(f"family {name!r} is unknown; these are known: {', '.join(sorted(FAMILIES))}")
+    pairs = (family.thinking, family.direct, family.budget, family.solution)
+    return [tag for pair in pairs if pair for tag in pair]
 
 
 def mode_tags(family: Family) -> dict[Mode, tuple[str, str]]:

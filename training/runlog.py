@@ -1,4 +1,6 @@
-"""What a run leaves beside its model: `recipe.json` and `metrics.jsonl`, one JSON object a logged step."""
+"""What a run leaves beside its model, and shows while it goes on: `recipe.json`, `metrics.jsonl` (one JSON object a
+logged step), TensorBoard's events under `tensorboard/`, and a progress bar with the newest figures.
+"""
 
 import json
 import time
@@ -6,20 +8,44 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
+from torch.utils.tensorboard import SummaryWriter
 from transformers import TrainerCallback
+from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 KEPT = (
     *("loss", "grad_norm", "learning_rate", "mean_token_accuracy", "entropy", "reward"),
-    *("completions/mean_length", "completions/clipped_ratio", "hgpo/reward_0", "hgpo/reward_1"),
+    *("completions/mean_length", "completions/clipped_ratio", "hgpo/reward_0", "hgpo/reward_1", "hgpo/probability_0"),
+    *("budget/accuracy", "budget/declared", "budget/tokens", "budget/tolerance"),
+    *("budget/within_10", "budget/within_50"),
 )
+SHOWN = {
+    "loss": "loss",
+    "reward": "reward",
+    "completions/mean_length": "tokens",
+    "hgpo/probability_0": "P(think)",
+    "budget/declared": "declared",
+    "budget/within_50": "within 50 %",
+}
 
 
 class MetricsFile(TrainerCallback):  # type: ignore[misc]
-    """Appends the trainer's logs to a file, with the seconds since the run began. Only on the main process."""
+    """Appends the trainer's logs to a file and to TensorBoard, with the seconds since the run began. Only on the main
+    process. A run that goes on from a checkpoint first drops what was logged behind it."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, out: Path) -> None:
+        self.path = out / "metrics.jsonl"
+        self.events = out / "tensorboard"
+        self.board: Any = None
         self.began = time.monotonic()
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if not state.is_world_process_zero:
+            return
+        before = [json.loads(line) for line in self.path.read_text().splitlines()] if self.path.exists() else []
+        kept = [line for line in before if line["step"] <= state.global_step]
+        self.path.write_text("".join(json.dumps(line) + "\n" for line in kept))
+        self.began = time.monotonic() - (kept[-1]["seconds"] if kept else 0)
+        self.board = SummaryWriter(str(self.events), purge_step=state.global_step + 1)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
         kept = {name: _short(logs[name]) for name in KEPT if logs and name in logs}
@@ -28,6 +54,22 @@ class MetricsFile(TrainerCallback):  # type: ignore[misc]
         line = {"step": state.global_step, "seconds": round(time.monotonic() - self.began, 1), **kept}
         with self.path.open("a") as file:
             file.write(json.dumps(line) + "\n")
+        for name, value in kept.items():
+            self.board.add_scalar(name, value, state.global_step)
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if self.board is not None:
+            self.board.close()
+
+
+class Bar(ProgressCallback):  # type: ignore[misc]
+    """The trainer's progress bar, with the newest figures beside the time that is left."""
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
+        if self.training_bar is not None and logs:
+            shown = {label: _short(logs[name]) for name, label in SHOWN.items() if name in logs}
+            if shown:
+                self.training_bar.set_postfix(shown)
 
 
 def _short(value: Any) -> Any:
@@ -38,7 +80,16 @@ def begin(out: Path, recipe: BaseModel, resume: bool) -> MetricsFile:
     """Makes the run's folder and writes its recipe; a run that does not resume starts a new metrics file."""
     out.mkdir(parents=True, exist_ok=True)
     (out / "recipe.json").write_text(recipe.model_dump_json(indent=2) + "\n")
-    metrics = MetricsFile(out / "metrics.jsonl")
+    metrics = MetricsFile(out)
     if not resume:
         metrics.path.unlink(missing_ok=True)
+        for old in metrics.events.glob("events.*"):
+            old.unlink()
     return metrics
+
+
+def show_progress(trainer: Any) -> None:
+    """Puts `Bar` in the place of the trainer's own bar, which prints every log in full. No bar stays no bar."""
+    trainer.remove_callback(PrinterCallback)
+    if trainer.pop_callback(ProgressCallback) is not None:
+        trainer.add_callback(Bar())

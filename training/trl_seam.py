@@ -111,6 +111,9 @@ class ForcedPrefixTrainer(GRPOTrainer):  # type: ignore[misc]
             with torch.no_grad():
                 logps = self._get_per_token_logps_and_entropies(self.model, ids, mask, length)[0]
         probability, advantages = logps[:, 0].exp(), output["advantages"][:, 0]  # (B,), (B,)
+        share = self.num_generations // len(self.prefixes)
+        first = probability.view(-1, self.num_generations)[:, :share]
+        self._metrics["train"]["hgpo/probability_0"].append(first.mean().item())
         output["advantages"][:, 0] = unless_settled(advantages, probability, self.settled)
         if self.mode_ratio == "half":
             output["old_per_token_logps"] = logps.clone().index_fill(1, torch.tensor(0, device=logps.device), LOG_HALF)

@@ -11,14 +11,13 @@ from peft import LoraConfig
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, Qwen3Config, Qwen3ForCausalLM
 
 from training.config import Lora, Model, Scratch
-from training.replies import choosing_family, mode_tags
+from training.replies import tags_of
 
 
 def load_tokenizer(config: Model) -> Any:
     """The tokenizer, with the family's tags as one token each. They are not special: decoding must keep them."""
     tokenizer = AutoTokenizer.from_pretrained(config.path)
-    spelled = [tag for pair in mode_tags(choosing_family(config.family)).values() for tag in pair]
-    tokenizer.add_tokens([tag for tag in spelled if tag not in tokenizer.get_vocab()])
+    tokenizer.add_tokens([tag for tag in tags_of(config.family) if tag not in tokenizer.get_vocab()])
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer

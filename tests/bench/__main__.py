@@ -153,7 +153,7 @@ def check(sides: Sequence[Side]) -> None:
 
 
 def figures(ours: Side, theirs: Side) -> dict[str, Any]:
-    found = compared("reasond", "vllm", ours.results, theirs.results).ratios
+    (found,) = compared(("reasond", ours.results), ("vllm", theirs.results)).ratios
     names = {"throughput": "output_tokens_per_second", "ttft": "time_to_first_token_ms p50"}
     names |= {"latency": "request_latency_ms p50"}
     row: dict[str, Any] = {}

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from controllers.choices import together
-from controllers.judge import Cache, Judge, wider
+from controllers.judge import Cache, CannotJudge, Judge, wider
 from controllers.ranking import Rules, rank
 from controllers.tournament import Match
 from controllers.verdicts import Comparison
@@ -68,6 +68,17 @@ async def test_a_reply_without_a_verdict_is_tried_once_more_longer_and_with_anot
     assert reader.sampled[0].seed != reader.sampled[1].seed
     assert ballot.reasoning == "\\boxed{Assistant 1}"
     assert ballot.completion_tokens > ballot.reasoning_tokens > 0, "both tries count"
+
+
+@pytest.mark.parametrize(("budget", "mode"), [(None, "auto"), (None, "think"), (200, "think")])
+async def test_a_judges_reply_comes_at_once_unless_its_thinking_may_have_to_be_cut(make_judge, budget, mode):
+    judge, reader = make_judge(
+        lambda first, second: "<think>hm hm</think>\\boxed{Assistant 1}"[7 * (mode == "think") :]
+    )
+    terms = judge.terms(votes=3)
+    verdict = await judge.compare(PAIR, replace(terms, policy=replace(terms.policy, budget=budget, mode=mode)))
+    assert {sampling.whole for sampling in reader.sampled} == {budget is None}
+    assert {ballot.reasoning_tokens for ballot in verdict.ballots} == {4}
 
 
 async def test_a_judge_that_never_says_abstains_and_says_so(make_judge):
@@ -278,6 +289,13 @@ async def test_a_group_of_one_team_is_a_group_of_equals(make_judge):
     judge, reader = make_judge()
     ranking = await rank(judge, "q", ["4", "4"], judge.terms(), Rules(teams=True))
     assert (ranking.scores, ranking.order, reader.asked) == ([0.5, 0.5], [0, 1], [])
+
+
+async def test_a_judge_without_a_prompt_for_rubrics_says_so(make_judge):
+    judge, reader = make_judge(family="rrm_short")
+    with pytest.raises(CannotJudge, match="cannot hold a reply against a rubric"):
+        await judge.compare(Comparison("rubric", "q", "a", against="be brief"), judge.terms())
+    assert reader.asked == []
 
 
 async def test_nothing_to_do_together_is_done_at_once():

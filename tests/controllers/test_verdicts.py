@@ -77,7 +77,7 @@ def test_every_shipped_template_has_its_places_and_names_its_verdicts(family):
     for kind, form in forms.items():
         messages = form.messages({field: f"<{field}>" for field in FIELDS[kind]})
         text = "\n".join(message["content"] for message in messages)
-        assert [message["role"] for message in messages] == ["system", "user"]
+        assert [message["role"] for message in messages] in (["system", "user"], ["user"])
         written = [{"boxed": f"\\boxed{{{v}}}", "brackets": f"[[{v}]]"}[family.syntax] for v in family.verdicts[kind]]
         assert all(verdict in text for verdict in written)
         assert all(f"<{field}>" in text for field in FIELDS[kind])

@@ -1,10 +1,13 @@
 """What can be held to without a container engine or a cluster: the files parse, agree with each other and with us."""
 
 import re
+import shutil
+import subprocess
 import tomllib
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
 from server.config import Config, parse_config
@@ -99,3 +102,18 @@ def test_no_file_here_names_a_registry_or_a_key():
         if file.is_file():
             text = file.read_text()
             assert not re.search(r"(pypi\.|docker\.io|ghcr\.io|quay\.io|rsk-)", text), file
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["hadolint", "--no-color", "deploy/Dockerfile"],
+        ["kubernetes-validate", "--strict", "deploy/kubernetes.yaml"],
+    ],
+    ids=lambda command: command[0],
+)
+def test_linters_find_nothing(command: list[str]):
+    if shutil.which(command[0]) is None:
+        pytest.skip(f"needs {command[0]} on PATH (pip install '.[deploy]')")
+    ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stdout + ran.stderr

@@ -3,14 +3,14 @@
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from models.engine import Prompt, Sampling
 from models.scripted_engine import Line
-from tests.wire.served import ANSWER, ROOT, SETTINGS, THINKING, THOUGHT, served
+from tests.e2e.environments import environment
+from tests.wire.served import ANSWER, SETTINGS, THINKING, THOUGHT, served
 
 pytestmark = pytest.mark.accept
 
@@ -21,14 +21,7 @@ OFFLINE = {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "NO_PROXY": "*"}
 
 @pytest.fixture(scope="session")
 def python() -> Path:
-    """The interpreter of LiteLLM's environment, which is built once and kept."""
-    folder = ROOT / ".venv-litellm"
-    interpreter, built = folder / "bin/python", folder / ".built"
-    if not (built.exists() and built.read_text() == "\n".join(LITELLM)):
-        subprocess.run([sys.executable, "-m", "venv", "--clear", folder], check=True)
-        subprocess.run([interpreter, "-m", "pip", "install", "--quiet", *LITELLM], check=True)
-        built.write_text("\n".join(LITELLM))
-    return interpreter
+    return environment("litellm", LITELLM) / "python"
 
 
 def test_litellm_reads_answer_reasoning_and_usage_streamed_and_not(python, tokenizer, monkeypatch):

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from loadtest.cli import main
+from loadtest.machine import scheduler_warning
 from tests.loadtest.emitted import Emitted
 
 PLAN = json.dumps({"emit": {"id": "cli", "first": 0.01, "gap": 0.001, "reasoning": 4, "answer": 2}})
@@ -50,9 +51,12 @@ def test_a_sweep_and_a_search_and_a_comparison(
     url = emitted.target.url
     sides = ["compare", url, url, *common(emitted)[2:], "--requests", "12", "--rounds", "2", "--warmup", "1"]
     data = tmp_path / "out.json"
-    assert main([*sides, "--html", str(page), "--json", str(data)]) == 0
-    assert "ratios are A / B" in capsys.readouterr().out
-    assert "requests_per_second" in json.loads(data.read_text())["ratios"]
+    assert main([*sides, "--side", 'third={"model": "n"}', "--html", str(page), "--json", str(data)]) == 0
+    printed = capsys.readouterr().out
+    assert f"third: n at {url}" in printed and "A / third" in printed
+    said = json.loads(data.read_text())
+    assert [group["name"] for group in said["groups"]] == ["A", "B", "third"]
+    assert all("requests_per_second" in said["ratios"][pair] for pair in ("A / B", "A / third"))
     assert "Ratios, A over B" in page.read_text()
 
 
@@ -66,6 +70,8 @@ def test_a_sweep_and_a_search_and_a_comparison(
         ["run", "--model", "m", "--variant", "nameless"],
         ["run", "--model", "m", "--rate", "1", "--concurrency", "1"],
         ["search", "--model", "m"],
+        ["compare", "http://127.0.0.1:9", "--model", "m"],
+        ["compare", "--model", "m", "--side", "nameless"],
     ],
 )
 def test_arguments_that_make_no_sense_are_refused(wrong: list[str], capsys: pytest.CaptureFixture[str]) -> None:
@@ -91,3 +97,36 @@ def test_no_server_is_an_exit_status_of_one(capsys: pytest.CaptureFixture[str]) 
 def test_a_run_in_which_all_failed_is_an_exit_status_of_one(emitted: Emitted) -> None:
     refused = json.dumps({"emit": {"id": "cli", "status": 500}})
     assert main(["run", *common(emitted), "--requests", "2", "--body", refused]) == 1
+
+
+@pytest.mark.parametrize(
+    ("url", "setting", "warned"),
+    [
+        ("http://127.0.0.1:8000", "1\n", True),
+        ("localhost:8000/v1", "1\n", True),
+        ("http://[::1]:8000", "1\n", True),
+        ("http://127.0.0.1:8000", "0\n", False),
+        ("http://127.0.0.1:8000", None, False),
+        ("http://example.com:8000", "1\n", False),
+    ],
+)
+def test_a_server_on_the_same_machine_may_share_its_scheduler_with_the_client(
+    url: str, setting: str | None, warned: bool, tmp_path: Path
+) -> None:
+    file = tmp_path / "sched_autogroup_enabled"
+    if setting is not None:
+        file.write_text(setting)
+    said = scheduler_warning(url, file)
+    assert (said is not None) is warned
+    if said is not None:
+        assert f"echo 0 > {file}" in said
+
+
+def test_the_warning_goes_to_standard_error_even_without_progress(
+    emitted: Emitted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "on"
+    file.write_text("1")
+    monkeypatch.setattr("loadtest.cli.AUTOGROUP", file)
+    assert main(["run", *common(emitted), "--requests", "1"]) == 0
+    assert str(file) in capsys.readouterr().err

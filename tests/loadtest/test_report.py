@@ -58,11 +58,11 @@ PAGES = {
     "run": lambda: report([level(1, 300, 80)], [Goal("time_to_first_token_ms", 70)]),
     "sweep": lambda: report([level(n, 60 * n, 20.0 * n) for n in (1, 2, 3)], headline="three levels"),
     "comparison": lambda: comparison_report(
-        compared("A", "B", [level(n, 40, 9) for n in range(3)], [level(n + 9, 40, 9) for n in range(3)])
+        compared(*((name, [level(n + 9 * place, 40, 9) for n in range(3)]) for place, name in enumerate("ABC")))
     ),
     "bare": lambda: report([result([made()])]),
 }
-PLOTS = {"run": 6, "sweep": 6, "comparison": 3, "bare": 2}
+PLOTS = {"run": 6, "sweep": 6, "comparison": 7, "bare": 2}
 
 
 @pytest.fixture(scope="module")

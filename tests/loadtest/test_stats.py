@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from loadtest import Goal, Record, measures, summarise
+from loadtest import Goal, Record, Result, measures, summarise
 from loadtest.compare import compared
 from loadtest.goals import goodput, is_good, parse_goal
 from loadtest.stats import max_in_flight
@@ -179,12 +179,35 @@ def test_ratios_are_taken_round_by_round() -> None:
     """A's latencies 10 and 40, B's 20 and 20: ratios 1/2 and 2, whose geometric mean is 1."""
     a = [result([made(end=end, answer=[end])], name="A") for end in (10, 40)]
     b = [result([made(end=end, answer=[end])], name="B") for end in (20, 20)]
-    found = compared("A", "B", a, b).ratios["request_latency_ms mean"]
+    found = compared(("A", a), ("B", b)).ratios[0]["request_latency_ms mean"]
     assert (found.a, found.b, found.rounds) == (25, 20, (0.5, 2.0))
     assert found.ratio.value == pytest.approx(1)
 
 
 def test_a_figure_that_a_round_lacks_has_no_ratio() -> None:
-    found = compared("A", "B", [result([made(answer=[1])])], [result([made()])])
-    assert "time_to_first_token_ms mean" not in found.ratios
-    assert "request_latency_ms mean" in found.ratios
+    found = compared(("A", [result([made(answer=[1])])]), ("B", [result([made()])])).ratios[0]
+    assert "time_to_first_token_ms mean" not in found
+    assert "request_latency_ms mean" in found
+
+
+def test_sides_are_groups_over_all_rounds_and_the_front_leaves_out_who_is_beaten() -> None:
+    """Of three sides, `slow` is as right as `best` at twice the latency; `cheap` is wrong and quicker than both."""
+
+    def rounds(latency: int, answer: str) -> list[Result]:
+        reply = made(end=latency, request={"answer": "7"}, completion_tokens=latency)
+        return [result([replace(reply, answer=answer)])] * 2
+
+    found = compared(("best", rounds(20, "7")), ("slow", rounds(40, "7")), ("cheap", rounds(10, "3")))
+    assert [(group.name, group.replies) for group in found.groups] == [("best", 2), ("slow", 2), ("cheap", 2)]
+    for front in (found.accuracy_tokens_front, found.accuracy_latency_front):
+        assert front is not None and front.names == ("cheap", "best")
+        assert front.points == ((10, 0), (20, 1))
+    assert [ratios["request_latency_ms mean"].ratio.value for ratios in found.ratios] == pytest.approx([0.5, 2])
+
+
+def test_variants_split_a_side_and_one_side_is_no_comparison() -> None:
+    mixed = result([made(request={"variant": "short"}), made(request={"variant": "long"}), made(error="timeout")])
+    found = compared(("A", [mixed]), ("B", [result([made()])]))
+    assert [group.name for group in found.groups] == ["A, short", "A, long", "B"]
+    with pytest.raises(ValueError, match="two sides"):
+        compared(("A", [mixed]))

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import httpx
@@ -164,6 +164,19 @@ def test_text_held_for_a_stop_string_comes_with_the_last_token(driver: Driver) -
 def test_a_stop_string_aborts_the_request(driver: Driver) -> None:
     driver.reply(Sampling(max_tokens=500, allowed_token_ids=(driver.id("a"),), stop=("aaa",)))
     assert driver.engine.running() == 0
+
+
+def test_a_reply_that_nobody_reads_along_comes_at_once_and_is_the_same(driver: Driver) -> None:
+    for more in ({}, {"logprobs": 1}):
+        sampling = Sampling(max_tokens=12, seed=5, ignore_eos=True, **more)
+        growing, at_once = (driver.deltas(driver.prompt("2"), replace(sampling, whole=way)) for way in (False, True))
+        assert len(growing) > len(at_once) == 1
+        assert whole(at_once).token_ids == whole(growing).token_ids
+        assert whole(at_once).text == whole(growing).text
+        assert at_once[0].finish == "length"
+        assert len(at_once[0].logprobs or ()) == (12 if more else 0)
+    stopped = Sampling(max_tokens=9, allowed_token_ids=(driver.id("a"),), stop=("aaa",), whole=True)
+    assert driver.reply(stopped).token_ids == (driver.id("a"),) * 3, "a stop string is matched while the reply grows"
 
 
 def test_the_same_seed_gives_the_same_tokens_and_another_gives_others(driver: Driver) -> None:

@@ -12,7 +12,7 @@ FILES = sorted((Path(__file__).parents[2] / "configs").glob("*.toml"))
 
 
 def test_there_are_configurations():
-    assert [file.stem for file in FILES] == ["demo", "qwen3", "remote", "rewards"]
+    assert [file.stem for file in FILES] == ["budget", "demo", "judge", "qwen3", "remote", "rewards"]
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
@@ -30,7 +30,7 @@ def test_check_prints_a_configuration(file, capsys):
 
 
 def test_the_demo_has_one_engine_whose_model_chooses_and_one_route_with_a_threshold():
-    config = load_config(FILES[0])
+    config = load_config(next(file for file in FILES if file.stem == "demo"))
     assert list(config.engines) == ["demo"]
     assert config.routes["demo"].default_mode == "auto"
     assert config.routes["demo-threshold"].think_threshold == 0.5

@@ -97,6 +97,45 @@ async def test_a_notice_tells_balancers_while_requests_are_still_taken(tokenizer
         assert (await client.get("/health")).status_code == 200
 
 
+def test_sigterm_lets_a_stream_end_while_newcomers_find_the_port_closed(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    settings = f"[server]\nport = {port}\ndrain_seconds = 60\n" + ENGINE_AND_ROUTE.replace(
+        'replies = ["<no_think>5</no_think>"]', "length = 60\ntoken_delay = 0.05"
+    )
+    (tmp_path / "settings.toml").write_text(settings)
+    command = [sys.executable, "-m", "server.cli", "serve", str(tmp_path / "settings.toml")]
+    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, env={**os.environ})
+    url = f"http://127.0.0.1:{port}"
+    try:
+        wait_until_ready(f"{url}/ready", process)
+        with httpx.stream("POST", f"{url}/v1/chat/completions", json={**CHAT, "stream": True}) as answer:
+            lines = answer.iter_lines()
+            next(lines)
+            process.send_signal(signal.SIGTERM)
+            refused = False
+            said = []
+            for line in lines:
+                said.append(line)
+                refused = refused or is_refused(port)
+        _, logged = process.communicate(timeout=20)
+    finally:
+        process.kill()
+    assert refused
+    *_, last, done = [line for line in said if line]
+    assert json.loads(last.removeprefix("data: "))["choices"][0]["finish_reason"] in ("stop", "length")
+    assert done == "data: [DONE]"
+    assert process.returncode == 0, logged
+
+
+def is_refused(port: int) -> bool:
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=1):
+            return False
+    except ConnectionRefusedError:
+        return True
+
+
 def test_a_second_signal_ends_the_drain_at_once(tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]

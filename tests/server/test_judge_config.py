@@ -26,6 +26,7 @@ controller = "judge"
         ("judge = { votes = 0 }", "routes.judge.judge.votes"),
         ('judge = { templates = { pair = "none.txt" } }', "routes.judge.judge.templates: 'none.txt' does not exist"),
         ('judge = { templates = { triple = "x" } }', "routes.judge.judge.templates.triple"),
+        ('judge = { family = "rrm_short", rubric = "x" }', "routes.judge.judge: family 'rrm_short' judges no rubric"),
         ('[rewards]\njudge = "other"', "rewards.judge: no judge route 'other'"),
         ('judged_by = "judge"', "routes.judge.judged_by: a judge's own replies are not ranked"),
         ('[routes.r]\nengine = "e"\nfamily = "lhrm"\njudged_by = "r"', "routes.r.judged_by: no judge route 'r'"),

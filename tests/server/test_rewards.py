@@ -131,6 +131,15 @@ async def test_replies_are_scored_against_a_reference_a_rival_or_a_rubric(tokeni
     assert len(answer["verdicts"]) == 2
 
 
+async def test_a_judge_that_knows_no_rubrics_refuses_them_by_name(tokenizer):
+    server = JudgeServer(tokenizer, settings='judge = { family = "rrm_short" }')
+    answer = await server.post("/v1/rewards/score", {"query": "q", "replies": ["5"], "rubric": "Be brief."})
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "rubric")
+    assert answer.json()["error"]["code"] == "cannot_judge"
+    card = (await server.client.get("/v1/models/judge")).json()["reasond"]["judge"]
+    assert card["judges"] == ["pair", "reference"]
+
+
 @pytest.mark.parametrize("stream", [False, True])
 async def test_a_single_reply_with_nothing_to_judge_it_by_is_refused_and_told_what_is_missing(server, stream):
     answer = await server.post("/v1/rewards/score", {"query": "q", "replies": ["5"], "stream": stream})

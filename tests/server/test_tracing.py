@@ -57,10 +57,29 @@ async def test_a_request_is_one_span_with_its_decision_and_its_counts(
         "reasond.outcome": "ok",
         "reasond.mode": "no_think",
         "reasond.chosen_by": "client",
+        "reasond.choices": 1,
+        "reasond.reasoning_tokens": 0,
     }
     assert span.attributes.items() >= expected.items()
+    assert span.attributes["reasond.completion_tokens"] >= span.attributes["reasond.answer_tokens"] > 0
+    assert 0 < span.attributes["reasond.first_token_seconds"] <= span.attributes["reasond.first_answer_seconds"]
     assert 0 < span.end_time - span.start_time < 60e9
     assert SECRET not in span.to_json()
+
+
+@pytest.mark.anyio
+async def test_a_budget_and_its_cut_are_attributes(tokenizer, make_client, exporter, observers):
+    engine = ScriptedEngine(tokenizer, ["<think>1 and 2 and 3</think>5"], name="demo", thinking=("<think>", "</think>"))
+    app = create_app(parse_config(ENGINE_AND_ROUTE, ROOT), {"demo": engine}, observers)
+    async with make_client(app) as client:
+        answer = await client.post("/v1/chat/completions", json={**CHAT, "thinking_token_budget": 2})
+        record = answer.json()["reasond"]
+    (span,) = exporter.get_finished_spans()
+    assert record["budget"]["requested"] == 2 and record["cut"] is not None
+    attributes = {name.removeprefix("reasond."): value for name, value in span.attributes.items()}
+    assert attributes["cut"] == record["cut"]
+    for name, value in record["budget"].items():
+        assert attributes.get(f"budget.{name}") == value, name
 
 
 @pytest.mark.anyio

@@ -8,15 +8,33 @@ import pytest
 from pydantic import ValidationError
 
 from training.cli import main
-from training.config import Evaluate, Hft, Hgpo, load
+from training.config import (
+    BudgetData,
+    BudgetReward,
+    BudgetSft,
+    Evaluate,
+    EvaluateBudget,
+    Grpo,
+    Hft,
+    Hgpo,
+    SelfBudgeter,
+    load,
+)
 
 RECIPES = Path("configs/train")
-CLASSES = {"hft": Hft, "hgpo": Hgpo, "evaluate": Evaluate}
+CLASSES = {"hft": Hft, "hgpo": Hgpo, "grpo": Grpo, "evaluate": Evaluate}
+BUDGET = {"base": BudgetSft, "data": BudgetData, "start": BudgetSft, "grpo": SelfBudgeter, "evaluate": EvaluateBudget}
 
 
 @pytest.mark.parametrize("path", sorted(RECIPES.glob("*.toml")), ids=lambda path: path.stem)
 def test_every_shipped_recipe_is_valid(path):
-    assert CLASSES[path.stem.rsplit("_", 1)[-1]].model_validate(load(path))
+    model, _, stage = path.stem.rpartition("_")
+    assert (BUDGET if model == "selfbudgeter" else CLASSES)[stage].model_validate(load(path))
+
+
+def test_a_reward_in_which_a_right_reply_can_lose_is_refused():
+    with pytest.raises(ValidationError, match="wrong"):
+        BudgetReward(over=-0.6)
 
 
 def test_an_override_reaches_a_nested_setting():

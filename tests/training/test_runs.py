@@ -131,6 +131,34 @@ def test_an_evaluation_measures_every_mode_and_difficulty(hgpo_recipe, tmp_path)
     assert table in (recipe.out / "evaluation.md").read_text()
 
 
+def test_a_model_of_one_mode_is_measured_without_a_choice(hft_recipe, tmp_path):
+    made = hft_recipe.model_copy(update={"modes": ("think",)})
+    hft.train(made)
+    recipe = Evaluate.model_validate(
+        {
+            "model": {"path": str(made.run.out)},
+            "task": {"name": "countdown", "difficulties": [1]},
+            "out": str(tmp_path / "evaluation"),
+            "questions": 3,
+            "modes": ["think"],
+            "max_new_tokens": 6,
+            "resamples": 10,
+        }
+    )
+    table = evaluate.main(recipe)
+    result = json.loads((recipe.out / "evaluation.json").read_text())
+    assert result["overall"]["think"] == result["by_difficulty"][0]["think"]
+    assert "hybrid_accuracy" not in result
+    assert table.count("| think |") == 2
+
+
+def test_a_recipe_of_one_mode_writes_every_question_once(hft_recipe):
+    form = format_of("lhrm", HubTokenizer("demo/tokenizer"))
+    rows = list(hft.rows(hft_recipe.model_copy(update={"modes": ("think",)}), form))
+    assert len(rows) == hft_recipe.steps * hft_recipe.questions
+    assert all(form.pairs["think"][0] in row["labels"] for row in rows)
+
+
 def test_matrices_go_to_muon_and_the_rest_to_adamw(hft_recipe):
     tokenizer = weights.load_tokenizer(hft_recipe.model)
     model = weights.load_model(hft_recipe.model, tokenizer, 0)

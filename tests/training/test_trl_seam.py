@@ -9,7 +9,7 @@ from torch.testing import assert_close
 from trl import GRPOTrainer
 
 from models.tokenizer import HubTokenizer
-from training import hgpo, weights
+from training import hgpo, rollouts, weights
 from training.replies import MODES, format_of
 from training.trl_seam import ForcedPrefixTrainer, unless_settled
 
@@ -23,8 +23,8 @@ def build(recipe, mode_ratio="on_policy", prefixes=None, token_advantages=None):
     return ForcedPrefixTrainer(
         model=weights.load_model(recipe.model, tokenizer, 0),
         reward_funcs=hgpo.reward_function(recipe, form()),
-        args=hgpo.arguments(recipe),
-        train_dataset=hgpo.questions(recipe),
+        args=rollouts.arguments(recipe),
+        train_dataset=rollouts.questions(recipe),
         processing_class=tokenizer,
         prefixes=prefixes or [form().pairs[mode][:1] for mode in MODES],
         token_advantages=token_advantages or (lambda rewards, mask: mask.float()),

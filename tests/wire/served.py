@@ -61,11 +61,15 @@ class Served:
 
 @contextmanager
 def served(
-    tokenizer: HubTokenizer, script: Script | Sequence[Line], settings: str = SETTINGS, **delays: float
+    tokenizer: HubTokenizer,
+    script: Script | Sequence[Line],
+    settings: str = SETTINGS,
+    context_length: int = 512,
+    **delays: float,
 ) -> Iterator[Served]:
     """A server over `script` until the block ends. `delays` are the engine's, in seconds; it stands for the engine
     called demo of `settings`, whatever kind that is."""
-    engine = ScriptedEngine(tokenizer, script, name="demo", context_length=512, **delays)  # type: ignore[arg-type]
+    engine = ScriptedEngine(tokenizer, script, name="demo", context_length=context_length, **delays)  # type: ignore[arg-type]
     config = parse_config(settings, ROOT)
     server = build_server(config, create_app(config, {"demo": engine}))
     thread = Thread(target=_serve, args=(server,), name="server")

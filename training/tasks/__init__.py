@@ -12,6 +12,9 @@ from types import MappingProxyType
 from typing import Literal, Protocol
 
 from training.tasks.chain import Chain
+from training.tasks.countdown import Countdown
+from training.tasks.judging import Judging
+from training.tasks.strides import Strides
 
 Split = Literal["train", "test"]
 TEST_SHARE = 1 / 8
@@ -42,7 +45,9 @@ class Task(Protocol):
         ...
 
 
-TASKS: Mapping[str, Task] = MappingProxyType({"chain": Chain()})
+TASKS: Mapping[str, Task] = MappingProxyType(
+    {"chain": Chain(), "countdown": Countdown(), "judging": Judging(), "strides": Strides()}
+)
 
 
 def split_of(text: str) -> Split:

@@ -23,10 +23,8 @@ class Chain:
     difficulties = range(1, len(ascii_lowercase) + 1)
 
     def draw(self, difficulty: int, rng: Random) -> tuple[str, str, str]:
-        start = rng.randrange(10)
-        steps = [_draw_step(label, rng) for label in ascii_lowercase[:difficulty]]
-        thought, answer = solve(start, steps)
-        return f"Start with {start}, then {' '.join(steps)}. What is the last digit?", thought, answer
+        start, steps, text = draw_chain(difficulty, rng)
+        return text, *solve(start, steps)
 
     def is_correct(self, text: str, answer: str) -> bool:
         match = QUESTION.fullmatch(text)
@@ -35,8 +33,15 @@ class Chain:
         return answer.strip() == solve(int(match[1]), match[2].split())[1]
 
 
-def _draw_step(label: str, rng: Random) -> str:
-    operator = rng.choice("+-*")
+def draw_chain(length: int, rng: Random, operators: str = "+-*") -> tuple[int, list[str], str]:
+    """A random question: the digit it starts with, its steps (each like `a*3`), and its text."""
+    start = rng.randrange(10)
+    steps = [_draw_step(label, rng, operators) for label in ascii_lowercase[:length]]
+    return start, steps, f"Start with {start}, then {' '.join(steps)}. What is the last digit?"
+
+
+def _draw_step(label: str, rng: Random, operators: str) -> str:
+    operator = rng.choice(operators)
     return f"{label}{operator}{rng.choice(FACTORS) if operator == '*' else rng.randint(1, 9)}"
 
 

@@ -1,0 +1,88 @@
+"""A policy that learns from its own replies, on TRL's GRPO trainer: what HGPO, SelfBudgeter and GRPO share."""
+
+from collections.abc import Callable
+from random import Random
+from typing import Any
+
+import torch
+from datasets import Dataset
+from trl import GRPOConfig, GRPOTrainer
+
+from training import optimizers, plots, runlog, weights
+from training.config import Rollouts
+from training.tasks import TASKS, draw_many
+
+
+def train(
+    config: Rollouts, resume: bool, parts: Callable[[Any], dict[str, Any]], trainer_class: type[Any] = GRPOTrainer
+) -> None:
+    """Runs the recipe and writes the model to `config.run.out`. Under `accelerate launch`, on every device.
+
+    `parts` makes, from the tokenizer, what is each method's own of the trainer's arguments: the rewards, the questions.
+    """
+    tokenizer = weights.load_tokenizer(config.model)
+    model = weights.load_model(config.model, tokenizer, config.run.seed)
+    metrics = runlog.begin(config.run.out, config, resume)
+    tokenizer.save_pretrained(config.run.out)
+    optimizer = optimizers.build(model, config.optimizer) if config.model.lora is None else None
+    trainer = trainer_class(
+        model=model,
+        args=arguments(config),
+        processing_class=tokenizer,
+        callbacks=[metrics],
+        optimizers=(optimizer, optimizers.schedule(optimizer, config.steps, config.optimizer) if optimizer else None),
+        peft_config=weights.lora(config.model.lora),
+        **parts(tokenizer),
+    )
+    runlog.show_progress(trainer)
+    trainer.train(resume_from_checkpoint=resume or None)
+    if trainer.is_world_process_zero():
+        weights.save(trainer.accelerator.unwrap_model(trainer.model), tokenizer, config.run.out)
+        plots.curves(config.run.out)
+
+
+def questions(config: Rollouts) -> Dataset:
+    """One row a question, `steps` x `questions` rows: `prompt` (messages) and `question` (text)."""
+    task, rng = TASKS[config.task.name], Random(config.run.seed + 1)
+    drawn = draw_many(task, config.task.difficulties, config.steps * config.questions, "train", rng)
+    return Dataset.from_list([{"prompt": [{"role": "user", "content": q.text}], "question": q.text} for q in drawn])
+
+
+def arguments(config: Rollouts) -> GRPOConfig:
+    """TRL's settings for a recipe: one update per batch of replies, so that the policy is its own old policy."""
+    run, optimizer = config.run, config.optimizer
+    base = GRPOConfig(output_dir=str(run.out / "checkpoints"), report_to="none", bf16=False)
+    accumulation, left = divmod(config.questions * config.replies, config.micro_batch * base.world_size)
+    if left:
+        raise ValueError("questions x replies must divide into micro_batch x devices")
+    return GRPOConfig(
+        output_dir=str(run.out / "checkpoints"),
+        max_steps=config.steps,
+        per_device_train_batch_size=config.micro_batch,
+        gradient_accumulation_steps=accumulation,
+        num_generations=config.replies,
+        max_completion_length=config.max_new_tokens,
+        temperature=config.temperature,
+        top_p=1.0,
+        loss_type="dapo",
+        epsilon=config.epsilon,
+        beta=config.beta,
+        sync_ref_model=config.beta > 0,
+        learning_rate=optimizer.lr,
+        lr_scheduler_type="constant_with_warmup",
+        warmup_steps=optimizer.warmup,
+        adam_beta1=optimizer.betas[0],
+        adam_beta2=optimizer.betas[1],
+        weight_decay=optimizer.weight_decay,
+        use_vllm=config.vllm != "no",
+        vllm_mode=config.vllm if config.vllm != "no" else "colocate",
+        gradient_checkpointing=config.vllm != "no",
+        bf16=config.model.dtype == "bfloat16",
+        logging_steps=run.log_every,
+        save_strategy="steps" if run.checkpoint_every else "no",
+        save_steps=run.checkpoint_every or 500,
+        save_total_limit=2,
+        report_to="none",
+        dataloader_pin_memory=torch.cuda.is_available(),
+        seed=run.seed,
+    )
