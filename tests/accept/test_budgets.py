@@ -1,4 +1,4 @@
-"""Ten thousand requests with budgets under every name at the demo model, and a recount that uses none of our parsers."""
+"""Ten thousand requests with budgets under every name at the demo model, recounted without our parsers."""
 
 import asyncio
 import os
