@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Literal, NoReturn, Protocol, TypeGuard, get_args
 
+from controllers.speculation import LENGTHS
 from models.families import Scope
 
 Wish = Literal["think", "no_think", "auto"]
@@ -38,6 +39,8 @@ class Said:
     effort: str | None = None
     scope: Scope | None = None
     graceful: bool | None = None
+    target: bool | None = None
+    length: tuple[str, int] | None = None
 
 
 class Reader(Protocol):
@@ -112,6 +115,20 @@ def _cut(value: Any, field: str) -> Iterator[Said]:
     if value not in ("graceful", "hard"):
         _wrong(field, "graceful or hard")
     yield Said(field, graceful=value == "graceful")
+
+
+@_reads(**BOOLEAN)
+def _target(value: Any, field: str) -> Iterator[Said]:
+    if not isinstance(value, bool):
+        _wrong(field, "true or false")
+    yield Said(field, target=value)
+
+
+@_reads(type="integer", minimum=0, exclusiveMaximum=2**31)
+def _length(value: Any, field: str) -> Iterator[Said]:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**31:
+        _wrong(field, "a number from 0 on")
+    yield Said(field, length=(field.rpartition(".")[2], value))
 
 
 @_reads(type="null")
@@ -229,7 +246,14 @@ BUDGET_NAMES = (
 
 CONTROLS: Mapping[str, Reader] = {
     "reasond": _Object(
-        {"mode": _mode, "think_threshold": _threshold, "budget": _scoped_budget, "cut": _cut, "best_of": _best_of}
+        {
+            "mode": _mode,
+            "think_threshold": _threshold,
+            "budget": _scoped_budget,
+            "cut": _cut,
+            "best_of": _best_of,
+            "speculative": _Object({"target": _target, **dict.fromkeys(LENGTHS, _length)}),
+        }
     ),
     "reasoning_effort": _effort,
     "reasoning": _Object(

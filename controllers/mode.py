@@ -22,17 +22,10 @@ from models.families import Mode
 
 async def run(route: Route, request: Request, policy: Policy, sampling: Sampling) -> AsyncGenerator[Event, None]:
     """One reply, in one engine request unless its thinking has to be cut."""
-    prompt = rendered(route, request)
-    decision = await decide(route, prompt, leaving_room(route, prompt, policy, sampling))
-    reply = Reply(route, sampling, prompt if decision is None else decision.prompt, request.shape)
-    watcher = Watcher(reply, policy, request.interrupt)
-    if decision is not None:
-        reply.begin(decision.prompt[len(prompt) :])
-        watcher.begin()
-        if not watcher.undecided:
-            decision = watcher.decided(decision)
-            yield decision
-    undecided: list[Event] | None = [] if watcher.undecided else None  # what comes before the decision is known
+    opening = await begin(route, request, policy, sampling)
+    reply, watcher = opening.reply, opening.watcher
+    for event in opening.told():
+        yield event
     while reply.finish is None:
         for chunk in watcher.due():
             yield chunk
@@ -41,25 +34,58 @@ async def run(route: Route, request: Request, policy: Policy, sampling: Sampling
         asked = reply.segment(request.cache_salt, **watcher.limits())
         async with aclosing(route.engine.generate(*asked)) as stream:
             async for delta in stream:
-                position = len(reply.token_ids) + len(delta.token_ids)
+                position = reply.position + len(delta.token_ids)
                 events: Sequence[Event] = reply.take(delta) if position < watcher.look_at else watcher.look(delta)
-                if undecided is not None:
-                    undecided += events
-                    if watcher.undecided:
-                        continue
-                    decision = watcher.decided(decision or _models_own(reply))
-                    yield decision
-                    events, undecided = undecided, None
-                for event in events:
+                for event in events if opening.done else opening.told(events):
                     yield event
                 if reply.finish is not None or watcher.handover:
                     break
-    yield watcher.finished(decision or _models_own(reply))
+    yield watcher.finished(opening.decision)
 
 
-def _models_own(reply: Reply) -> Decision:
-    thinks = reply.parser.section == "reasoning" or reply.reasoning_tokens > 0
-    return Decision("think" if thinks else "no_think", "model", reply.prompt)
+class Opening:
+    """A reply from its prompt to its decision. What is said before the decision is known waits for it; `forced` says
+    that the mode was known before the model said anything, `done` that the decision has been told."""
+
+    __slots__ = ("_decision", "_kept", "done", "forced", "reply", "watcher")
+
+    def __init__(self, reply: Reply, watcher: Watcher, decision: Decision | None) -> None:
+        self.reply = reply
+        self.watcher = watcher
+        self.forced = decision is not None
+        self.done = False
+        self._decision = decision
+        self._kept: list[Event] = []
+
+    @property
+    def decision(self) -> Decision:
+        if self._decision is not None:
+            return self._decision
+        thinks = self.reply.parser.section == "reasoning" or self.reply.reasoning_tokens > 0
+        return Decision("think" if thinks else "no_think", "model", self.reply.prompt)
+
+    def told(self, events: Sequence[Event] = ()) -> Sequence[Event]:
+        """What may be told now: nothing until the decision is known, then it first."""
+        if self.done:
+            return events
+        self._kept += events
+        if self.watcher.undecided:
+            return []
+        self.done, self._decision = True, self.watcher.decided(self.decision)
+        kept, self._kept = self._kept, []
+        return [self._decision, *kept]
+
+
+async def begin(route: Route, request: Request, policy: Policy, sampling: Sampling) -> Opening:
+    """The prompt, and the mode where it can be known before the model has said anything."""
+    prompt = rendered(route, request)
+    decision = await decide(route, prompt, leaving_room(route, prompt, policy, sampling))
+    reply = Reply(route, sampling, prompt if decision is None else decision.prompt, request.shape)
+    watcher = Watcher(reply, policy, request.interrupt)
+    if decision is not None:
+        reply.begin(decision.prompt[len(prompt) :])
+        watcher.begin()
+    return Opening(reply, watcher, decision)
 
 
 def leaving_room(route: Route, prompt: Sequence[int], policy: Policy, sampling: Sampling) -> Policy:

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from controllers.controls import CONTROLS, EFFORTS, UNLIMITED, PolicyError, Said, Wish
 from controllers.reply import ChosenBy
+from controllers.speculation import Lengths, Speculation
 from models.families import Family
 
 TOLERANCE = 32
@@ -23,7 +24,8 @@ class Policy:
     `budget` is the number of tokens that the family's scope may have, caps included (None: no limit), `requested` what
     the client asked for (-1: no limit). `reserve` is the number of tokens that are kept for the answer, `tolerance` how
     many tokens before its limit thinking may end at a line end (None: hard cuts only). `hold_declared` holds a model
-    to the budget that it gives itself.
+    to the budget that it gives itself. `lengths` are those of the target's takeovers (None: the route's own); without
+    `target` the small model is alone.
     """
 
     mode: Wish
@@ -36,6 +38,8 @@ class Policy:
     reserve: int = 0
     tolerance: int | None = TOLERANCE
     hold_declared: bool = False
+    lengths: Lengths | None = None
+    target: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +63,7 @@ class Defaults:
     mode: Wish
     think_threshold: float | None = None
     budgets: Budgets = field(default_factory=Budgets)
+    speculation: Speculation | None = None
     best_of: int | None = None
 
 
@@ -106,7 +111,18 @@ def fold(asked: Mapping[str, Any], family: Family, defaults: Defaults, key: KeyL
         reserve=budgets.reserve,
         tolerance=budgets.tolerance if kind else None,
         hold_declared=budgets.hold_declared,
+        lengths=_lengths(said, defaults.speculation),
+        target=not any(item.target is False for item in said),
     )
+
+
+def _lengths(said: list[Said], speculation: Speculation | None) -> Lengths | None:
+    """The lengths of takeovers, as asked for and within the route's caps; None where nothing was asked."""
+    for item in said:
+        if speculation is None and (item.target is not None or item.length is not None):
+            raise PolicyError(f"{item.field}: this route has no target model", item.field)
+    asked = dict(item.length for item in said if item.length is not None)
+    return speculation.lengths.within(asked, speculation.caps) if asked and speculation is not None else None
 
 
 def _enforced(requested: int | None, key: KeyLimits, budgets: Budgets) -> int | None:

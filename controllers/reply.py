@@ -12,6 +12,9 @@ Kind = Literal["reasoning", "answer", "tool", "budget", "control"]
 ChosenBy = Literal["client", "route", "model", "threshold", "reserve"]
 Cut = Literal["line_end", "wrap_up", "hard"]
 CutBy = Literal["budget", "reserve", "client"]
+TargetFailure = Literal["dead", "busy", "slow", "full", "error", "down"]
+"""Why a target model was not there: its engine is dead, its queue or its context full, it was silent for too long, it
+failed in another way, or it failed a moment ago and is left alone for a while."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +33,8 @@ class Chunk:
     `tool` chunks is the JSON of the arguments of `call`.
 
     A token whose text is partly tag and partly text belongs to the chunk that holds its first character of text.
-    `logprobs` is aligned with `token_ids`, or None. `forced` tokens were written by the server, not sampled.
+    `logprobs` is aligned with `token_ids`, or None. `forced` tokens were written by the server, not sampled; those of a
+    `target` chunk by the target model, in its vocabulary.
     """
 
     kind: Kind
@@ -39,6 +43,7 @@ class Chunk:
     logprobs: tuple[PositionLogprobs, ...] | None = None
     forced: bool = False
     call: Call | None = None
+    target: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +59,51 @@ class BudgetUse:
     declared: int | None
     enforced: int | None
     used: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class TargetUse:
+    """What the target model did for a reply.
+
+    `takeovers` counts them by kind, `target_tokens` what it wrote of the reply, `scores` the steps that it scored.
+    `held_seconds` is for how long text was held back in all. `seconds` is how long each model's requests took. Behind
+    each of `hand_overs` an engine read `reread_tokens` in sum, of which it had `cached_tokens`. `seams` are texts that
+    one of the vocabularies could not take over to the character.
+    """
+
+    takeovers: Mapping[str, int]
+    target_tokens: int
+    completion_tokens: int
+    scores: int
+    held_seconds: float
+    seconds: Mapping[str, float]
+    hand_overs: int
+    reread_tokens: int
+    cached_tokens: int
+    seams: int
+    failure: TargetFailure | None
+
+    @property
+    def share(self) -> float:
+        """Of the reply's tokens, those from the target."""
+        return self.target_tokens / self.completion_tokens if self.completion_tokens else 0.0
+
+    def record(self) -> dict[str, Any]:
+        return {
+            "takeovers": dict(self.takeovers),
+            "target_tokens": self.target_tokens,
+            "target_share": round(self.share, 6),
+            "target_failure": self.failure,
+            "speculative": {
+                "scores": self.scores,
+                "held_seconds": round(self.held_seconds, 6),
+                "seconds": {name: round(seconds, 6) for name, seconds in self.seconds.items()},
+                "hand_overs": self.hand_overs,
+                "reread_tokens": self.reread_tokens,
+                "cached_tokens": self.cached_tokens,
+                "seams": self.seams,
+            },
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +163,7 @@ class Finished:
     segments: int = 1
     discarded_tokens: int = 0
     calls: int = 0
+    target: TargetUse | None = None
     more: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -122,9 +173,13 @@ class Finished:
     @property
     def record(self) -> dict[str, Any]:
         record = replace(self.decision, budget=self.budget, seconds_to_answer=None).record()
+        several = self.budget is not None or self.cut is not None or self.target is not None
         if self.budget is not None or self.cut is not None:
-            record |= {"cut": self.cut, "cut_by": self.cut_by, "segments": self.segments}
-            record["discarded_tokens"] = self.discarded_tokens
+            record |= {"cut": self.cut, "cut_by": self.cut_by}
+        if self.target is not None:
+            record |= self.target.record()
+        if several:
+            record |= {"segments": self.segments, "discarded_tokens": self.discarded_tokens}
         return {**record, **self.more}
 
 

@@ -1,12 +1,14 @@
 """A route: the name that a client puts in `model`, and all that a controller needs behind it."""
 
 from collections.abc import AsyncGenerator, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
+from controllers.outage import Outage
 from controllers.pace import Pace
 from controllers.policy import Defaults, Policy
 from controllers.reply import Event, Request
+from controllers.speculation import OnFailure, Speculation
 from models.engine import Engine, Sampling, Tokenizer
 from models.families import Family, Mode, Tags, compile_tags
 from models.templates import shows_tools
@@ -25,8 +27,27 @@ class Forced:
 
 
 @dataclass(frozen=True, slots=True)
+class Target:
+    """The large model of a speculative route: an inner route of its own, that no client can name.
+
+    `on_failure` says whether a reply goes on alone without it or fails. `patience` is the longest silence, in seconds,
+    that is not a failure, `rest` how long the target is left alone after one. `outage` is shared by all routes that ask
+    this engine. `excess_prompt` is in the small model's vocabulary. `scores` are the target's ids of the digits.
+    """
+
+    route: "Route"
+    settings: Speculation
+    outage: Outage
+    on_failure: OnFailure = "alone"
+    patience: float | None = None
+    rest: float = 0.0
+    excess_prompt: Forced = field(default_factory=Forced)
+    scores: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Route:
-    """One route over one engine.
+    """One route over one engine, or over two where there is a `target`.
 
     `prefixes` are the forced token ids of each mode of the family. `sampling` holds the route's defaults for what a
     request leaves open; what both leave open is the engine's own default. `wrap_up` and `closing` are what the server
@@ -56,6 +77,13 @@ class Route:
     def answers_at_once(self) -> bool:
         """Whether a reply is all answer: nothing of the model's own comes before it."""
         return self.tags.begins == "start" and not (self.tags.by_id or self.tags.by_text)
+
+    target: Target | None = None
+
+    @property
+    def degraded(self) -> bool:
+        """Whether the route does without its target just now."""
+        return self.target is not None and self.target.outage.degraded
 
     @property
     def solution_is_text(self) -> bool:
@@ -96,6 +124,37 @@ def build_route(
         pace or Pace(),
         family.tools if family.tools is not None and shows_tools(tokenizer) else None,
     )
+
+
+def with_target(
+    route: Route,
+    engine: Engine,
+    settings: Speculation,
+    outage: Outage,
+    *,
+    adapter: str | None = None,
+    on_failure: OnFailure = "alone",
+    patience: float | None = None,
+    rest: float = 0.0,
+) -> Route:
+    """The route with a second engine beside its own. Raises `ValueError` where it cannot score with one token."""
+    inner = build_route(route.name, route.controller, route.family, engine, route.defaults, adapter=adapter)
+    own, other = route.engine.tokenizer, engine.tokenizer
+    digits = [other.encode_control(str(digit)) for digit in range(10)]
+    if settings.method == "accept" and any(len(token_ids) != 1 for token_ids in digits):
+        raise ValueError("a digit is not one token of the target's vocabulary")
+    target = Target(
+        inner,
+        settings,
+        outage,
+        on_failure,
+        patience,
+        rest,
+        forced(own, settings.excess_prompt),
+        tuple(token_ids[0] for token_ids in digits),
+    )
+    # An engine that holds budgets counts its own tokens: they are the reply's positions in one vocabulary only.
+    return replace(route, target=target, native_budget=route.native_budget and own.vocabulary == other.vocabulary)
 
 
 def forced(tokenizer: Tokenizer, text: str) -> Forced:

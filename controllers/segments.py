@@ -10,6 +10,8 @@ What that means for the rest of a request:
 - `max_tokens` bounds the whole, forced tokens included, and usage counts them. Tokens that arrived behind the point of
   a cut are thrown away and counted apart.
 - Forced tokens have no log-probabilities and carry a flag.
+- A segment belongs to one voice. Where two models write in turns (`voices.py`), positions count the tokens of whoever
+  wrote them, and what the server writes itself is in the route's own vocabulary.
 - A seed gives each segment a seed of its own, so a reply can be repeated. Repetition penalties see prompt and reply
   alike and carry over. Presence and frequency penalties would forget the earlier segments, so a request that has them
   and may need a second segment is refused (`forgets_penalties`).
@@ -26,6 +28,7 @@ from controllers.reply import BudgetUse, Call, Chunk, Cut, CutBy, Decision, Fini
 from controllers.route import Forced, Route
 from controllers.shape import Shape
 from controllers.thinking import ThinkingParser
+from controllers.voices import Turn, Voice
 from models.engine import Delta, Finish, Prompt, Sampling
 from models.stops import StopMatcher
 from models.tools import CallParser, ToolFormat, Written
@@ -36,7 +39,8 @@ SEED_STEP = 0x9E3779B97F4A7C15  # spreads the seeds of a reply's segments; those
 class Reply:
     """What has been said so far: it survives every hand-over.
 
-    `token_ids` are the reply's own, forced ones included; `prompt` stands before them. `most` is how many there may be.
+    `position` is the number of its tokens, forced ones included, and `most` how many there may be; `prompt` stands
+    before them. `own` is the voice of the route's engine, `voice` the one that speaks now.
     """
 
     __slots__ = (
@@ -48,7 +52,9 @@ class Reply:
         "discarded_tokens",
         "finish",
         "most",
+        "own",
         "parser",
+        "position",
         "prompt",
         "reasoning_tokens",
         "route",
@@ -57,7 +63,8 @@ class Reply:
         "shape",
         "stopped_by",
         "stops",
-        "token_ids",
+        "turns",
+        "voice",
     )
 
     def __init__(self, route: Route, sampling: Sampling, prompt: Sequence[int], shape: Shape | None = None) -> None:
@@ -68,7 +75,9 @@ class Reply:
         self.prompt = prompt
         self.parser = ThinkingParser(route.tags)
         self.stops = StopMatcher(sampling.stop, include_stop=sampling.include_stop) if sampling.stop else None
-        self.token_ids: list[int] = []
+        self.own = self.voice = Voice(route, prompt)
+        self.turns = [Turn(self.own)]
+        self.position = 0
         self.completion_tokens = self.reasoning_tokens = self.answer_tokens = self.cached_tokens = 0
         self.discarded_tokens = self.segments = 0
         self.finish: Finish | None = None
@@ -85,21 +94,30 @@ class Reply:
         """The next engine request: behind all that was said so far, with what is left of the limits. `changes` are
         further settings of its sampling."""
         self.clock.asked()
-        position = len(self.token_ids)
         ended = True if "grammar" in changes else None
-        prompt = Prompt([*self.prompt, *self.token_ids], self.route.adapter, ended, cache_salt)
+        prompt = Prompt(self.voice.read(self.turns), self.voice.route.adapter, ended, cache_salt)
         changes = {"stop": (), "include_stop": False, **changes}
-        if position:
-            changes.setdefault("max_tokens", self.most - position)
-            changes["min_tokens"] = max(0, self.sampling.min_tokens - position)
+        if self.position:
+            changes.setdefault("max_tokens", self.most - self.position)
+            changes.setdefault("min_tokens", max(0, self.sampling.min_tokens - self.position))
         if self.segments and self.sampling.seed is not None:
             changes["seed"] = (self.sampling.seed ^ self.segments * SEED_STEP) & (2**63 - 1)
         self.segments += 1
         return prompt, replace(self.sampling, **changes)
 
+    def hand_to(self, voice: Voice) -> list[Chunk]:
+        """Another voice speaks from now on. Text that may still have become a tag in the last one's is released."""
+        if voice is self.voice:
+            return []
+        self.voice = voice
+        self.turns.append(Turn(voice))
+        chunks = self.parser.listen(voice.route.tags)
+        self._count(chunks)
+        return chunks
+
     def take(self, delta: Delta) -> list[Chunk]:
         """The chunks of one delta; sets `finish` when it, or a stop string in the answer, ends the reply."""
-        self.token_ids += delta.token_ids
+        self._said(delta.token_ids, delta.pieces)
         chunks = self.parser.feed(delta.token_ids, delta.pieces, delta.logprobs)
         if delta.finish is not None:
             chunks += self.parser.flush()
@@ -113,14 +131,16 @@ class Reply:
                 self.reasoning_tokens += count
             elif chunk.kind == "answer":
                 self.answer_tokens += count
+        if self.voice is not self.own:
+            chunks = [replace(chunk, target=True) for chunk in chunks]
         return chunks if self.calls is None else self._with_calls(self.calls, chunks)
 
     def write(self, forced: Forced) -> list[Chunk]:
         """The server's own tokens, as far as `most` lets it."""
-        room = max(0, self.most - len(self.token_ids))
+        chunks = self.hand_to(self.own) + self.parser.flush()
+        room = max(0, self.most - self.position)
         token_ids, pieces = forced.token_ids[:room], forced.pieces[:room]
-        self.token_ids += token_ids
-        chunks = self.parser.flush()
+        self._said(token_ids, pieces)
         if self.stops is not None and (held := self.stops.flush()):
             chunks.append(Chunk("answer", held, ()))
         chunks += [replace(chunk, forced=True) for chunk in self.parser.feed(token_ids, pieces)]
@@ -142,6 +162,12 @@ class Reply:
         if self.shape is not None and self.shape.single and calls.closed:
             self.finish, self.stopped_by = "stop", None
         return said if self.finish is None else [*said, *calls.rest()]
+
+    def _said(self, token_ids: Sequence[int], pieces: Sequence[str]) -> None:
+        turn = self.turns[-1]
+        turn.token_ids.extend(token_ids)
+        turn.pieces.extend(pieces)
+        self.position += len(token_ids)
 
     def _count(self, chunks: Sequence[Chunk]) -> None:
         for chunk in chunks:
@@ -169,7 +195,7 @@ class Reply:
         return kept
 
     def finished(self, decision: Decision, budget: BudgetUse | None, cut: Cut | None, cut_by: CutBy | None) -> Finished:
-        self.clock.report(self.route.pace, len(self.token_ids))
+        self.clock.report(self.route.pace, self.position)
         return Finished(
             reason=self.finish or "stop",
             stopped_by=self.stopped_by,

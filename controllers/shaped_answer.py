@@ -61,9 +61,9 @@ class ShapedAnswer:
             chunks = reply.write(closing)
         elif reply.parser.section in ("start", "budget"):
             reply.parser.section = "answer"
-        elif reply.route.family.scope == "thinking" and reply.token_ids[-1:] == list(closing.token_ids[:1]):
+        elif reply.route.family.scope == "thinking" and reply.turns[-1].token_ids[-1:] == list(closing.token_ids[:1]):
             chunks = reply.write(Forced(closing.token_ids[1:], closing.pieces[1:]))
-        return chunks + reply.end("length") if len(reply.token_ids) >= reply.most else chunks
+        return chunks + reply.end("length") if reply.position >= reply.most else chunks
 
 
 def _grammar(reply: Reply) -> Grammar | None:

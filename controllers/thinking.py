@@ -71,6 +71,12 @@ class ThinkingParser:
             self._release(len(self._held), self._enter_text(), chunks)
         return chunks
 
+    def listen(self, tags: Tags) -> list[Chunk]:
+        """Another vocabulary speaks from now on. What was held back for a tag is released if tags are tokens there."""
+        chunks = self.flush() if self._pending and not tags.by_text else []
+        self._by_id, self._by_text = tags.by_id, tags.by_text
+        return chunks
+
     def closes(self, token_id: int) -> bool:
         """Whether this token is a tag that ends the present section."""
         tag = self._by_id.get(token_id)

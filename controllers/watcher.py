@@ -62,7 +62,6 @@ class Watcher:
     )
 
     def __init__(self, reply: Reply, policy: Policy, interrupt: Interrupt | None = None) -> None:
-        """Raises `PolicyError` for penalties that a cut would make the engine forget."""
         route = reply.route
         self._reply = reply
         self._policy = policy
@@ -105,7 +104,7 @@ class Watcher:
 
     def limits(self) -> dict[str, Any]:
         """What the next segment's engine request must keep to."""
-        reply, position = self._reply, len(self._reply.token_ids)
+        reply, position = self._reply, self._reply.position
         self.handover = False
         changes: dict[str, Any] = {}
         if reply.sampling.whole and self._follows:
@@ -113,26 +112,33 @@ class Watcher:
         if self._policy.reserve:
             changes["max_tokens"] = reply.most - position
         changes |= self._answer.settings()
-        if reply.route.ends is not None:
-            changes["stop_token_ids"] = (*reply.sampling.stop_token_ids, reply.route.ends)
+        if reply.voice.route.ends is not None:
+            changes["stop_token_ids"] = (*reply.sampling.stop_token_ids, reply.voice.route.ends)
         bounds = self._expected()
         if bounds is None or bounds.end == NEVER:
             return changes
         if self._scope == "answer" and self._in_scope:
             changes["max_tokens"] = min(reply.most, bounds.end) - position
-        self._asked_of_engine = self._native and bounds.hard
+        self._asked_of_engine = self._native and bounds.hard and reply.voice is reply.own
         if self._asked_of_engine:
             changes["thinking_budget"] = self._lead + bounds.end - bounds.opened
         elif self._scope == "reasoning" and (penalty := forgets_penalties(reply.sampling)):
             raise PolicyError(f"{penalty}: cannot be kept up over a cut of the thinking on this route", penalty)
         return changes
 
+    @property
+    def room(self) -> int:
+        """Tokens that may still be written before the server must write something itself."""
+        bounds = self._bounds if self._in_scope else None
+        end = self._reply.most if bounds is None else min(self._reply.most, bounds.phrase)
+        return end - self._reply.position
+
     def look(self, delta: Delta) -> list[Chunk | Progress]:
         """As `Reply.take`, token by token, with an eye on everything that can end a stretch."""
         reply = self._reply
         if not reply.clock.running:
             if delta.finish is None:  # a reply that comes at once tells nothing of the engine's pace
-                reply.clock.began(len(reply.token_ids) + len(delta.token_ids))
+                reply.clock.began(reply.position + len(delta.token_ids))
             reply.cached_tokens = reply.cached_tokens or delta.cached_tokens
         if self._interrupt is not None and self._interrupt.wish == "cancel":
             return [*reply.end("stop", "cancelled")]
@@ -145,7 +151,7 @@ class Watcher:
 
     def due(self) -> list[Chunk]:
         """What must be written before the next segment: the end of a stretch that may have no token at all."""
-        if not self._in_scope or self._bounds is None or self._bounds.cut(len(self._reply.token_ids), False) is None:
+        if not self._in_scope or self._bounds is None or self._bounds.cut(self._reply.position, False) is None:
             return []
         return self._end_stretch(self._bounds, "hard", self._bounds.by)
 
@@ -163,7 +169,7 @@ class Watcher:
 
     def _steps(self, delta: Delta) -> list[Chunk]:
         said: list[Chunk] = []
-        steps = list(_single(delta))
+        steps = list(single(delta))
         for index, step in enumerate(steps):
             cut = self._cut_before(step)
             if cut is None and self._answer.comes_too_soon(step):
@@ -190,7 +196,7 @@ class Watcher:
 
     def _step(self, step: Delta) -> list[Chunk]:
         """Takes one token, and marks what it changes."""
-        reply, position = self._reply, len(self._reply.token_ids)
+        reply, position = self._reply, self._reply.position
         was_in_scope = self._in_scope
         chunks = reply.take(step)
         if self._bounds is None and self._in_scope:
@@ -216,7 +222,7 @@ class Watcher:
 
     def _cut_before(self, step: Delta) -> tuple[Cut, CutBy] | None:
         """A cut that this token shows to be due: a sentence has ended, or the engine let a token past the end."""
-        bounds, position = self._bounds, len(self._reply.token_ids)
+        bounds, position = self._bounds, self._reply.position
         if bounds is None or not self._in_scope:
             return None
         if position >= bounds.end:
@@ -228,13 +234,13 @@ class Watcher:
 
     def _cut_behind(self) -> tuple[Cut, CutBy] | None:
         reply, bounds = self._reply, self._bounds
-        if bounds is None or not self._in_scope or (reply.finish is not None and len(reply.token_ids) < bounds.end):
+        if bounds is None or not self._in_scope or (reply.finish is not None and reply.position < bounds.end):
             return None
         if (now := self._answer_now(bounds)) is not None:
             return now
         if self._asked_of_engine:
             return None
-        cut = bounds.cut(len(reply.token_ids), ends_line(self._tail))
+        cut = bounds.cut(reply.position, ends_line(self._tail))
         return None if cut is None or reply.finish == "stop" else (cut, bounds.by)
 
     def _answer_now(self, bounds: Bounds) -> tuple[Cut, CutBy] | None:
@@ -244,7 +250,7 @@ class Watcher:
             return None
         if reply.finish is not None or interrupt.refusal is not None:
             return None
-        room = min(bounds.end, reply.most - self._manner.closing - 1) - len(reply.token_ids)
+        room = min(bounds.end, reply.most - self._manner.closing - 1) - reply.position
         if self._manner.phrase and self._manner.phrase <= room:
             return "wrap_up", "client"
         return ("hard", "client") if self._scope == "reasoning" else None
@@ -256,14 +262,14 @@ class Watcher:
         self._cut, self._cut_by = cut, by
         reply.finish = None
         phrase = reply.route.wrap_up if cut != "hard" else Forced()
-        room = bounds.end - len(reply.token_ids)
+        room = bounds.end - reply.position
         chunks = reply.write(phrase) if len(phrase.token_ids) <= room else []
         if self._scope == "answer" and cut != "hard":
             self._bounds = bounds.without_grace()
             self.handover = True
             return chunks
         chunks += reply.write(reply.route.closing)
-        if self._scope == "answer" or len(reply.token_ids) >= reply.most:
+        if self._scope == "answer" or reply.position >= reply.most:
             return chunks + reply.end("length")
         self.handover = True
         return chunks
@@ -286,7 +292,7 @@ class Watcher:
         return self._limited or self._policy.hold_declared or self._reply.route.solution_is_text
 
     def _open(self) -> None:
-        self._bounds = self._bounds_from(len(self._reply.token_ids))
+        self._bounds = self._bounds_from(self._reply.position)
 
     def _bounds_from(self, opened: int) -> Bounds:
         policy, most = self._policy, self._reply.most
@@ -301,7 +307,7 @@ class Watcher:
         if self._in_scope:
             return self._bounds
         if self._limited and self._scope == "reasoning" and self._reply.parser.section in UNDECIDED:
-            return self._bounds_from(len(self._reply.token_ids) + 1)
+            return self._bounds_from(self._reply.position + 1)
         return None
 
     def _schedule(self) -> None:
@@ -339,12 +345,12 @@ class Watcher:
             return None
         if not reply.clock.running:
             return reply.route.pace.ahead(target)
-        left = max(0, target - (len(reply.token_ids) - bounds.opened))
-        return reply.route.pace.remaining(left, *reply.clock.written(len(reply.token_ids)))
+        left = max(0, target - (reply.position - bounds.opened))
+        return reply.route.pace.remaining(left, *reply.clock.written(reply.position))
 
     def _progress(self) -> Progress | None:
         """The record as it stands, about once a second."""
-        position = len(self._reply.token_ids)
+        position = self._reply.position
         if position < self._checkpoint or self._target is None or not self._in_scope:
             return None
         first = self._checkpoint == 0
@@ -367,7 +373,7 @@ class Watcher:
         return BudgetUse(scope, policy.requested, self._declared, limit, used)
 
 
-def _single(delta: Delta) -> Iterator[Delta]:
+def single(delta: Delta) -> Iterator[Delta]:
     """A delta's tokens one by one; what it says of its end goes with the last."""
     last = len(delta.token_ids) - 1
     if last <= 0:

@@ -161,6 +161,10 @@ class Tokenizer(Protocol):
     def eos_ids(self) -> frozenset[int]: ...
     @property
     def vocab_size(self) -> int: ...
+    @property
+    def vocabulary(self) -> str:
+        """A fingerprint: tokenizers with the same one give every token the same id."""
+        ...
 
     def encode(self, text: str) -> list[int]:
         """Client text to ids: never yields a control token, whatever the text spells."""

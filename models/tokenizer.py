@@ -7,6 +7,9 @@ pieces are encoded apart, so that no piece spells a whole control token.
 
 import re
 from collections.abc import Mapping, Sequence
+from functools import cached_property
+from hashlib import sha256
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, cast
 
@@ -37,6 +40,11 @@ class HubTokenizer:
         self.eos_ids: frozenset[int] = frozenset(() if self._hf.eos_token_id is None else (self._hf.eos_token_id,))
         self.vocab_size: int = len(self._hf)
         self.has_template: bool = bool(self._hf.chat_template)
+
+    @cached_property
+    def vocabulary(self) -> str:
+        vocabulary = sorted(self.backend.get_vocab(with_added_tokens=True).items(), key=itemgetter(1))
+        return sha256(repr(vocabulary).encode()).hexdigest()
 
     def guard(self, value: Any) -> Any:
         """A copy of a JSON value in which no string spells a control token: a seam follows its first character."""

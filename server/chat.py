@@ -100,6 +100,7 @@ class _Choice:
         self._logprobs: list[PositionLogprobs | int] = []  # the id alone for a token that the server wrote
         self._token_ids: list[int] = []
         self._forced: list[int] = []
+        self._target: list[int] = []
         self._end: Finished | None = None
 
     def add(self, event: Event) -> None:
@@ -110,8 +111,11 @@ class _Choice:
                 self._calls[event.call.number]["function"]["arguments"] += event.text
             else:
                 self._texts[event.kind].append(event.text)
+            positions = range(len(self._token_ids), len(self._token_ids) + len(event.token_ids))
             if event.forced:
-                self._forced.extend(range(len(self._token_ids), len(self._token_ids) + len(event.token_ids)))
+                self._forced.extend(positions)
+            if event.target:
+                self._target.extend(positions)
             self._logprobs.extend(event.logprobs or (event.token_ids if event.forced else ()))
             self._token_ids.extend(event.token_ids)
         elif isinstance(event, Finished):
@@ -132,7 +136,10 @@ class _Choice:
             "stop_reason": self.end.stopped_by,
             "reasond": self.end.record,
         }
-        return {**choice, "token_ids": self._token_ids, "forced": self._forced} if body.return_token_ids else choice
+        if not body.return_token_ids:
+            return choice
+        marked = {"token_ids": self._token_ids, "forced": self._forced}
+        return {**choice, **marked, **({"target": self._target} if job.route.target else {})}
 
     def _message(self, job: Job) -> dict[str, Any]:
         content = "".join(self._texts["answer"])

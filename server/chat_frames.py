@@ -59,6 +59,8 @@ class ChatFrames:
         return self._ended(frame + b',"forced":true', chunk, usage)
 
     def _ended(self, frame: bytes, chunk: Chunk, usage: dict[str, Any] | None) -> bytes:
+        if chunk.target:
+            frame += b',"target":true'
         if self._token_ids:
             frame += b',"token_ids":' + orjson.dumps(chunk.token_ids)
         if usage is not None:

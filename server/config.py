@@ -9,12 +9,14 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from controllers.controls import EFFORTS, MOST_REPLIES, Wish
 from controllers.policy import TOLERANCE, Budgets, modes
 from models.families import FAMILIES, Family
 from models.judge_families import JUDGE_FAMILIES, Kind, parse_form
+from server.section import Section, Tokens
+from server.speculative_config import SpeculativeConfig
 
 ROUTE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}")
 MEMORY_SHARES = ("kv_cache_memory_bytes", "gpu_memory_utilization")
@@ -24,11 +26,7 @@ class ConfigError(Exception):
     """The configuration cannot be used. The message has one line a problem, each beginning with its key."""
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class ServerConfig(_Section):
+class ServerConfig(Section):
     """`[server]`: the HTTP edge.
 
     `drain_seconds`: how long running requests may go on after a stop signal. `notice_seconds`: how long before that
@@ -52,7 +50,7 @@ class ServerConfig(_Section):
         return resolve(value, info, must_exist=True) if value else ""
 
 
-class LoggingConfig(_Section):
+class LoggingConfig(Section):
     """`[logging]`, to standard error. `json` is one object a line. `requests`: one line a request, when it is over.
     `prompts`: request bodies in those lines, and what exceptions say, which may quote them.
     """
@@ -63,7 +61,7 @@ class LoggingConfig(_Section):
     prompts: bool = False
 
 
-class TracingConfig(_Section):
+class TracingConfig(Section):
     """`[tracing]`: one OpenTelemetry span a request, sent to `endpoint` by OTLP over HTTP; empty: none.
 
     `sample`: the share of requests that is traced, where the caller has not decided already.
@@ -74,7 +72,7 @@ class TracingConfig(_Section):
     sample: float = Field(default=1.0, ge=0, le=1)
 
 
-class _EngineSection(_Section):
+class EngineSection(Section):
     """`model` is a folder or a hub id. `chat_template` is a file, for a model that has no template or the wrong one."""
 
     model: str = Field(min_length=1)
@@ -92,7 +90,7 @@ class _EngineSection(_Section):
         return resolve(value, info, must_exist=True) if value else ""
 
 
-class VllmEngineConfig(_EngineSection):
+class VllmEngineConfig(EngineSection):
     """A model in this process. `args` are vLLM's own engine arguments by their Python names; `adapters` are folders."""
 
     kind: Literal["vllm"]
@@ -115,7 +113,7 @@ class VllmEngineConfig(_EngineSection):
         return {name: resolve(path, info) for name, path in adapters.items()}
 
 
-class RemoteEngineConfig(_EngineSection):
+class RemoteEngineConfig(EngineSection):
     """A vLLM server elsewhere, spoken to in token ids. `model` is where its tokenizer is; `served_model` is its name
     there (default: the only one). `adapters` gives their names there by ours. `key_env` names the variable that holds
     the server's key. Times are seconds.
@@ -129,7 +127,7 @@ class RemoteEngineConfig(_EngineSection):
     connect_timeout: float | None = Field(default=None, gt=0)
 
 
-class ScriptedEngineConfig(_EngineSection):
+class ScriptedEngineConfig(EngineSection):
     """An engine that replays `replies` in turn, or random tokens, `length` of them: for trying clients without a model.
 
     Only the tokenizer of `model` is loaded. Delays are seconds.
@@ -146,7 +144,7 @@ class ScriptedEngineConfig(_EngineSection):
 EngineConfig = Annotated[VllmEngineConfig | RemoteEngineConfig | ScriptedEngineConfig, Field(discriminator="kind")]
 
 
-class SamplingConfig(_Section):
+class SamplingConfig(Section):
     """What a route's requests get where they do not say. None: the engine's own default."""
 
     temperature: float | None = Field(default=None, ge=0, le=2)
@@ -159,10 +157,7 @@ class SamplingConfig(_Section):
     repetition_penalty: float | None = Field(default=None, gt=0)
 
 
-Tokens = Annotated[int, Field(ge=0, lt=2**31)]
-
-
-class BudgetsConfig(_Section):
+class BudgetsConfig(Section):
     """How much a route's requests may think, in tokens of its family's scope.
 
     `default` is for requests that name no budget, `cap` bounds every request. `reserve` tokens of `max_tokens` are kept
@@ -191,14 +186,14 @@ class BudgetsConfig(_Section):
         )
 
 
-class KeyConfig(_Section):
+class KeyConfig(Section):
     """`[keys.NAME]`: what one API key gets. `budget` goes before a route's default, `budget_cap` beside its cap."""
 
     budget: Tokens | None = None
     budget_cap: Tokens | None = None
 
 
-class JudgeConfig(_Section):
+class JudgeConfig(Section):
     """A judge route's own settings: what it is asked, and how often.
 
     `templates` are files in place of the family's own, by what is judged. `rubric` is what a single reply is held
@@ -232,7 +227,7 @@ class JudgeConfig(_Section):
         return files
 
 
-class RouteConfig(_Section):
+class RouteConfig(Section):
     """A name that clients put in `model`. `mode` left out: auto where the family chooses, else think, else no_think.
 
     `judge` is for routes whose controller is `judge`. `judged_by` names such a route, which ranks replies where a
@@ -242,7 +237,7 @@ class RouteConfig(_Section):
     engine: str
     adapter: str = ""
     family: str
-    controller: Literal["mode", "judge"] = "mode"
+    controller: Literal["mode", "judge", "speculative"] = "mode"
     judge: JudgeConfig = JudgeConfig()
     judged_by: str = ""
     best_of: int = Field(default=1, ge=1, le=MOST_REPLIES)
@@ -251,6 +246,7 @@ class RouteConfig(_Section):
     description: str = ""
     sampling: SamplingConfig = SamplingConfig()
     budgets: BudgetsConfig = BudgetsConfig()
+    speculative: SpeculativeConfig | None = None
 
     @field_validator("family")
     @classmethod
@@ -272,13 +268,13 @@ class RouteConfig(_Section):
         return "think" if "think" in self.of_family.prefixes else "no_think"
 
 
-class RewardsConfig(_Section):
+class RewardsConfig(Section):
     """`[rewards]`. `judge` is the route of callers that cannot name one; left out: the first judge route."""
 
     judge: str = ""
 
 
-class Config(_Section):
+class Config(Section):
     """The whole file."""
 
     server: ServerConfig = ServerConfig()
@@ -348,6 +344,7 @@ def _route_problems(config: Config) -> Iterator[str]:
         elif route.think_threshold is not None and route.default_mode != "auto":
             yield f"{key}.think_threshold: only a route whose mode is auto can have one"
         yield from _budget_problems(f"{key}.budgets", route)
+        yield from _speculative_problems(key, route, config.engines)
 
 
 def _budget_problems(key: str, route: RouteConfig) -> Iterator[str]:
@@ -364,6 +361,21 @@ def _budget_problems(key: str, route: RouteConfig) -> Iterator[str]:
         )
     if budgets.hold_declared and family.budget is None:
         yield f"{key}.hold_declared: models of family {route.family!r} declare no budget"
+
+
+def _speculative_problems(key: str, route: RouteConfig, engines: Mapping[str, EngineConfig]) -> Iterator[str]:
+    settings = route.speculative
+    if (settings is not None) != (route.controller == "speculative"):
+        yield f"{key}.controller: speculative needs the table {key}.speculative, and the reverse"
+    if settings is None:
+        return
+    target = engines.get(settings.target)
+    if target is None:
+        yield f"{key}.speculative.target: no engine {settings.target!r}; there is {', '.join(engines)}"
+    elif settings.adapter and settings.adapter not in target.adapters:
+        yield f"{key}.speculative.adapter: engine {settings.target!r} has no adapter {settings.adapter!r}"
+    elif (settings.target, settings.adapter) == (route.engine, route.adapter):
+        yield f"{key}.speculative.target: the target is the small model itself"
 
 
 def _judge_problems(config: Config) -> Iterator[str]:

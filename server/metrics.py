@@ -12,7 +12,8 @@ from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histo
 from prometheus_client.exposition import generate_latest
 
 from controllers.judge import Verdict
-from controllers.reply import ChosenBy, Cut
+from controllers.reply import ChosenBy, Cut, TargetFailure, TargetUse
+from controllers.speculation import TakeoverKind
 from models.families import Mode
 
 Failure = Literal["refused", "overloaded", "error"]
@@ -20,6 +21,7 @@ Outcome = Literal["ok", "aborted"] | Failure
 OUTCOMES: tuple[Outcome, ...] = ("ok", "aborted", "refused", "overloaded", "error")
 AbortCause = Literal["client", "shutdown"]
 
+MODELS = ("speculative", "target")
 TOKENS = (0, 1, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768, 65536)
 RATIOS = (0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.999, 1.0)
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 160, 320)
@@ -42,6 +44,12 @@ class Metrics:
         )
         for name, running in engines.items():
             held.labels(name).set_function(running)
+
+    def degraded(self, routes: Mapping[str, Callable[[], bool]]) -> None:
+        """Watches routes that can do without their target: whether they have to just now."""
+        gauge = Gauge("reasond:route_degraded", "1 while the target is down.", ["route"], registry=self.registry)
+        for name, is_degraded in routes.items():
+            gauge.labels(name).set_function(is_degraded)
 
     def route(self, name: str) -> "RouteMetrics":
         return self._routes[name]
@@ -78,6 +86,19 @@ class RouteMetrics:
             for mode in get_args(Mode)
             for source in get_args(ChosenBy)
         }
+        self._takeovers: Mapping[TakeoverKind, Counter] = {
+            kind: families.takeovers.labels(name, kind) for kind in get_args(TakeoverKind)
+        }
+        self._target_failures: Mapping[TargetFailure, Counter] = {
+            failure: families.target_failures.labels(name, failure) for failure in get_args(TargetFailure)
+        }
+        self._model_tokens = {model: families.model_tokens.labels(name, model) for model in MODELS}
+        self._model_seconds = {model: families.model_seconds.labels(name, model) for model in MODELS}
+        self._target_share = families.target_share.labels(name)
+        self._held = families.held.labels(name)
+        self._discarded = families.discarded.labels(name)
+        self._reread = families.reread.labels(name)
+        self._reread_cached = families.reread_cached.labels(name)
         self.outcomes: Mapping[Outcome, Counter] = {
             outcome: families.requests.labels(name, outcome) for outcome in OUTCOMES
         }
@@ -98,6 +119,24 @@ class RouteMetrics:
         self.answer_tokens.observe(answer_tokens)
         if empty:
             self.empty_answers.inc()
+
+    def discarded(self, tokens: int) -> None:
+        self._discarded.inc(tokens)
+
+    def helped(self, use: TargetUse) -> None:
+        """One choice of a speculative route is complete."""
+        for kind, counter in self._takeovers.items():
+            counter.inc(use.takeovers.get(kind, 0))
+        self._model_tokens["target"].inc(use.target_tokens)
+        self._model_tokens["speculative"].inc(use.completion_tokens - use.target_tokens)
+        for model, seconds in use.seconds.items():
+            self._model_seconds[model].inc(seconds)
+        self._target_share.observe(use.share)
+        self._held.observe(use.held_seconds)
+        self._reread.inc(use.reread_tokens)
+        self._reread_cached.inc(use.cached_tokens)
+        if use.failure is not None:
+            self._target_failures[use.failure].inc()
 
     def judged(self, verdict: Verdict) -> None:
         """One comparison of a judge, asked or remembered."""
@@ -172,6 +211,15 @@ class _Families:
         self.budget_used = histogram("budget_used_ratio", "Tokens used of the budget that was requested.", RATIOS)
         self.cuts = counter("cuts", "Stretches ended by the server, by how.", "cut")
         self.empty_answers = counter("empty_answers", "Replies whose answer has no token.")
+        self.takeovers = counter("takeovers", "Stretches that the target model wrote, by what called for them.", "kind")
+        self.target_failures = counter("target_failures", "Replies that went on without their target, by why.", "cause")
+        self.model_tokens = counter("model_tokens", "Tokens of replies, by the model that wrote them.", "model")
+        self.model_seconds = counter("model_seconds", "Time that replies spent in each model.", "model")
+        self.target_share = histogram("target_token_share", "Share of a reply's tokens from the target.", RATIOS)
+        self.held = histogram("held_seconds", "Time for which a reply's text was held back in all.", SECONDS)
+        self.discarded = counter("discarded_tokens", "Tokens that were generated and thrown away.")
+        self.reread = counter("reread_tokens", "Prompt tokens of hand-overs.")
+        self.reread_cached = counter("reread_cached_tokens", "Prompt tokens of hand-overs that an engine had cached.")
         self.comparisons = counter("judge_comparisons", "Comparisons that a judge was asked for.")
         self.votes = counter("judge_votes", "Votes on comparisons, remembered ones included.")
         self.unparsable = counter("judge_unparsable_verdicts", "Replies of a judge that held no verdict.")

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from dataclasses import asdict
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -49,9 +50,25 @@ def model_card(route: Route, created: int, judge: Judge | None = None) -> dict[s
             "auto": route.family.chooses,
             "think_threshold": route.defaults.think_threshold,
             "budgets": budget_abilities(route),
+            "speculative": target_abilities(route),
             "best_of": route.defaults.best_of,
             "judge": judge and judge_card(judge),
         },
+    }
+
+
+def target_abilities(route: Route) -> dict[str, Any] | None:
+    """What the target model does on this route, and whether it is there; None where there is none."""
+    if route.target is None:
+        return None
+    settings = route.target.settings
+    return {
+        "target": route.target.route.engine.name,
+        "method": settings.method,
+        "degraded": route.degraded,
+        "on_failure": route.target.on_failure,
+        **asdict(settings.lengths),
+        "caps": asdict(settings.caps),
     }
 
 
@@ -83,12 +100,16 @@ async def health() -> Response:
 
 @router.get("/ready")
 async def ready(request: Request) -> Response:
-    """Whether requests should be sent here now."""
+    """Whether requests should be sent here now. A route that is degraded serves without its target."""
     runtime = runtime_of(request)
     if runtime.draining.is_set():
         return JSONResponse({"status": "draining"}, 503)
     alive = await asyncio.gather(*(is_alive(name, engine) for name, engine in runtime.engines.items()))
-    return JSONResponse({"status": "ready"}) if all(alive) else JSONResponse({"status": "engine down"}, 503)
+    down = {name for name, is_up in zip(runtime.engines, alive, strict=True) if not is_up}
+    if down & runtime.needed:
+        return JSONResponse({"status": "engine down"}, 503)
+    degraded = [route for route, target in runtime.targets.items() if target in down]
+    return JSONResponse({"status": "ready", "degraded": degraded} if degraded else {"status": "ready"})
 
 
 async def is_alive(name: str, engine: Engine) -> bool:

@@ -3,15 +3,18 @@
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 
 from fastapi import Request
 
 from controllers import CONTROLLERS, best_of_n, judge_chat
 from controllers.judge import Judge
+from controllers.outage import Outage
 from controllers.pace import Pace
 from controllers.policy import Defaults, KeyLimits
-from controllers.route import Controller, Route, build_route
+from controllers.route import Controller, Route, build_route, with_target
 from models.engine import Engine, Sampling
+from models.families import Family
 from models.judge_families import JUDGE_FAMILIES, load_forms
 from models.templates import opens_thinking
 from models.transcripts import Marks, marks_of
@@ -45,6 +48,18 @@ class Runtime:
     responses: ResponseStore
     background: set[asyncio.Task[None]]
 
+    @property
+    def targets(self) -> Mapping[str, str]:
+        """The target engines of routes that can do without them, by route."""
+        speculative = {name: route.speculative for name, route in self.config.routes.items()}
+        return {name: each.target for name, each in speculative.items() if each and each.on_failure == "alone"}
+
+    @property
+    def needed(self) -> frozenset[str]:
+        """The engines without which the server cannot serve all its routes."""
+        own = {route.engine for route in self.config.routes.values()}
+        return frozenset(own | (self.engines.keys() - self.targets.values()))
+
     def route(self, name: str) -> Route:
         """The route that a client named. Raises the API's 404."""
         if name not in self.routes:
@@ -73,12 +88,13 @@ def assemble(config: Config, engines: Mapping[str, Engine], started: int) -> Run
     if missing := config.engines.keys() - engines.keys():
         raise ConfigError(f"engines.{min(missing)}: not given")
     metrics = Metrics(config.routes, {name: engine.running for name, engine in engines.items()})
-    models = {name: Model(engine, Pace()) for name, engine in engines.items()}
+    models = {name: Model(engine, Pace(), Outage()) for name, engine in engines.items()}
     judges = {name: _judge(name, config, models, metrics) for name in config.routes if _judges(config, name)}
     routes = {
-        name: judges[name].route if name in judges else _route(name, route, models[route.engine], judges)
-        for name, route in config.routes.items()
+        name: judges[name].route if name in judges else _with_target(config, name, models, judges)
+        for name in config.routes
     }
+    metrics.degraded({name: partial(getattr, route, "degraded") for name, route in routes.items() if route.target})
     keys = {name: KeyLimits(key.budget, key.budget_cap) for name, key in config.keys.items()}
     marks = {name: marks_of(judge.route.engine.tokenizer, judge.route.family) for name, judge in judges.items()}
     return Runtime(
@@ -100,10 +116,11 @@ def assemble(config: Config, engines: Mapping[str, Engine], started: int) -> Run
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """An engine, and how fast it writes."""
+    """An engine, how fast it writes, and whether routes that only get help from it can have it."""
 
     engine: Engine
     pace: Pace
+    outage: Outage
 
 
 def _judges(config: Config, name: str) -> bool:
@@ -132,6 +149,37 @@ def _judge(name: str, config: Config, models: Mapping[str, Model], metrics: Metr
     )
 
 
+def _with_target(config: Config, name: str, models: Mapping[str, Model], judges: Mapping[str, Judge]) -> Route:
+    route = _route(name, config.routes[name], models[config.routes[name].engine], judges)
+    settings = config.routes[name].speculative
+    if settings is None:
+        return route
+    model = models[settings.target]
+    _check_template(name, route.family, settings.target, model.engine)
+    try:
+        return with_target(
+            route,
+            model.engine,
+            settings.as_settings(),
+            model.outage,
+            adapter=settings.adapter or None,
+            on_failure=settings.on_failure,
+            patience=settings.patience,
+            rest=settings.rest_seconds,
+        )
+    except ValueError as error:
+        raise ConfigError(f"routes.{name}.speculative: {error}") from error
+
+
+def _check_template(name: str, family: Family, engine_name: str, engine: Engine) -> None:
+    if family.thinking is not None and opens_thinking(family, engine.tokenizer) != family.template_opens:
+        does = "does not open" if family.template_opens else "already opens"
+        raise ConfigError(
+            f"routes.{name}.family: the chat template of engine {engine_name!r} {does} {family.thinking[0]},"
+            f" which family {family.name!r} does not expect"
+        )
+
+
 def _route(
     name: str,
     config: RouteConfig,
@@ -140,13 +188,8 @@ def _route(
     controller: Controller | None = None,
 ) -> Route:
     family, engine = config.of_family, model.engine
-    if family.thinking is not None and opens_thinking(family, engine.tokenizer) != family.template_opens:
-        does = "does not open" if family.template_opens else "already opens"
-        raise ConfigError(
-            f"routes.{name}.family: the chat template of engine {config.engine!r} {does} {family.thinking[0]},"
-            f" which family {family.name!r} does not expect"
-        )
-    controller = controller or CONTROLLERS["mode"]
+    _check_template(name, family, config.engine, engine)
+    controller = controller or CONTROLLERS[config.controller]
     if config.judged_by:
         controller = best_of_n.ranked_by(judges[config.judged_by], controller)
     return build_route(
@@ -158,6 +201,7 @@ def _route(
             config.default_mode,
             config.think_threshold,
             config.budgets.as_policy(),
+            speculation=config.speculative.as_settings() if config.speculative else None,
             best_of=config.best_of if config.judged_by else None,
         ),
         adapter=config.adapter or None,

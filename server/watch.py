@@ -61,6 +61,9 @@ class Watch:
         elif isinstance(event, Finished):
             self._route.replied(event.reasoning_tokens, event.answer_tokens, empty=index not in self._answered)
             self._ends.append(event)
+            self._route.discarded(event.discarded_tokens)
+            if event.target is not None:
+                self._route.helped(event.target)
             if event.cut is not None:
                 self._route.cuts[event.cut].inc()
             if event.budget is not None and event.budget.requested and event.budget.requested > 0:

@@ -1,8 +1,8 @@
 """What budgets cost and what they buy. `python -m tests.bench.budgets cost | sweep`.
 
 `cost`: throughput with a budget over throughput without, at one server, in alternating rounds; the budget is larger
-than any thought, so that both sides do the same work. `sweep`: tokens used and accuracy over budgets, for hard cuts, graceful
-cuts and, on a route of a model that fills in its own budget field, pre-filled budgets; as JSON and as a plot.
+than any thought, so that both sides do the same work. `sweep`: tokens used and accuracy over budgets, for hard cuts,
+graceful cuts and, on a route of a model that fills in its own budget field, pre-filled budgets; as JSON and as a plot.
 """
 
 import argparse

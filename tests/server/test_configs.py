@@ -12,7 +12,15 @@ FILES = sorted((Path(__file__).parents[2] / "configs").glob("*.toml"))
 
 
 def test_there_are_configurations():
-    assert [file.stem for file in FILES] == ["budget", "demo", "judge", "qwen3", "remote", "rewards"]
+    assert [file.stem for file in FILES] == [
+        "budget",
+        "demo",
+        "judge",
+        "qwen3",
+        "remote",
+        "rewards",
+        "speculative",
+    ]
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
