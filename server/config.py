@@ -11,7 +11,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 
-from controllers.policy import EFFORTS, MOST_REPLIES, TOLERANCE, Budgets, Wish, modes
+from controllers.controls import EFFORTS, MOST_REPLIES, Wish
+from controllers.policy import TOLERANCE, Budgets, modes
 from models.families import FAMILIES, Family
 from models.judge_families import JUDGE_FAMILIES, Kind, parse_form
 from server.engine_config import EngineConfig, memory_problems
