@@ -155,19 +155,15 @@ class Duet:
         if ruling == "score":
             self.unscored = True
             return []
-        if ruling == "keep":
-            return self._release()
+        said: Said = [] if ruling != "keep" and ruling.replaces else self._release()
+        if ruling == "keep" or self._ended:
+            return said
         if not self._can(ruling):
             self._guide.refused(ruling)
-            return self._release()
-        said: Said = []
-        if ruling.replaces:
-            self._stop_holding()
-            self._discard(self.held)
-        else:
-            said = self._release()
-        if not self._ended:
-            self._begin_turn(ruling)
+            return said + self._release()
+        self._stop_holding()
+        self._discard(self.held)
+        self._begin_turn(ruling)
         return said
 
     def _release(self) -> Said:

@@ -112,7 +112,10 @@ class Guide(Protocol):
         """The small model wrote one token; `last` says that the thought ends with it."""
         ...
 
-    def scored(self, score: float) -> Ruling: ...
+    def scored(self, score: float) -> Ruling:
+        """The target's score of what is held."""
+        ...
+
     def refused(self, takeover: Takeover) -> None:
         """The target cannot write this: what was held is kept."""
         ...
@@ -168,7 +171,8 @@ class Takeovers:
         return "keep" if kinds else None
 
     def scored(self, score: float) -> Ruling:
-        raise RuntimeError("nothing was to be scored")
+        """Nothing is scored here."""
+        return "keep"
 
     def refused(self, takeover: Takeover) -> None:
         self._stand([takeover.cue])

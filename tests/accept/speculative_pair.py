@@ -124,11 +124,11 @@ def row(variant: Variant, records: Sequence[Record], verdicts: Sequence[bool]) -
 
 def line(name: str, found: Mapping[str, Any]) -> str:
     value, low, high = (100 * share for share in found["accuracy"])
+    share = 100 * found["target_share"]
     return (
         f"{name:20} accuracy {value:5.1f} [{low:.1f}, {high:.1f}]  tokens {found['tokens']:6.1f}  target's "
-        f"{found['target_tokens']:6.1f} ({100 * found['target_share']:.1f} %)  "
-        f"discarded {found['discarded_tokens']:.1f}  "
-        f"at the limit {100 * found['cut_short']:.1f} %  {found['takeovers']}"
+        f"{found['target_tokens']:6.1f} ({share:.1f} %)  discarded {found['discarded_tokens']:.1f}  at the limit "
+        f"{100 * found['cut_short']:.1f} %  {found['takeovers']}"
     )
 
 

@@ -108,6 +108,11 @@ async def measure(options: argparse.Namespace) -> dict[str, object]:
         for number in range(options.rounds):
             for side in sides if number % 2 == 0 else reversed(sides):
                 await side.round(texts, 1000 * (number + 1))
+            print(
+                f"round {number + 1} of {options.rounds}",
+                [round(side.count.rates[-1], 2) for side in sides],
+                flush=True,
+            )
     return report(sides)
 
 
@@ -181,9 +186,9 @@ def report(sides: Sequence[Side]) -> dict[str, object]:
         print(f"{first.name} over {side.name}: {ratio.value:.2f} [{ratio.low:.2f}, {ratio.high:.2f}]")
     count = first.count
     if count.hand_overs:
+        reread, cached = count.reread / count.hand_overs, count.cached / count.hand_overs
         print(
-            f"of a hand-over's {count.reread / count.hand_overs:.0f} prompt tokens "
-            f"{count.cached / count.hand_overs:.0f} are cached; "
+            f"of a hand-over's {reread:.0f} prompt tokens {cached:.0f} are cached; "
             f"{count.hand_overs / count.replies:.1f} hand-overs and {count.discarded / count.replies:.1f} "
             "discarded tokens a reply"
         )

@@ -77,13 +77,15 @@ WORDS = ("try", "2*3=6,", "left", "9", "naïve", "日本語", "😀", "checkmate
 
 
 def other_tokenizer(kind: str) -> HubTokenizer:
-    """A tokenizer with the demo's tags and template but other ids: `bytes` has no merges at all, `words` writes a
-    blank before every text it begins, as sentencepiece does."""
-    if kind == "bytes":
+    """A tokenizer with the demo's template but other ids: `bytes` has no merges at all, `tagless` no tokens for tags
+    either, `lower` no capitals, `words` writes a blank before every text it begins, as sentencepiece does."""
+    if kind != "words":
         alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
         tokenizer = Tokenizer(models.BPE({character: number for number, character in enumerate(alphabet)}, []))
         tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
         tokenizer.decoder = decoders.ByteLevel()
+        if kind == "lower":
+            tokenizer.normalizer = normalizers.Lowercase()
     else:
         known = ["<unk>", *(f"<0x{byte:02X}>" for byte in range(256)), "▁", *map(chr, range(33, 127)), "\n"]
         tokenizer = Tokenizer(
@@ -92,7 +94,8 @@ def other_tokenizer(kind: str) -> HubTokenizer:
         tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
         tokenizer.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
     tokenizer.add_special_tokens([*SPECIAL])
-    tokenizer.add_tokens([*CONTROLS])
+    if kind != "tagless":
+        tokenizer.add_tokens([*CONTROLS])
     fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|im_end|>", pad_token="<|endoftext|>")
     fast.chat_template = Path("demo/tokenizer/chat_template.jinja").read_text(encoding="utf-8")
     with tempfile.TemporaryDirectory() as folder:

@@ -10,8 +10,9 @@ from itertools import pairwise
 import pytest
 
 from controllers import CONTROLLERS
+from controllers.controls import PolicyError
 from controllers.outage import Outage
-from controllers.policy import Defaults, Policy, PolicyError, fold
+from controllers.policy import Defaults, Policy, fold
 from controllers.reply import Chunk, Decision, Event, Finished, Interrupt, Request
 from controllers.route import Route, build_route, with_target
 from controllers.speculation import Lengths, Speculation
@@ -395,6 +396,15 @@ def test_a_takeover_without_room_is_no_takeover(pair: MakePair, tokenizer) -> No
     assert use(events).takeovers == {"reflection": 1}
 
 
+@pytest.mark.parametrize("budget", range(1, 40))
+def test_a_budget_that_ends_in_held_text_is_kept_to_the_token(pair: MakePair, budget: int) -> None:
+    thought = "a.\n\nWait, no more of this.\n\nSo it is as long as it may.\n\n"
+    lengths = Lengths(takeover_tokens=0, verification_tokens=0, excess_after=1, excess_tokens=4)
+    two = pair(lambda r: "end" if "</think>" in r else thought + "on " * 30, "target " * 9, lengths)
+    events = two.events(replace(THINK, budget=budget, requested=budget, tolerance=None))
+    assert (end(events).reasoning_tokens, text(events, "answer")) == (budget, "end")
+
+
 def test_stop_strings_end_the_answer_and_are_text_in_the_target_s_turn(pair: MakePair) -> None:
     two = pair(lambda r: "x</think>one stop two" if "Hold" in r else recites(SMALL)(r), "Hold stop.")
     events = two.events(sampling=Sampling(stop=("stop",)))
@@ -564,22 +574,36 @@ def test_log_probabilities_come_from_whoever_wrote(pair: MakePair) -> None:
 
 
 def test_a_reply_that_outgrows_the_small_model_s_context_through_another_vocabulary_ends(
-    pair: MakePair, in_bytes
+    tokenizer, in_bytes: HubTokenizer
 ) -> None:
-    other = other_tokenizer("bytes")
-    two = Pair(other, lambda r: recites(SMALL)(r), "日本語" * 200, Lengths(takeover_tokens=400), other=in_bytes)
-    assert two.route.engine.tokenizer.vocabulary == in_bytes.vocabulary
-    demo = HubTokenizer("demo/tokenizer")
-    two = Pair(
-        in_bytes,
-        lambda r: recites(SMALL)(r),
-        "Let me check the final answer " * 60,
-        Lengths(takeover_tokens=90),
-        other=demo,
-        context_length=200,
-    )
+    lengths = Lengths(takeover_tokens=60, verification_tokens=0)
+    long_words = "Assistant reference another step " * 60
+    two = Pair(in_bytes, SMALL, long_words, lengths, other=tokenizer, context_length=200)
     events = two.events()
     assert end(events).reason == "length"
+    assert (use(events).target_tokens, use(events).failure) == (60, None)
+
+
+def test_tags_that_one_vocabulary_spells_are_tokens_in_the_other(pair: MakePair) -> None:
+    tagless = other_tokenizer("tagless")
+    two = pair(lambda r: "yes" if "</think>" in r else recites(SMALL)(r), "Hold.</think>no", other=tagless)
+    events = two.events()
+    assert (text(events, "reasoning"), text(events, "answer")) == (START + "Hold.", "yes")
+    assert two.small.prompts[-1].token_ids[-1] == two.small.tokenizer.control_id("</think>")
+
+
+def test_text_that_only_began_as_a_tag_is_not_lost_at_a_hand_over(pair: MakePair) -> None:
+    tagless = other_tokenizer("tagless")
+    two = pair(lambda r: "> on</think>x" if "</thi" in r else recites(SMALL)(r), "</thi", other=tagless)
+    events = two.events()
+    assert text(events, "reasoning") == START + "</thi> on"
+
+
+def test_text_that_a_vocabulary_cannot_take_over_is_counted(pair: MakePair) -> None:
+    two = pair(lambda r: "x</think>y" if "Hold" in r else recites(SMALL)(r), "Hold", other=other_tokenizer("lower"))
+    events = two.events()
+    assert use(events).seams == 1
+    assert two.target.asked == ["<think>" + START.lower()]
 
 
 # Accept or rewrite
@@ -602,6 +626,15 @@ def test_steps_that_score_low_are_rewritten_and_others_stand(pair: MakePair) -> 
     assert two.target.sampling[0].max_tokens == 1 and len(two.target.sampling[0].allowed_token_ids) == 10
     assert len(two.small.asked) == 2
     assert two.target.asked[0].startswith("<think>good.\n\n")
+
+
+def test_without_room_for_the_target_a_poor_step_stands(pair: MakePair) -> None:
+    two = pair("bad.\n\nbad.</think>x", "0", Lengths(target_tokens=0), method="accept")
+    assert (text(two.events()), len(two.small.asked)) == ("bad.\n\nbad.x", 1)
+
+
+def test_the_takeovers_score_nothing() -> None:
+    assert Speculation().guide(Lengths()).scored(0.0) == "keep"
 
 
 def test_blank_steps_are_not_scored(pair: MakePair) -> None:

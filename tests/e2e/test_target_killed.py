@@ -1,0 +1,93 @@
+"""A vLLM server that is a route's target is killed in the middle of fifty streams, and comes back."""
+
+import asyncio
+import os
+import signal
+from pathlib import Path
+
+import httpx
+import pytest
+
+from models.engine import Prompt
+from models.remote_engine import RemoteEngine
+from models.scripted_engine import ScriptedEngine
+from models.tokenizer import HubTokenizer
+from server.app import create_app
+from server.config import parse_config
+from tests.conftest import ENGINE_ARGS, random_model
+from tests.processes import ROOT, free_port, vllm
+
+ENGINES = """
+[engines.small]
+kind = "scripted"
+model = "demo/tokenizer"
+
+[engines.large]
+kind = "remote"
+url = "http://127.0.0.1:1"
+model = "demo/tokenizer"
+"""
+ROUTE = """
+[routes.{name}]
+controller = "speculative"
+engine = "small"
+family = "lhrm"
+mode = "think"
+speculative = {{ target = "large", on_failure = "{name}", rest_seconds = 0.2, takeover_tokens = {tokens} }}
+"""
+TOKENS = 800
+pytestmark = [pytest.mark.accept, pytest.mark.e2e]
+
+
+def body(route: str) -> dict[str, object]:
+    return {"model": route, "messages": [{"role": "user", "content": "hi"}], "stream": True, "temperature": 1}
+
+
+def test_all_streams_end_and_the_route_is_whole_again_when_its_target_is(
+    tmp_path: Path, tokenizer: HubTokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("REASOND_API_KEYS", raising=False)
+    asyncio.run(killed(random_model(tmp_path), tokenizer))
+
+
+async def killed(model: Path, tokenizer: HubTokenizer) -> None:
+    settings = ENGINES + "".join(ROUTE.format(name=name, tokens=TOKENS) for name in ("alone", "fail"))
+    port = free_port()
+    with vllm(model, ENGINE_ARGS, port) as (url, process):
+        remote = await RemoteEngine.connect(url, tokenizer, name="large")
+        small = ScriptedEngine(tokenizer, lambda prompt, _: going_on(tokenizer, prompt), name="small")
+        app = create_app(parse_config(settings, ROOT), {"small": small, "large": remote})
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://reasond") as client:
+
+            async def kill() -> None:
+                while remote.running() < 50:  # noqa: ASYNC110 - no event tells
+                    await asyncio.sleep(0.005)
+                await asyncio.sleep(0.5)
+                os.killpg(process.pid, signal.SIGKILL)
+
+            routes = ["alone"] * 50 + ["fail"] * 5
+            async with asyncio.timeout(120):
+                *answers, _ = await asyncio.gather(*(ask(client, route) for route in routes), kill())
+            alone, fail = answers[:50], answers[50:]
+            assert (small.running(), remote.running()) == (0, 0)
+            assert all(text.endswith("data: [DONE]\n\n") and '"finish_reason":"stop"' in text for text in alone)
+            assert all("small end" in text for text in alone)
+            broken = [text for text in alone if '"target_failure":null' not in text]
+            assert len(broken) > 40 and all('"target":true' in text for text in broken)
+            assert all('"error"' in text for text in fail)
+            assert (await client.get("/ready")).status_code == 503  # for the sake of the route that may fail
+            assert (await client.get("/v1/models/alone")).json()["reasond"]["speculative"]["degraded"]
+            with vllm(model, ENGINE_ARGS, port):
+                assert '"target_failure":null' in await ask(client, "alone")
+                assert (await client.get("/ready")).json() == {"status": "ready"}
+        await remote.close()
+
+
+async def ask(client: httpx.AsyncClient, route: str) -> str:
+    answer = await client.post("/v1/chat/completions", json=body(route), timeout=100)
+    return answer.text
+
+
+def going_on(tokenizer: HubTokenizer, prompt: Prompt) -> str:
+    said = tokenizer.decode(prompt.token_ids, skip_special_tokens=False).rpartition("assistant\n")[2]
+    return " and so</think>small end" if said.count("\n\n") else "One.\n\nWait, no. And on."
