@@ -7,7 +7,7 @@ HOST ?= 127.0.0.1
 PORT ?= 8000
 CONFIG ?= configs/demo.toml
 
-.PHONY: serve test check bench accept install docs demo-hybrid demo-pair demo-budget
+.PHONY: serve test check bench accept install docs demo-hybrid demo-pair demo-budget demo-judge
 .DEFAULT_GOAL := serve
 
 install: $(VENV)/.installed
@@ -46,6 +46,14 @@ demo-hybrid: install
 	cp runs/hybrid_hft/recipe.json runs/hybrid_hft/metrics.jsonl demo/hybrid/hft/
 	$(TRAIN) hgpo configs/train/hybrid_hgpo.toml
 	$(TRAIN) evaluate configs/train/hybrid_evaluate.toml
+
+# Trains demo/judge anew, from demo/hybrid, in about ten minutes.
+demo-judge: install
+	$(TRAIN) hft configs/train/judge_hft.toml
+	$(TRAIN) evaluate configs/train/judge_evaluate.toml --set model.path=runs/judge_hft --set out=demo/judge/hft
+	cp runs/judge_hft/recipe.json runs/judge_hft/metrics.jsonl demo/judge/hft/
+	$(TRAIN) grpo configs/train/judge_grpo.toml
+	$(TRAIN) evaluate configs/train/judge_evaluate.toml
 
 # The pair for Speculative Thinking: demo/small and demo/target.
 PAIR := config.json generation_config.json model.safetensors tokenizer.json tokenizer_config.json chat_template.jinja \

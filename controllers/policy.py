@@ -5,32 +5,16 @@ request over key over route, under the caps of both. Two fields of one request t
 names; a field that the route cannot honour is refused, never ignored.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from types import MappingProxyType
-from typing import Any, Literal, NoReturn, TypeGuard, get_args
+from typing import Any, Literal
 
+from controllers.controls import CONTROLS, EFFORTS, UNLIMITED, PolicyError, Said, Wish
 from controllers.reply import ChosenBy
-from controllers.speculation import LENGTHS, Lengths, Speculation
-from models.families import Family, Scope
+from controllers.speculation import Lengths, Speculation
+from models.families import Family
 
-Wish = Literal["think", "no_think", "auto"]
-MOST_REPLIES = 64  # that one request may have drawn and ranked
-EFFORTS: Mapping[str, int] = MappingProxyType(
-    {"minimal": 128, "low": 1024, "medium": 2048, "high": 4096, "xhigh": 8192, "max": 16384}
-)
-"""Thinking tokens of each effort, where a route does not say otherwise. The effort `none` is no thinking."""
-
-UNLIMITED = -1
 TOLERANCE = 32
-
-
-class PolicyError(Exception):
-    """The request's controls cannot be honoured. `field` is the one to change."""
-
-    def __init__(self, message: str, field: str) -> None:
-        super().__init__(message)
-        self.field = field
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,23 +73,6 @@ class KeyLimits:
 
     budget: int | None = None
     cap: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Said:
-    """What one field of a request said. None: nothing about it. An `effort` stands for a budget of the route's."""
-
-    field: str
-    mode: Wish | None = None
-    threshold: float | None = None
-    show: bool | None = None
-    best_of: int | None = None
-    budget: int | None = None
-    effort: str | None = None
-    scope: Scope | None = None
-    graceful: bool | None = None
-    target: bool | None = None
-    length: tuple[str, int] | None = None
 
 
 def fold(asked: Mapping[str, Any], family: Family, defaults: Defaults, key: KeyLimits | None = None) -> Policy:
@@ -226,202 +193,3 @@ def _agreed(
         elif getattr(first, what) != value:
             raise PolicyError(f"{first.field} and {item.field} contradict each other", item.field)
     return first
-
-
-Reader = Callable[[Any, str], Iterator[Said]]
-
-
-def _wrong(field: str, expected: str) -> NoReturn:
-    raise PolicyError(f"{field}: expected {expected}", field)
-
-
-def _is_wish(value: object) -> TypeGuard[Wish]:
-    return value in get_args(Wish)
-
-
-def _effort(value: Any, field: str) -> Iterator[Said]:
-    if value == "none":
-        yield Said(field, mode="no_think")
-    elif isinstance(value, str) and value in EFFORTS:
-        yield Said(field, mode="think", effort=value)
-    else:
-        _wrong(field, "one of none, " + ", ".join(EFFORTS))
-
-
-def _switch(value: Any, field: str) -> Iterator[Said]:
-    if not isinstance(value, bool):
-        _wrong(field, "true or false")
-    yield Said(field, mode="think" if value else "no_think")
-
-
-def _budget(value: Any, field: str) -> Iterator[Said]:
-    if isinstance(value, bool) or not isinstance(value, int) or not UNLIMITED <= value < 2**31:
-        _wrong(field, "a number of tokens, or -1 for no limit")
-    yield Said(field, budget=value)
-
-
-def _scoped_budget(value: Any, field: str) -> Iterator[Said]:
-    if not isinstance(value, Mapping):
-        yield from _budget(value, field)
-        return
-    yield from _Object({"tokens": _budget, "scope": _scope})(value, field)
-
-
-def _scope(value: Any, field: str) -> Iterator[Said]:
-    if not isinstance(value, str) or value not in get_args(Scope):
-        _wrong(field, "one of " + ", ".join(get_args(Scope)))
-    yield Said(field, scope=value)  # type: ignore[arg-type]
-
-
-def _cut(value: Any, field: str) -> Iterator[Said]:
-    if value not in ("graceful", "hard"):
-        _wrong(field, "graceful or hard")
-    yield Said(field, graceful=value == "graceful")
-
-
-def _target(value: Any, field: str) -> Iterator[Said]:
-    if not isinstance(value, bool):
-        _wrong(field, "true or false")
-    yield Said(field, target=value)
-
-
-def _length(value: Any, field: str) -> Iterator[Said]:
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**31:
-        _wrong(field, "a number from 0 on")
-    yield Said(field, length=(field.rpartition(".")[2], value))
-
-
-def _misplaced(value: Any, field: str) -> Iterator[Said]:
-    name = field.rpartition(".")[2]
-    raise PolicyError(f"{field}: a budget is no argument of a chat template; send {name} by itself", field)
-    yield  # a reader is an iterator
-
-
-def _shown(value: Any, field: str) -> Iterator[Said]:
-    if not isinstance(value, bool):
-        _wrong(field, "true or false")
-    yield Said(field, show=value)
-
-
-def _hidden(value: Any, field: str) -> Iterator[Said]:
-    if not isinstance(value, bool):
-        _wrong(field, "true or false")
-    yield Said(field, show=not value)
-
-
-def _think(value: Any, field: str) -> Iterator[Said]:
-    yield from _switch(value, field) if isinstance(value, bool) else _effort(value, field)
-
-
-def _mode(value: Any, field: str) -> Iterator[Said]:
-    if not _is_wish(value):
-        _wrong(field, "one of " + ", ".join(get_args(Wish)))
-    yield Said(field, mode=value)
-
-
-def _threshold(value: Any, field: str) -> Iterator[Said]:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
-        _wrong(field, "a probability between 0 and 1")
-    yield Said(field, threshold=float(value))
-
-
-def _best_of(value: Any, field: str) -> Iterator[Said]:
-    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MOST_REPLIES:
-        _wrong(field, f"a number of replies from 1 to {MOST_REPLIES}")
-    yield Said(field, best_of=value)
-
-
-def _thinking_type(value: Any, field: str) -> Iterator[Said]:
-    wishes: dict[Any, Wish] = {"enabled": "think", "disabled": "no_think", "adaptive": "auto"}
-    if not isinstance(value, str) or value not in wishes:
-        _wrong(field, "enabled, disabled or adaptive")
-    yield Said(field, mode=wishes[value])
-
-
-def _display(value: Any, field: str) -> Iterator[Said]:
-    if value not in ("summarized", "omitted"):
-        _wrong(field, "summarized or omitted")
-    yield Said(field, show=value != "omitted")
-
-
-def _ignored(value: Any, field: str) -> Iterator[Said]:
-    del value, field
-    yield from ()
-
-
-@dataclass(frozen=True, slots=True)
-class _Object:
-    """A reader of an object, field by field. Unknown fields are refused unless `others` go elsewhere."""
-
-    readers: Mapping[str, Reader]
-    others: bool = False
-
-    def __call__(self, value: Any, field: str) -> Iterator[Said]:
-        if not isinstance(value, Mapping):
-            _wrong(field, "an object")
-        for key, item in value.items():
-            if key not in self.readers:
-                if self.others:
-                    continue
-                raise PolicyError(f"{field}.{key}: unknown field", f"{field}.{key}")
-            if item is not None:
-                yield from self.readers[key](item, f"{field}.{key}")
-
-
-BUDGET_NAMES = (
-    "thinking_token_budget",
-    "thinking_budget",
-    "thinking_budget_tokens",
-    "reasoning_budget_tokens",
-    "max_thinking_tokens",
-)
-
-CONTROLS: Mapping[str, Reader] = {
-    "reasond": _Object(
-        {
-            "mode": _mode,
-            "think_threshold": _threshold,
-            "budget": _scoped_budget,
-            "cut": _cut,
-            "best_of": _best_of,
-            "speculative": _Object({"target": _target, **dict.fromkeys(LENGTHS, _length)}),
-        }
-    ),
-    "reasoning_effort": _effort,
-    "reasoning": _Object(
-        {
-            "effort": _effort,
-            "enabled": _switch,
-            "max_tokens": _budget,
-            "exclude": _hidden,
-            "summary": _ignored,
-            "generate_summary": _ignored,
-        }
-    ),
-    "thinking": _Object({"type": _thinking_type, "budget_tokens": _budget, "display": _display}),
-    "output_config": _Object({"effort": _effort}),
-    "enable_thinking": _switch,
-    "think": _think,
-    "chat_template_kwargs": _Object(
-        {"enable_thinking": _switch, "thinking": _switch, **dict.fromkeys(BUDGET_NAMES, _misplaced)}, others=True
-    ),
-    **dict.fromkeys(BUDGET_NAMES, _budget),
-    "nvext": _Object({"max_thinking_tokens": _budget}),
-    "include_reasoning": _shown,
-}
-"""Every control field that a request may carry, and how to read it."""
-
-
-def control_names() -> list[str]:
-    """Every control with its path, objects taken apart: what the documentation must list."""
-    return [name for field, reader in CONTROLS.items() for name in _names(field, reader)]
-
-
-def _names(path: str, reader: Reader) -> list[str]:
-    if not isinstance(reader, _Object):
-        return [path]
-    return [name for key, inner in reader.readers.items() for name in _names(f"{path}.{key}", inner)]
-
-
-TEMPLATE_CONTROLS = frozenset({"enable_thinking", "thinking"})
-"""Keys of `chat_template_kwargs` that are controls, so not for the template."""

@@ -6,7 +6,7 @@ reply whose model stopped in mid-thought, for the client relies on an answer.
 
 from typing import Any
 
-from controllers.policy import PolicyError
+from controllers.controls import PolicyError
 from controllers.reply import Chunk
 from controllers.route import Forced
 from controllers.segments import Reply, forgets_penalties

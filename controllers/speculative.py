@@ -18,8 +18,9 @@ from dataclasses import replace
 from typing import Any
 
 from controllers import mode
+from controllers.controls import PolicyError
 from controllers.duet import Duet
-from controllers.policy import Policy, PolicyError
+from controllers.policy import Policy
 from controllers.prompt import prefix, rendered
 from controllers.reply import Event, Finished, Request, TargetFailure, TargetUse
 from controllers.route import Route, Target

@@ -23,7 +23,8 @@ from controllers.budget import (
     reply_bounds,
     thinking_bounds,
 )
-from controllers.policy import Policy, PolicyError
+from controllers.controls import PolicyError
+from controllers.policy import Policy
 from controllers.reply import BudgetUse, Chunk, Cut, CutBy, Decision, Finished, Interrupt, Progress
 from controllers.route import Forced
 from controllers.segments import Reply, forgets_penalties

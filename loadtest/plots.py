@@ -13,6 +13,7 @@ from loadtest.stats import Front, Group, Summary
 T = TypeVar("T")
 _MOST_DOTS: Final = 1500
 _MOST_BARS: Final = 90
+_COLOURS: Final = ("s1", "s2", "s3", "s5")
 _LATENCIES: Final = (
     ("s1", "time_to_first_token_ms", "first token"),
     ("s2", "time_to_first_output_token_ms", "first answer token"),
@@ -84,14 +85,19 @@ def accuracy_over(groups: Sequence[Group], best: Front | None, cost: str, words:
     x = svg.across(value for value, *_ in points)
     y = svg.Scale(0, 100, svg.HEIGHT - svg.BOTTOM, svg.TOP)
     marks = [svg.line([(x.at(value), y.at(100 * accuracy)) for value, accuracy in best.points], "s4 dashed")]
-    for value, share, _ in points:
+    told_by_colour = len(points) <= len(_COLOURS)  # names at the points would meet where few are close together
+    styles = _COLOURS if told_by_colour else ("s1",) * len(points)
+    for style, (value, share, _) in zip(styles, points, strict=False):
         marks += [
-            svg.whisker(x.at(value), y.at(100 * share.low), y.at(100 * share.high), "s1"),
-            svg.dots([(x.at(value), y.at(100 * share.value))], "s1 large"),
+            svg.whisker(x.at(value), y.at(100 * share.low), y.at(100 * share.high), style),
+            svg.dots([(x.at(value), y.at(100 * share.value))], f"{style} large"),
         ]
-    marks += svg.names([(x.at(value), y.at(100 * share.value), name) for value, share, name in points])
+    if not told_by_colour:
+        marks += svg.names([(x.at(value), y.at(100 * share.value), name) for value, share, name in points])
     title = f"Accuracy against {words}"
     drawing = svg.plot(title, x, y, f"{unit} of a reply, mean", "correct, %", marks)
+    if told_by_colour:
+        drawing += svg.key([(style, name) for style, (*_, name) in zip(styles, points, strict=False)])
     return Figure(title, drawing, "Bars: 95 % interval (Wilson). Dashed: the front, what no other variant beats.")
 
 

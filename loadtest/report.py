@@ -16,6 +16,13 @@ from loadtest.plots import Figure
 from loadtest.records import Result
 from loadtest.stats import Group, Summary, summarise
 
+_MOST_COLUMNS: Final = 3
+_MEANS: Final = (
+    ("output_tokens", "tokens, mean"),
+    ("reasoning_tokens", "reasoning tokens, mean"),
+    ("time_to_first_token_ms", "first token, ms, mean"),
+    ("time_to_first_output_token_ms", "first answer token, ms, mean"),
+)
 _STATISTICS: Final = ("mean", "p50", "p90", "p95", "p99", "max")
 
 
@@ -50,7 +57,7 @@ def comparison_report(comparison: Comparison) -> str:
     title = f"{first.name} against {' and '.join(other.name for other in others)}"
     described = f"{rounds} rounds in alternation · {arrivals} · {_date(first.results[0])}"
     body = [_head(title, described, "; ".join(f"{side.name}: {side.label}" for side in comparison.sides))]
-    body.append(_groups("Side by side", "side", comparison.groups))
+    body.append(_beside(comparison.groups))
     tokens, latency = comparison.accuracy_tokens_front, comparison.accuracy_latency_front
     drawn = [
         plots.accuracy_over(comparison.groups, tokens, "output_tokens", "tokens", "tokens"),
@@ -59,10 +66,34 @@ def comparison_report(comparison: Comparison) -> str:
         *(_named(plots.time_line(side.results[-1]), side.name) for side in comparison.sides),
     ]
     body.append(_figures(drawn))
-    body += [_ratio_table(first.name, *pair, other.name) for pair, other in zip(pairs, others, strict=True)]
+    tables = [_ratio_table(first.name, *pair, other.name) for pair, other in zip(pairs, others, strict=True)]
+    body.append(_side_by_side(tables))
     last = [(f"{side.name}, last round", side.summaries[-1]) for side in comparison.sides]
     body.append(_side_by_side([_measures(*one) for one in last] + [_facts(*one) for one in last]))
     return page(title, body)
+
+
+def _beside(groups: Sequence[Group]) -> str:
+    """A column for each side where they are few enough for a phone, else a row."""
+    if len(groups) > _MOST_COLUMNS:
+        return _groups("Side by side", "side", groups)
+    rows = [
+        ["replies", *(str(one.replies) for one in groups)],
+        ["correct [95 %]", *(_brief(one.accuracy) for one in groups)],
+        ["thought", *(_share(one.think_ratio) for one in groups)],
+        ["empty answers", *(_share(one.empty_answers) for one in groups)],
+        *([words, *(_statistic(one, name, "mean") for one in groups)] for name, words in _MEANS),
+        *(
+            [f"whole reply, ms, {statistic}", *(_statistic(one, "request_latency_ms", statistic) for one in groups)]
+            for statistic in ("mean", "p50", "p99")
+        ),
+    ]
+    return _table("Side by side", ["", *(one.name for one in groups)], rows)
+
+
+def _statistic(group: Group, name: str, statistic: str) -> str:
+    figures = getattr(group, name)
+    return "–" if figures is None else number(getattr(figures, statistic))
 
 
 def _ratio_table(first: str, names: str, ratios: Mapping[str, Ratio], other: str) -> str:

@@ -33,6 +33,8 @@ class Group:
     empty_answers: Interval | None
     output_tokens: Distribution | None
     reasoning_tokens: Distribution | None
+    time_to_first_token_ms: Distribution | None
+    time_to_first_output_token_ms: Distribution | None
     request_latency_ms: Distribution | None
 
 
@@ -216,6 +218,8 @@ def group(name: str, records: Sequence[Record]) -> Group:
         empty_answers=_share(records, _is_empty),
         output_tokens=distribution(_values(records, measures.output_tokens)),
         reasoning_tokens=distribution(_values(records, measures.reasoning_tokens)),
+        time_to_first_token_ms=distribution(_values(records, measures.time_to_first_token)),
+        time_to_first_output_token_ms=distribution(_values(records, measures.time_to_first_output_token)),
         request_latency_ms=distribution(_values(records, measures.request_latency)),
     )
 

@@ -13,7 +13,10 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any, cast
 
+from jinja2 import TemplateError
 from transformers import AutoTokenizer
+
+from models.engine import InvalidRequest
 
 SEAM = "\ufdd0"  # a noncharacter: never valid for interchange, so removing it from client text loses nothing
 NO_TEXT = re.compile(f"[{SEAM}\ud800-\udfff]")  # nor are surrogates, which JSON can spell and no tokenizer takes
@@ -84,12 +87,15 @@ class HubTokenizer:
         template_kwargs: Mapping[str, Any] | None = None,
         continue_final: bool = False,
     ) -> list[int]:
-        rendered = self._hf.apply_chat_template(
-            self.guard(messages),
-            tools=self.guard(tools) if tools else None,
-            tokenize=False,
-            add_generation_prompt=not continue_final,
-            continue_final_message=continue_final,
-            **(template_kwargs or {}),
-        )
+        try:
+            rendered = self._hf.apply_chat_template(
+                self.guard(messages),
+                tools=self.guard(tools) if tools else None,
+                tokenize=False,
+                add_generation_prompt=not continue_final,
+                continue_final_message=continue_final,
+                **(template_kwargs or {}),
+            )
+        except TemplateError as error:  # templates refuse conversations that their model does not know
+            raise InvalidRequest(f"the model's chat template refuses this conversation: {error}", "messages") from error
         return self._encode_guarded(rendered)

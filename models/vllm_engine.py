@@ -22,6 +22,7 @@ from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.logprobs import FlatLogprobs
 from vllm.lora.request import LoRARequest
 from vllm.outputs import RequestOutput
+from vllm.platforms import current_platform
 from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
@@ -227,6 +228,10 @@ def engine_arguments(
             close = ", ".join(difflib.get_close_matches(name, known)) or "none"
             raise ValueError(f"vLLM has no engine argument {name!r} (similar ones: {close})")
     filled: dict[str, Any] = {"disable_log_stats": True}  # one engine's metrics would overwrite another's
+    if current_platform.is_cpu():
+        # A prompt that is read in parts has sampled tokens thrown away; vLLM then winds the request's generator back,
+        # which a CPU generator cannot do: one request with a seed would end the engine.
+        filled["enable_chunked_prefill"] = False
     if adapters:
         filled |= {"enable_lora": True, "max_loras": len(adapters), "max_lora_rank": _lora_rank(adapters.values())}
     if thinking is not None:

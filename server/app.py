@@ -15,6 +15,7 @@ from server import (
     completions,
     errors,
     messages,
+    openapi,
     ops,
     reasoning,
     responses,
@@ -39,6 +40,7 @@ def create_app(config: Config, engines: Mapping[str, Engine], observers: Sequenc
     app = FastAPI(title="reasond", version=__version__, docs_url=None, redoc_url=None)
     app.state.runtime = assemble(config, engines, int(time.time()))
     errors.install(app)
+    openapi.install(app)
     _add_middlewares(app, config, observers)
     app.include_router(ops.router)
     app.include_router(chat.router)

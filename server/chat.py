@@ -9,7 +9,7 @@ from fastapi import APIRouter, Request, Response
 
 from controllers.reply import Chunk, Decision, Event, Finished, Kind, Progress, Working
 from models.engine import PositionLogprobs
-from server.bodies import read_body
+from server.bodies import takes
 from server.chat_frames import ChatFrames, finish_reason, logprob_items, tool_call
 from server.job import Job, decision_headers, prepare
 from server.sse import DONE, EventStream, while_connected
@@ -21,8 +21,8 @@ router = APIRouter()
 
 
 @router.post("/v1/chat/completions")
-async def chat_completions(request: Request) -> Response:
-    body = await read_body(request, ChatRequest)
+@takes(ChatRequest)
+async def chat_completions(request: Request, body: ChatBody) -> Response:
     job = prepare(body.asked(), request)
     if body.stream:
         headers: dict[str, str] = {}

@@ -12,7 +12,7 @@ from fastapi import APIRouter, Request, Response
 from controllers.choices import side_by_side
 from controllers.route import Route
 from models.engine import Delta, Engine, InvalidRequest, PositionLogprobs, Prompt, Sampling, Tokenizer
-from server.bodies import read_body
+from server.bodies import takes
 from server.runtime import Runtime, runtime_of
 from server.sse import DONE, EventStream, while_connected
 from server.watch import Watch, watch
@@ -54,8 +54,8 @@ async def _continue(engine: Engine, prompt: Prompt, sampling: Sampling) -> Async
 
 
 @router.post("/v1/completions")
-async def completions(request: Request) -> Response:
-    body = await read_body(request, CompletionRequest)
+@takes(CompletionRequest)
+async def completions(request: Request, body: CompletionBody) -> Response:
     runtime = runtime_of(request)
     job = prepare(body, runtime, request.scope["state"]["request_id"])
     watching = watch(request, job.route.name)

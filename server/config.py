@@ -11,14 +11,15 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 
-from controllers.policy import EFFORTS, MOST_REPLIES, TOLERANCE, Budgets, Wish, modes
+from controllers.controls import EFFORTS, MOST_REPLIES, Wish
+from controllers.policy import TOLERANCE, Budgets, modes
 from models.families import FAMILIES, Family
 from models.judge_families import JUDGE_FAMILIES, Kind, parse_form
-from server.section import Section, Tokens
+from server.engine_config import EngineConfig, memory_problems
+from server.section import Section, Tokens, resolve
 from server.speculative_config import SpeculativeConfig
 
 ROUTE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}")
-MEMORY_SHARES = ("kv_cache_memory_bytes", "gpu_memory_utilization")
 
 
 class ConfigError(Exception):
@@ -69,78 +70,6 @@ class TracingConfig(Section):
     endpoint: str = Field(default="", pattern=r"^(https?://.+)?$")
     service_name: str = "reasond"
     sample: float = Field(default=1.0, ge=0, le=1)
-
-
-class EngineSection(Section):
-    """`model` is a folder or a hub id. `chat_template` is a file, for a model that has no template or the wrong one."""
-
-    model: str = Field(min_length=1)
-    chat_template: str = ""
-    adapters: dict[str, str] = Field(default_factory=dict)
-
-    @field_validator("model")
-    @classmethod
-    def _resolved(cls, value: str, info: ValidationInfo) -> str:
-        return resolve(value, info)
-
-    @field_validator("chat_template")
-    @classmethod
-    def _template_exists(cls, value: str, info: ValidationInfo) -> str:
-        return resolve(value, info, must_exist=True) if value else ""
-
-
-class VllmEngineConfig(EngineSection):
-    """A model in this process. `args` are vLLM's own engine arguments by their Python names; `adapters` are folders."""
-
-    kind: Literal["vllm"]
-    args: dict[str, Any] = Field(default_factory=dict)
-    env: dict[str, str] = Field(default_factory=dict)
-
-    @field_validator("args")
-    @classmethod
-    def _plain_arguments(cls, args: dict[str, Any]) -> dict[str, Any]:
-        for name in args:
-            if "-" in name:
-                raise ValueError(f"write {name!r} with underscores")
-        if "model" in args:
-            raise ValueError("'model' has its own key in the engine's table")
-        return args
-
-    @field_validator("adapters")
-    @classmethod
-    def _folders(cls, adapters: dict[str, str], info: ValidationInfo) -> dict[str, str]:
-        return {name: resolve(path, info) for name, path in adapters.items()}
-
-
-class RemoteEngineConfig(EngineSection):
-    """A vLLM server elsewhere, spoken to in token ids. `model` is where its tokenizer is; `served_model` is its name
-    there (default: the only one). `adapters` gives their names there by ours. `key_env` names the variable that holds
-    the server's key. Times are seconds.
-    """
-
-    kind: Literal["remote"]
-    url: str = Field(pattern=r"^https?://")
-    served_model: str | None = None
-    key_env: str = ""
-    timeout: float | None = Field(default=None, gt=0)
-    connect_timeout: float | None = Field(default=None, gt=0)
-
-
-class ScriptedEngineConfig(EngineSection):
-    """An engine that replays `replies` in turn, or random tokens, `length` of them: for trying clients without a model.
-
-    Only the tokenizer of `model` is loaded. Delays are seconds.
-    """
-
-    kind: Literal["scripted"]
-    replies: tuple[str, ...] = ()
-    length: int = Field(default=100, ge=1)
-    context_length: int = Field(default=4096, ge=2)
-    first_token_delay: float = Field(default=0.0, ge=0)
-    token_delay: float = Field(default=0.0, ge=0)
-
-
-EngineConfig = Annotated[VllmEngineConfig | RemoteEngineConfig | ScriptedEngineConfig, Field(discriminator="kind")]
 
 
 class SamplingConfig(Section):
@@ -286,7 +215,7 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _hangs_together(self) -> Self:
-        problems = [*_route_problems(self), *_judge_problems(self), *_memory_problems(self)]
+        problems = [*_route_problems(self), *_judge_problems(self), *memory_problems(self.engines)]
         if problems:
             raise ValueError("\n".join(problems))
         return self
@@ -315,17 +244,6 @@ def parse_config(text: str, folder: Path) -> Config:
         return Config.model_validate(table, context={"folder": folder})
     except ValidationError as error:
         raise ConfigError("\n".join(_lines(error, table))) from error
-
-
-def resolve(value: str, info: ValidationInfo, must_exist: bool = False) -> str:
-    """A path beside the config file, else one in the working directory, else the value itself (a hub id)."""
-    folder: Path = (info.context or {}).get("folder", Path())
-    for place in (folder / value, Path(value)):
-        if place.exists():
-            return str(place.resolve())
-    if must_exist or value.startswith(("/", "./", "../", "~")):
-        raise ValueError(f"{value!r} does not exist")
-    return value
 
 
 def _route_problems(config: Config) -> Iterator[str]:
@@ -395,23 +313,6 @@ def _judge_problems(config: Config) -> Iterator[str]:
             yield f"routes.{name}.judged_by: a judge's own replies are not ranked"
         if route.best_of > 1 and not route.judged_by:
             yield f"routes.{name}.best_of: needs judged_by, the judge route that ranks the replies"
-
-
-def _memory_problems(config: Config) -> Iterator[str]:
-    """Engines that may share a device must say how much of it each takes."""
-    sharing: dict[str, dict[str, VllmEngineConfig]] = {}
-    for name, engine in config.engines.items():
-        if isinstance(engine, VllmEngineConfig):
-            sharing.setdefault(engine.env.get("CUDA_VISIBLE_DEVICES", ""), {})[name] = engine
-    for engines in sharing.values():
-        if len(engines) < 2:
-            continue
-        for name, engine in engines.items():
-            if not any(share in engine.args for share in MEMORY_SHARES) and "VLLM_CPU_KVCACHE_SPACE" not in engine.env:
-                yield f"engines.{name}.args: engines on one device need {' or '.join(MEMORY_SHARES)} each"
-        shares = [engine.args.get("gpu_memory_utilization", 0) for engine in engines.values()]
-        if all(isinstance(share, int | float) for share in shares) and sum(shares) > 1:
-            yield f"engines: gpu_memory_utilization of {', '.join(engines)} adds up to {sum(shares):g}, more than 1"
 
 
 def _lines(error: ValidationError, table: Mapping[str, Any]) -> Iterator[str]:

@@ -9,7 +9,8 @@ from typing import Any
 
 from models.engine import Engine, EngineError
 from models.registry import EngineSpec, load
-from server.config import Config, ConfigError, RemoteEngineConfig, ScriptedEngineConfig
+from server.config import Config, ConfigError
+from server.engine_config import RemoteEngineConfig, ScriptedEngineConfig
 
 log = logging.getLogger(__name__)
 

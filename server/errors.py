@@ -20,8 +20,8 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from controllers.controls import PolicyError
 from controllers.judge import CannotJudge
-from controllers.policy import PolicyError
 from controllers.scoring import NothingToJudgeBy
 from models.engine import EngineBusy, EngineDead, InvalidRequest, PromptTooLong
 from server.batch import NotJudged

@@ -65,6 +65,8 @@ def prepare(asked: Asked, request: Request, reply_id: str = "") -> Job:
     runtime, state = runtime_of(request), request.scope["state"]
     request_id, key_name = state["request_id"], state.get("key_name")
     route = runtime.route(asked.model)
+    if not asked.messages:
+        raise InvalidRequest("the conversation is empty", asked.conversation_field)
     policy = fold(asked.controls, route.family, route.defaults, runtime.keys.get(key_name or ""))
     interrupt = Interrupt()
     conversation = Conversation(

@@ -5,20 +5,20 @@ from uuid import uuid4
 from fastapi import APIRouter, Request, Response
 
 from controllers.prompt import prompt_tokens
-from server.bodies import read_body
+from server.bodies import takes
 from server.framed import complete, json_response, stream
 from server.job import prepare
 from server.message_frames import MessageFrames
 from server.sse import EventStream, while_connected
 from server.usage import Tally
-from server.wire.messages import CountRequest, MessagesRequest
+from server.wire.messages import CountBody, CountRequest, MessagesBody, MessagesRequest
 
 router = APIRouter(prefix="/v1/messages")
 
 
 @router.post("")
-async def create(request: Request) -> Response:
-    body = await read_body(request, MessagesRequest)
+@takes(MessagesRequest)
+async def create(request: Request, body: MessagesBody) -> Response:
     job = prepare(body.asked(), request, f"msg_{uuid4().hex}")
     tally = Tally()
     frames = MessageFrames(job, request.scope["state"]["request_id"], tally)
@@ -30,9 +30,9 @@ async def create(request: Request) -> Response:
 
 
 @router.post("/count_tokens")
-async def count(request: Request) -> Response:
+@takes(CountRequest)
+async def count(request: Request, body: CountBody) -> Response:
     """How many tokens the input of such a request has."""
-    body = await read_body(request, CountRequest)
     job = prepare(body.asked(), request)
     tokens = prompt_tokens(job.route, job.conversation, job.policy)
     return json_response({"input_tokens": tokens})

@@ -174,14 +174,13 @@ def _created(job: Job, request: ResponsesBody) -> dict[str, Any]:
         "top_p": job.sampling.top_p,
         "truncation": "disabled",
         "usage": None,
-        "user": asked.get("user"),
         "reasond": {},
     }
 
 
 def _reasoning(asked: Any) -> dict[str, Any]:
     told = asked if isinstance(asked, dict) else {}
-    return {"effort": told.get("effort"), "summary": told.get("summary")}
+    return {name: value if isinstance(value := told.get(name), str) else None for name in ("effort", "summary")}
 
 
 def _tools(asked: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

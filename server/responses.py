@@ -10,7 +10,7 @@ from fastapi import APIRouter, Request, Response
 from pydantic import TypeAdapter
 
 from controllers.prompt import prompt_tokens
-from server.bodies import read_body
+from server.bodies import takes
 from server.errors import ApiError, api_error, reported
 from server.framed import complete, json_response, stream
 from server.job import prepare
@@ -19,15 +19,15 @@ from server.response_store import ResponseStore, Stored
 from server.runtime import runtime_of
 from server.sse import EventStream, while_connected
 from server.usage import Tally
-from server.wire.responses import InputItem, ResponsesRequest, Turn, turns
+from server.wire.responses import InputItem, ResponsesBody, ResponsesRequest, Turn, turns
 
 router = APIRouter(prefix="/v1/responses")
 ITEMS: TypeAdapter[list[InputItem]] = TypeAdapter(list[InputItem])
 
 
 @router.post("")
-async def create(request: Request) -> Response:
-    body = await read_body(request, ResponsesRequest)
+@takes(ResponsesRequest)
+async def create(request: Request, body: ResponsesBody) -> Response:
     store, key_name = _store(request)
     earlier = _earlier(store, key_name, body.previous_response_id)
     job = prepare(body.asked(earlier), request, f"resp_{uuid4().hex}")
@@ -82,9 +82,9 @@ async def delete(response_id: str, request: Request) -> Response:
 
 
 @router.post("/input_tokens")
-async def count(request: Request) -> Response:
+@takes(ResponsesRequest)
+async def count(request: Request, body: ResponsesBody) -> Response:
     """How many tokens the input of such a request has."""
-    body = await read_body(request, ResponsesRequest)
     store, key_name = _store(request)
     job = prepare(body.asked(_earlier(store, key_name, body.previous_response_id)), request)
     tokens = prompt_tokens(job.route, job.conversation, job.policy)

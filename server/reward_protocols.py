@@ -19,7 +19,7 @@ from controllers.judge import Ballot, Judge, Terms, Verdict
 from controllers.ranking import Rules
 from controllers.scoring import Scores, Yardstick, score
 from models.transcripts import Marks
-from server.bodies import read_body
+from server.bodies import takes
 from server.errors import ApiError
 from server.reward_json import usage
 from server.runtime import runtime_of
@@ -122,9 +122,9 @@ async def _answer(request: Request, call: Call, work: Coroutine[Any, Any, Any]) 
 
 
 @router.post("/get_reward")
-async def get_reward(request: Request) -> Response:
+@takes(GetReward)
+async def get_reward(request: Request, body: GetReward) -> Response:
     """OpenRLHF, `--reward.remote_url`. With several URLs all but the first get empty lists: nothing to do, 200."""
-    body = await read_body(request, GetReward)
     call = _call(request)
     return await _answer(request, call, _get_reward(call, body))
 
@@ -150,9 +150,9 @@ async def _get_reward(call: Call, body: GetReward) -> dict[str, Any]:
 
 
 @router.post("/reward")
-async def slime(request: Request) -> Response:
+@takes(SlimeReward)
+async def slime(request: Request, body: SlimeReward) -> Response:
     """slime, `--rm-url`: one sample; the answer is the number itself."""
-    body = await read_body(request, SlimeReward)
     call = _call(request)
     marks = call.marks
     prompt = marks.prompt_text(body.prompt) if isinstance(body.prompt, str) else text_of(_turns(body.prompt))
@@ -166,9 +166,9 @@ async def _one(call: Call, prompt: str, reply: str, yardstick: Yardstick) -> flo
 
 
 @router.post("/classify")
-async def classify(request: Request) -> Response:
+@takes(Classify)
+async def classify(request: Request, body: Classify) -> Response:
     """verl's discriminative reward model, which reads `data[-1].probs[-1]`."""
-    body = await read_body(request, Classify)
     call = _call(request, body.model, any_model=True)
     return await _answer(request, call, _classify(call, body))
 
@@ -187,9 +187,9 @@ def _head(request_id: str, call: Call) -> dict[str, Any]:
 
 @router.post("/score")
 @router.post("/v1/score")
-async def vllm_score(request: Request) -> Response:
+@takes(Score)
+async def vllm_score(request: Request, body: Score) -> Response:
     """vLLM's score API: the documents to one query are judged against each other."""
-    body = await read_body(request, Score)
     call = _call(request, body.model)
     return await _answer(request, call, _vllm_score(call, body))
 
@@ -205,9 +205,9 @@ async def _vllm_score(call: Call, body: Score) -> dict[str, Any]:
 @router.post("/rerank")
 @router.post("/v1/rerank")
 @router.post("/v2/rerank")
-async def rerank(request: Request) -> Response:
+@takes(Rerank)
+async def rerank(request: Request, body: Rerank) -> Response:
     """Cohere's, Jina's and vLLM's rerank API: the documents are replies, best first."""
-    body = await read_body(request, Rerank)
     call = _call(request, body.model)
     return await _answer(request, call, _rerank(call, body))
 
@@ -222,9 +222,9 @@ async def _rerank(call: Call, body: Rerank) -> dict[str, Any]:
 
 
 @router.post("/verify")
-async def verify(request: Request) -> Response:
+@takes(Verify)
+async def verify(request: Request, body: Verify) -> Response:
     """NeMo-Gym's resources server: the same body, with the reward of its one reply."""
-    body = await read_body(request, Verify)
     call = _call(request)
     asked = body.responses_create_params.input
     prompt = asked if isinstance(asked, str) else text_of(_turns(asked))
@@ -238,9 +238,9 @@ async def verify(request: Request) -> Response:
 
 
 @router.post("/compare")
-async def nemo_compare(request: Request) -> Response:
+@takes(Compare)
+async def nemo_compare(request: Request, body: Compare) -> Response:
     """NeMo-Gym's comparison of several replies: all pairs, with one result a vote."""
-    body = await read_body(request, Compare)
     call = _call(request)
     return await _answer(request, call, _nemo_compare(call, body))
 

@@ -18,13 +18,14 @@ from controllers.ranking import Notify, Progress, Rules, rank, unheard
 from controllers.scoring import Yardstick, require, score
 from controllers.verdicts import Comparison
 from server.batch import NotJudged, Work, in_order
-from server.bodies import read_body
+from server.bodies import takes
 from server.errors import reported
 from server.reward_json import progress, ranking_json, usage, verdict_json
 from server.runtime import Runtime, runtime_of
 from server.sse import DONE, EventStream, while_connected
 from server.watch import Watch, watch
 from server.wire.rewards import (
+    CompareBody,
     CompareItem,
     CompareRequest,
     Item,
@@ -75,18 +76,21 @@ class Job:
 
 
 @router.post("/v1/rewards/compare")
-async def compare(request: Request) -> Response:
-    return await _answer(request, await read_body(request, CompareRequest), _compare, "reward.comparison")
+@takes(CompareRequest)
+async def compare(request: Request, body: CompareBody) -> Response:
+    return await _answer(request, body, _compare, "reward.comparison")
 
 
 @router.post("/v1/rewards/rank")
-async def ranking(request: Request) -> Response:
-    return await _answer(request, await read_body(request, RankRequest), _rank, "reward.ranking")
+@takes(RankRequest)
+async def ranking(request: Request, body: RankBody) -> Response:
+    return await _answer(request, body, _rank, "reward.ranking")
 
 
 @router.post("/v1/rewards/score")
-async def scores(request: Request) -> Response:
-    return await _answer(request, await read_body(request, ScoreRequest), _score, "reward.scores")
+@takes(ScoreRequest)
+async def scores(request: Request, body: ScoreBody) -> Response:
+    return await _answer(request, body, _score, "reward.scores")
 
 
 async def _answer(

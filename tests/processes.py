@@ -1,5 +1,6 @@
 """Servers in processes of their own, on loopback: started, waited for, and ended with all their children."""
 
+import json
 import os
 import signal
 import socket
@@ -65,7 +66,8 @@ def vllm(
     command += ["--model", str(model), "--served-model-name", "demo", "--disable-uvicorn-access-log"]
     for name, value in arguments.items():
         option = f"--{name.replace('_', '-')}"
-        command += [option] if value is True else [option, str(value)]
+        told = json.dumps(value) if isinstance(value, Mapping) else str(value)
+        command += [option] if value is True else [option, told]
     url = f"http://127.0.0.1:{port}"
     with running(command, f"{url}/health", log=log) as process:
         yield url, process

@@ -18,11 +18,15 @@ class Recipe(BaseModel):
 
 
 class Scratch(Recipe):
-    """A Qwen3 model with random weights. `init` is the standard deviation of its normal initialisation."""
+    """A Qwen3 model with random weights. `init` is the standard deviation of its normal initialisation.
+
+    `head_dim` is `hidden` over `heads` where it is not given. vLLM's CPU build serves no head below 32.
+    """
 
     hidden: PositiveInt = 128
     layers: PositiveInt = 4
     heads: PositiveInt = 4
+    head_dim: PositiveInt | None = None
     feed_forward: PositiveInt = 384
     context: PositiveInt = 4096
     init: PositiveFloat = 0.08

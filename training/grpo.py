@@ -50,6 +50,7 @@ def train(config: Grpo, resume: bool = False) -> None:
             "reward_funcs": reward_function(config, form),
             "train_dataset": rollouts.questions(config),
             "prefixes": [form.pairs["think"][:1]],
+            "render": form.tokenizer.render,
             "token_advantages": group_relative,
         }
 

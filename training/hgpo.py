@@ -42,6 +42,7 @@ def train(config: Hgpo, resume: bool = False) -> None:
             "reward_funcs": reward_function(config, form),
             "train_dataset": rollouts.questions(config),
             "prefixes": [form.pairs[mode][:1] for mode in MODES],
+            "render": form.tokenizer.render,
             "token_advantages": advantages,
             "mode_ratio": config.mode_ratio,
             "settled": config.settled,

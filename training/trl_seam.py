@@ -1,12 +1,13 @@
 """The one file that touches private methods of TRL's GRPOTrainer. `tests/training/test_trl_seam.py` holds the contract.
 
-Two things are added to GRPO and nothing is copied from it: equal shares of every group begin with a forced prefix, and
-advantages have a token dimension. A reply's tokens are `prefix + sampled`. The first token of a prefix is the mode
-token; the rest of a prefix is masked, the policy never learns from tokens that it did not choose.
+Three things are added to GRPO and nothing is copied from it: equal shares of every group begin with a forced prefix,
+prompts are rendered as they are served, and advantages have a token dimension. A reply's tokens are `prefix + sampled`.
+The first token of a prefix is the mode token; the rest of a prefix is masked, the policy never learns from tokens that
+it did not choose.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -16,6 +17,9 @@ from trl import GRPOTrainer
 TokenAdvantages = Callable[[Tensor, Tensor], Tensor]
 """(G, N) rewards and the (G, N, T) reply mask to (G, N, T) advantages."""
 
+
+Render = Callable[[Sequence[Mapping[str, Any]]], list[int]]
+"""The messages of a prompt to its token ids."""
 
 LOG_HALF = math.log(0.5)
 
@@ -41,11 +45,13 @@ class ForcedPrefixTrainer(GRPOTrainer):  # type: ignore[misc]
         *args: Any,
         prefixes: Sequence[Sequence[int]],
         token_advantages: TokenAdvantages,
+        render: Render | None = None,
         mode_ratio: Literal["on_policy", "half"] = "on_policy",
         settled: float = 1.0,
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
+        self.render = render
         if self.num_generations % len(prefixes):
             raise ValueError(f"{self.num_generations} replies do not divide into {len(prefixes)} prefixes")
         self.prefixes = [list(prefix) for prefix in prefixes]
@@ -53,6 +59,13 @@ class ForcedPrefixTrainer(GRPOTrainer):  # type: ignore[misc]
         self.mode_ratio = mode_ratio
         self.settled = settled
         self._scores = torch.empty(0)
+
+    def _tokenize_prompts(self, prompts: list[Any]) -> tuple[list[list[int]], Any, dict[str, Any]]:
+        """Prompts as the server renders them. TRL's own tokenization makes a control token of every text that spells
+        one, and a judge's prompt spells its verdicts."""
+        if self.render is None:
+            return super()._tokenize_prompts(prompts)  # type: ignore[no-any-return]
+        return [self.render(prompt) for prompt in prompts], None, {}
 
     def _generate_single_turn(
         self, prompt_ids: list[list[int]], images: Any, multimodal_fields: Any, num_generations: int, *rest: Any

@@ -44,7 +44,7 @@ def fresh(config: Scratch, tokenizer: Any) -> Any:
             num_hidden_layers=config.layers,
             num_attention_heads=config.heads,
             num_key_value_heads=config.heads,
-            head_dim=config.hidden // config.heads,
+            head_dim=config.head_dim or config.hidden // config.heads,
             max_position_embeddings=config.context,
             tie_word_embeddings=True,
             initializer_range=config.init,

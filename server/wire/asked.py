@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from controllers.policy import PolicyError
+from controllers.controls import PolicyError
 from controllers.route import Route
 from controllers.shape import Shape, shape
 from models.engine import Grammar, Sampling

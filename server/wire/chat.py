@@ -3,9 +3,9 @@
 import json
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, WithJsonSchema, model_validator
 
-from controllers.policy import TEMPLATE_CONTROLS
+from controllers.controls import TEMPLATE_CONTROLS, control_schema
 from server.wire.asked import Asked
 from server.wire.fields import Body, Controlled, Count, Flag, OpenAISampling, Text, with_controls
 from server.wire.tools import AnswerFields
@@ -41,8 +41,14 @@ def call_as_template_input(call_id: str, name: str, arguments: str) -> dict[str,
     return {"id": call_id, "type": "function", "function": function}
 
 
+SPOKEN: dict[str, Any] = {"required": ["content"], "properties": {"content": {"type": ["string", "array"]}}}
+CALLING: dict[str, Any] = {"required": ["tool_calls"], "properties": {"role": {"const": "assistant"}}}
+
+
 class Message(Body):
     """One turn of the conversation. The fields behind `tool_call_id` come back in histories and are not read."""
+
+    model_config = ConfigDict(json_schema_extra={"anyOf": [SPOKEN, CALLING]})
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
     content: Text | list[TextPart] | None = None
@@ -82,6 +88,9 @@ class Message(Body):
         return message
 
 
+TemplateArguments = Annotated[Any, WithJsonSchema(control_schema("chat_template_kwargs"))]
+
+
 class ChatBody(OpenAISampling, AnswerFields, Controlled):
     """A chat request."""
 
@@ -90,7 +99,7 @@ class ChatBody(OpenAISampling, AnswerFields, Controlled):
     max_completion_tokens: Annotated[Count, Field(ge=1, lt=2**31)] | None = None
     logprobs: Flag | None = None
     top_logprobs: Annotated[Count, Field(ge=0, le=20)] | None = None
-    chat_template_kwargs: Any = None
+    chat_template_kwargs: TemplateArguments = None
     continue_final_message: Flag = False
     add_generation_prompt: Flag = True
 

@@ -1,10 +1,10 @@
 """`POST /v1/completions`: raw text or token ids, with no template, no modes and no parsing of thinking."""
 
-from typing import Annotated, Any, Self
+from typing import Annotated, Self
 
-from pydantic import Field, create_model, model_validator
+from pydantic import Field, model_validator
 
-from server.wire.fields import IGNORED_FIELDS, Count, Flag, OpenAISampling, Text, TokenId
+from server.wire.fields import IGNORED_FIELDS, Count, Flag, OpenAISampling, Text, TokenId, with_fields
 
 MAX_PROMPTS = 1024
 Ids = Annotated[list[TokenId], Field(min_length=1)]
@@ -42,6 +42,4 @@ class CompletionBody(OpenAISampling):
         return [*self.prompt]
 
 
-_UNTYPED: dict[str, Any] = dict.fromkeys(IGNORED_FIELDS, (Any, None))
-
-CompletionRequest: type[CompletionBody] = create_model("CompletionRequest", __base__=CompletionBody, **_UNTYPED)
+CompletionRequest = with_fields("CompletionRequest", CompletionBody, *IGNORED_FIELDS)

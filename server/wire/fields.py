@@ -3,9 +3,19 @@
 from collections.abc import Mapping
 from typing import Annotated, Any, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, create_model, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    WithJsonSchema,
+    create_model,
+    field_validator,
+    model_validator,
+)
 
-from controllers.policy import CONTROLS
+from controllers.controls import CONTROLS, control_schema
 from models.engine import Sampling
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
@@ -14,6 +24,8 @@ TokenId = Annotated[int, Field(strict=True, ge=0)]
 Count = Annotated[int, Field(strict=True)]
 Flag = Annotated[bool, Field(strict=True)]
 Text = Annotated[str, Field(strict=True)]
+Unread = Annotated[Any, Field(exclude=True)]
+"""A field that clients send back as they got it, and that nobody reads."""
 
 MAX_STOPS = 64
 
@@ -158,9 +170,16 @@ class Controlled(Body):
 B = TypeVar("B", bound=Body)
 
 
-def with_controls(name: str, base: type[B], *ignored: str) -> type[B]:
-    """`base` with every control field, and those that are accepted and not read: plain JSON here. Controls are read by
-    the policy, the others by nobody."""
-    fields = (field for field in (*CONTROLS, *IGNORED_FIELDS, *ignored) if field not in base.model_fields)
-    untyped: dict[str, Any] = dict.fromkeys(fields, (Any, None))
+def with_fields(name: str, base: type[B], *fields: str) -> type[B]:
+    """`base` with fields of any JSON beside its own. The OpenAPI document tells what controls may hold."""
+    untyped: dict[str, Any] = {field: (_any(field), None) for field in fields if field not in base.model_fields}
     return create_model(name, __base__=base, __doc__=base.__doc__, **untyped)
+
+
+def with_controls(name: str, base: type[B], *ignored: str) -> type[B]:
+    """`base` with every control field, and those that are accepted and not read. Controls are read by the policy."""
+    return with_fields(name, base, *CONTROLS, *IGNORED_FIELDS, *ignored)
+
+
+def _any(field: str) -> Any:
+    return Annotated[Any, WithJsonSchema(control_schema(field))] if field in CONTROLS else Any

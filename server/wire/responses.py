@@ -17,6 +17,7 @@ from server.wire.fields import (
     Flag,
     SamplingFields,
     Text,
+    Unread,
     by_type,
     of_type,
     with_controls,
@@ -29,9 +30,9 @@ Turn = dict[str, Any]
 class InputText(Body):
     type: Literal["input_text", "output_text", "text"]
     text: Text
-    annotations: Any = None
-    logprobs: Any = None
-    prompt_cache_breakpoint: Any = None
+    annotations: Unread = None
+    logprobs: Unread = None
+    prompt_cache_breakpoint: Unread = None
 
 
 class Refusal(Body):
@@ -43,9 +44,9 @@ class InputMessage(Body):
     type: Literal["message"] = "message"
     role: Literal["user", "assistant", "system", "developer"]
     content: Text | list[InputText | Refusal]
-    id: Any = None
-    status: Any = None
-    phase: Any = None
+    id: Text | None = None
+    status: Unread = None
+    phase: Unread = None
 
     @property
     def text(self) -> str:
@@ -59,19 +60,19 @@ class FunctionCallItem(Body):
     call_id: Text
     name: Text
     arguments: Text
-    id: Any = None
-    status: Any = None
-    namespace: Any = None
-    caller: Any = None
+    id: Text | None = None
+    status: Unread = None
+    namespace: Unread = None
+    caller: Unread = None
 
 
 class FunctionCallOutput(Body):
     type: Literal["function_call_output"]
     call_id: Text
     output: Text | list[InputText]
-    id: Any = None
-    status: Any = None
-    caller: Any = None
+    id: Text | None = None
+    status: Unread = None
+    caller: Unread = None
 
     @property
     def text(self) -> str:
@@ -92,9 +93,9 @@ class ReasoningItem(Body):
     type: Literal["reasoning"]
     summary: list[SummaryText] = Field(default_factory=list)
     content: list[ReasoningText] | None = None
-    id: Any = None
-    encrypted_content: Any = None
-    status: Any = None
+    id: Text | None = None
+    encrypted_content: Unread = None
+    status: Unread = None
 
     @property
     def text(self) -> str:
@@ -116,9 +117,9 @@ class ResponsesTool(Body):
     description: Text | None = None
     parameters: JsonObject | None = None
     strict: Flag | None = None
-    output_schema: Any = None
-    allowed_callers: Any = None
-    defer_loading: Any = None
+    output_schema: Unread = None
+    allowed_callers: Unread = None
+    defer_loading: Unread = None
 
 
 class NamedTool(Body):
@@ -144,7 +145,7 @@ AnswerFormat = Annotated[
 
 class TextConfig(Body):
     format: AnswerFormat | None = None
-    verbosity: Any = None
+    verbosity: Literal["low", "medium", "high"] | None = None
 
 
 class ResponsesStreamOptions(Body):

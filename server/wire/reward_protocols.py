@@ -5,7 +5,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from controllers.policy import MOST_REPLIES
+from controllers.controls import MOST_REPLIES
 from controllers.scoring import Yardstick
 from server.wire.fields import Count, Text
 

@@ -3,12 +3,12 @@
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field, create_model, model_validator
+from pydantic import Field, SkipValidation, model_validator
 
-from controllers.policy import CONTROLS, MOST_REPLIES
+from controllers.controls import CONTROLS, MOST_REPLIES
 from controllers.scoring import Yardstick
 from server.wire.chat import Message
-from server.wire.fields import Body, Count, Finite, Flag, Text
+from server.wire.fields import Body, Count, Finite, Flag, Text, with_fields
 
 MOST_ITEMS = 100_000
 
@@ -84,9 +84,9 @@ class RewardBody(Body):
 
     model: Annotated[Text, Field(max_length=256)] | None = None
     items: Annotated[list[Any], Field(max_length=MOST_ITEMS)] | None = None
-    query: Any = None
-    messages: Any = None
-    replies: Any = None
+    query: SkipValidation[Text | None] = None
+    messages: SkipValidation[list[Message] | None] = None
+    replies: SkipValidation[list[Text] | None] = None
     votes: Annotated[Count, Field(ge=1, le=128)] | None = None
     seed: Annotated[Count, Field(ge=-(2**63), lt=2**63)] = 0
     temperature: Annotated[Finite, Field(ge=0, le=2)] | None = None
@@ -132,9 +132,9 @@ class ScoreBody(RewardBody):
     of = ScoreItem
     names = ("query", "messages", "replies", "reference", "rubric", "rival")
 
-    reference: Any = None
-    rubric: Any = None
-    rival: Any = None
+    reference: SkipValidation[Text | None] = None
+    rubric: SkipValidation[Text | None] = None
+    rival: SkipValidation[Text | None] = None
     rating: Literal["bradley_terry", "elo"] = "bradley_terry"
     elo_k: Annotated[Finite, Field(gt=0, le=1000)] = 32.0
     elo_start: Annotated[Finite, Field(ge=-100_000, le=100_000)] = 1000.0
@@ -142,8 +142,7 @@ class ScoreBody(RewardBody):
 
 
 _CONTROLS = tuple(name for name in CONTROLS if name != "include_reasoning")
-_UNTYPED: dict[str, Any] = dict.fromkeys(_CONTROLS, (Any, None))
 
-CompareRequest: type[CompareBody] = create_model("CompareRequest", __base__=CompareBody, **_UNTYPED)
-RankRequest: type[RankBody] = create_model("RankRequest", __base__=RankBody, **_UNTYPED)
-ScoreRequest: type[ScoreBody] = create_model("ScoreRequest", __base__=ScoreBody, **_UNTYPED)
+CompareRequest = with_fields("CompareRequest", CompareBody, *_CONTROLS)
+RankRequest = with_fields("RankRequest", RankBody, *_CONTROLS)
+ScoreRequest = with_fields("ScoreRequest", ScoreBody, *_CONTROLS)

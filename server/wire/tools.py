@@ -2,7 +2,8 @@
 
 from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import Field, model_validator
+import orjson
+from pydantic import AfterValidator, Field, model_validator
 
 from models.engine import Grammar, GrammarKind
 from models.tools import Choice, Tool
@@ -11,7 +12,18 @@ from server.wire.fields import Body, Flag, Text, by_type, of_type
 
 MAX_TOOLS = 128
 ToolName = Annotated[str, Field(strict=True, pattern=r"^[A-Za-z0-9_.:/-]{1,128}$")]
-JsonObject = dict[str, Any]
+
+
+def _written(value: dict[str, Any]) -> dict[str, Any]:
+    """Raises `ValueError` for numbers and depths that JSON can spell and no other end of the wire would read."""
+    try:
+        orjson.dumps(value)
+    except TypeError as error:
+        raise ValueError(str(error)) from error
+    return value
+
+
+JsonObject = Annotated[dict[str, Any], AfterValidator(_written)]
 
 
 class FunctionDefinition(Body):

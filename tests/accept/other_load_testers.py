@@ -55,7 +55,9 @@ def guidellm(load: Load, folder: Path) -> Figures:
         folder,
     )
     (said,) = json.loads((folder / "guidellm.json").read_text())["benchmarks"]
-    assert said["metrics"]["request_totals"]["successful"] == len(load.questions), said["metrics"]["request_totals"]
+    totals = said["metrics"]["request_totals"]
+    # of 96 it once told of 95, with none failed: its last update can come after its end
+    assert totals["successful"] == totals["total"] >= 0.98 * len(load.questions), totals
 
     requests = said["requests"]["successful"]  # its own means weight requests (by their tokens, by concurrency)
     tokens = sum(request["output_tokens"] for request in requests)

@@ -22,7 +22,8 @@ from loadtest.compare import compared
 from loadtest.records import Record, Request, Result, Target
 from loadtest.run import run
 from loadtest.workload import last_digit
-from server.config import VllmEngineConfig, load_config
+from server.config import load_config
+from server.engine_config import VllmEngineConfig
 from tests.processes import ROOT, reasond, vllm
 
 DEPTH = 8  # of the questions: a reply that thinks has about 46 tokens, one that does not has 3

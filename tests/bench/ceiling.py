@@ -14,7 +14,8 @@ import uvloop
 
 from models.engine import Engine, Prompt, Sampling
 from models.vllm_engine import VllmEngine
-from server.config import VllmEngineConfig, load_config
+from server.config import load_config
+from server.engine_config import VllmEngineConfig
 from tests.bench.__main__ import requests
 from tests.processes import ENVIRONMENT, ROOT
 

@@ -26,7 +26,8 @@ from loadtest.workload import last_digit
 from models.engine import Prompt, Sampling
 from models.families import FAMILIES
 from models.vllm_engine import VllmEngine
-from server.config import VllmEngineConfig, load_config
+from server.config import load_config
+from server.engine_config import VllmEngineConfig
 from tests.processes import ENVIRONMENT, ROOT
 
 THRESHOLD = 0.5

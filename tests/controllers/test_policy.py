@@ -7,17 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from controllers.policy import (
-    CONTROLS,
-    Budgets,
-    Defaults,
-    KeyLimits,
-    Policy,
-    PolicyError,
-    control_names,
-    fold,
-    modes,
-)
+from controllers.controls import CONTROLS, PolicyError, control_names
+from controllers.policy import Budgets, Defaults, KeyLimits, Policy, fold, modes
 from models.families import FAMILIES
 
 AUTO = Defaults("auto")

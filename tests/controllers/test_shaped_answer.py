@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 
 from controllers import CONTROLLERS
-from controllers.policy import Defaults, Policy, PolicyError
+from controllers.controls import PolicyError
+from controllers.policy import Defaults, Policy
 from controllers.prompt import prompt_tokens
 from controllers.reply import Chunk, Decision, Event, Finished, Interrupt, Request
 from controllers.route import Route, build_route

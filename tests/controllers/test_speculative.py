@@ -10,8 +10,9 @@ from itertools import pairwise
 import pytest
 
 from controllers import CONTROLLERS
+from controllers.controls import PolicyError
 from controllers.outage import Outage
-from controllers.policy import Defaults, Policy, PolicyError, fold
+from controllers.policy import Defaults, Policy, fold
 from controllers.reply import Chunk, Decision, Event, Finished, Interrupt, Request
 from controllers.route import Route, build_route, with_target
 from controllers.shape import Shape

@@ -8,7 +8,8 @@ from dataclasses import replace
 import pytest
 
 from controllers import CONTROLLERS
-from controllers.policy import Budgets, Defaults, Policy, PolicyError
+from controllers.controls import PolicyError
+from controllers.policy import Budgets, Defaults, Policy
 from controllers.reply import Chunk, Decision, Event, Finished, Interrupt, Progress, Request
 from controllers.route import Route, build_route
 from models.engine import Delta, Prompt, Sampling

@@ -17,9 +17,11 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from models.scripted_engine import Reply, ScriptedEngine
+from models.tokenizer import HubTokenizer
 from server.app import create_app
 from server.config import parse_config
-from server.serve import build_server
+from server.serve import DrainingServer, build_server
+from tests.controllers.stories import Model, recites
 from tests.deploy.queries import ALERTS, DASHBOARD, DEPLOY, dashboard_queries, filled, metric_names
 from tests.server.conftest import ENGINE_AND_ROUTE, ROOT
 from tests.server.running import running
@@ -30,6 +32,23 @@ REPLIES = [
     "<think>3 and 2",
     Reply("<no_think>5", error=RuntimeError("broken on purpose")),
 ]
+PAIR = """
+[engines.small]
+kind = "scripted"
+model = "demo/tokenizer"
+
+[engines.target]
+kind = "scripted"
+model = "demo/tokenizer"
+
+[routes.pair]
+controller = "speculative"
+engine = "small"
+family = "lhrm"
+mode = "think"
+speculative = { target = "target" }
+"""
+THOUGHT = "3 and 2.\n\nWait, 3 and 2.\n\nSo 5.</think>5"
 FROM_PROMETHEUS = {"up"}
 
 needs_prometheus = pytest.mark.skipif(
@@ -38,10 +57,21 @@ needs_prometheus = pytest.mark.skipif(
 )
 
 
+@pytest.fixture
+def server(tokenizer: HubTokenizer) -> DrainingServer:
+    """One of every kind of route."""
+    config = parse_config(f"[server]\nport = 0\n{ENGINE_AND_ROUTE}{PAIR}", ROOT)
+    scripts: dict[str, Any] = {
+        "demo": REPLIES,
+        **dict.fromkeys(("small", "target"), Model(tokenizer, recites(THOUGHT))),
+    }
+    engines = {name: ScriptedEngine(tokenizer, one, name=name, token_delay=0.002) for name, one in scripts.items()}
+    return build_server(config, create_app(config, engines))
+
+
 @pytest.mark.anyio
-async def test_every_metric_in_a_query_or_an_alert_is_exported(make_client):
-    async with make_client() as client:
-        text = (await client.get("/metrics")).text
+async def test_every_metric_in_a_query_or_an_alert_is_exported(server):
+    text = server.runtime.metrics.text().decode()
     exported = {sample.name for family in text_string_to_metric_families(text) for sample in family.samples}
     asked = [*(query for _, query in dashboard_queries()), *(rule["expr"] for rule in ALERTS)]
     named = {name for query in asked for name in metric_names(query)}
@@ -99,13 +129,8 @@ def test_promtool_accepts_the_rules_and_each_fires_on_what_it_is_about():
 
 @needs_prometheus
 @pytest.mark.anyio
-async def test_every_query_of_the_dashboard_has_data_from_a_running_server(tokenizer, tmp_path):
-    config = parse_config(f"[server]\nport = 0\n{ENGINE_AND_ROUTE}", ROOT)
-    engine = ScriptedEngine(tokenizer, REPLIES, name="demo", token_delay=0.002)
-    async with (
-        running(build_server(config, create_app(config, {"demo": engine}))) as address,
-        load_on(address),
-    ):
+async def test_every_query_of_the_dashboard_has_data_from_a_running_server(server, tmp_path):
+    async with running(server) as address, load_on(address):
         with prometheus(tmp_path, address) as url:
             async with httpx.AsyncClient(base_url=url) as client:
                 silent = await still_silent(client, {filled(query, "10s"): at for at, query in dashboard_queries()})
@@ -145,6 +170,7 @@ async def load_on(address: str) -> AsyncGenerator[None, None]:
             while True:
                 for body in (
                     {},
+                    {"model": "pair"},
                     {"stream": True},
                     {"reasond": {"mode": "think"}},
                     {"thinking_token_budget": 2},

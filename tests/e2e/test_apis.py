@@ -1,4 +1,4 @@
-"""The chat-like APIs over the demo model in a real vLLM engine: the thinking is free, the answer under a grammar."""
+"""The chat-like APIs over the demo model in a real vLLM engine: free thinking, then an answer under a grammar."""
 
 import asyncio
 import json

@@ -54,15 +54,28 @@ def level(seed: int, count: int, rate: float) -> Result:
     return replace(made_up, rate=rate, arrivals=f"Poisson {rate:g}/s")
 
 
+MODES = ("auto", "always", "never")
+
+
+def alike(seed: int) -> list[Result]:
+    """Two rounds without variants."""
+    found = []
+    for whole in (level(seed, 40, 9), level(seed + 9, 40, 9)):
+        records = (replace(record, request=replace(record.request, variant="")) for record in whole.records)
+        found.append(replace(whole, records=tuple(records)))
+    return found
+
+
 PAGES = {
     "run": lambda: report([level(1, 300, 80)], [Goal("time_to_first_token_ms", 70)]),
     "sweep": lambda: report([level(n, 60 * n, 20.0 * n) for n in (1, 2, 3)], headline="three levels"),
     "comparison": lambda: comparison_report(
         compared(*((name, [level(n + 9 * place, 40, 9) for n in range(3)]) for place, name in enumerate("ABC")))
     ),
+    "modes": lambda: comparison_report(compared(*((name, alike(place)) for place, name in enumerate(MODES)))),
     "bare": lambda: report([result([made()])]),
 }
-PLOTS = {"run": 6, "sweep": 6, "comparison": 7, "bare": 2}
+PLOTS = {"run": 6, "sweep": 6, "comparison": 7, "modes": 7, "bare": 2}
 
 
 @pytest.fixture(scope="module")
@@ -89,6 +102,18 @@ def test_the_page_is_whole_in_a_browser(name: str, size: str, opened: browser.Br
     assert opened.value(drawn)
     smallest = "Math.min(...[...document.querySelectorAll('svg text')].map(t => t.getBoundingClientRect().height))"
     assert opened.value(smallest) > 9, "text too small to read"
+
+
+@needs_browser
+def test_three_sides_fit_beside_each_other_on_a_phone(opened: browser.Browser, tmp_path: Path) -> None:
+    page = tmp_path / "modes.html"
+    page.write_text(PAGES["modes"](), encoding="utf-8")
+    opened.open(page, *SIZES["phone"])
+    table = "[...document.querySelectorAll('section')].find(one => one.textContent.startsWith('Side by side'))"
+    assert opened.value(f"{table}.querySelectorAll('thead th').length") == 1 + len(MODES)
+    assert opened.value(f"(box => box.scrollWidth <= box.clientWidth)({table}.querySelector('.scroll'))")
+    keys = "[...document.querySelectorAll('figure:first-of-type .key li')].map(one => one.textContent).join()"
+    assert opened.value(keys) == ",".join(MODES)
 
 
 @needs_browser

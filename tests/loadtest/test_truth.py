@@ -5,6 +5,7 @@ to run. So a run that disagrees is repeated; a client that measured wrongly woul
 and a bystander was woken up late in all of them as well, the test says that it could not tell.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from itertools import pairwise
 from time import perf_counter_ns
@@ -44,13 +45,15 @@ def true_figures(log: Log) -> dict[str, Distribution | None]:
 
 
 def disagreements(result: Result, log: Log) -> list[str]:
-    found = []
+    found, most_ms, most_share = [], 0.0, 0.0
     reported = summarise(result).measures
     for name, truth in true_figures(log).items():
         for statistic in STATISTICS:
             true, said = getattr(truth, statistic), getattr(reported[name], statistic)
+            most_ms, most_share = max(most_ms, abs(said - true)), max(most_share, abs(said - true) / true)
             if abs(said - true) > max(1.0, 0.02 * true):
                 found.append(f"{name} {statistic}: said {said:.2f} ms, was {true:.2f} ms")
+    print(f"\n{len(log)} streams, {len(found)} figures apart; at most {most_ms:.2f} ms, {100 * most_share:.2f} %")
     return found
 
 
@@ -109,13 +112,17 @@ def test_a_thousand_streams_are_reported_as_the_server_sent_them(emitted: Emitte
 
 @pytest.mark.accept
 def test_two_thousand_streams_at_once_add_less_than_five_milliseconds_in_the_median(emitted: Emitted) -> None:
-    requests = all_asking(2000, {"first": 3.0, "gap": 0.2, "jitter": 0.5, "answer": 25})
+    requests = all_asking(2000, {"first": 3.0, "gap": 0.1, "jitter": 0.5, "answer": 50})  # 20,000 chunks a second
     medians = []
     for _ in range(ROUNDS):
         started = perf_counter_ns()
         result = uvloop.run(run(emitted.target, requests, Concurrent(2000, ramp=2.0)))
         assert summarise(result).max_in_flight == 2000, perf_counter_ns() - started
-        medians.append(percentile(added_ms(result, emitted.log()), 0.5))
-        if medians[-1] < 5:
+        log = emitted.log()
+        added = added_ms(result, log)
+        medians.append(percentile(added, 0.5))
+        most = max(Counter(sent_ns // 10**9 for _, sent in log.values() for sent_ns in sent).values())
+        print(f"\n{most} chunks in the busiest second, {medians[-1]:.2f} ms added (p99 {percentile(added, 0.99):.1f})")
+        if medians[-1] < 5 and most > 15_000:  # where the emitter itself did not get to send, the round says nothing
             return
     pytest.fail(f"median milliseconds added in each run: {medians}")

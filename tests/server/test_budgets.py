@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from controllers.policy import EFFORTS
+from controllers.controls import EFFORTS
 from models.engine import Prompt, Sampling
 from models.scripted_engine import Line, ScriptedEngine
 from models.tokenizer import HubTokenizer

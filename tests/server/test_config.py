@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from server.config import Config, ConfigError, VllmEngineConfig, load_config, parse_config
+from server.config import Config, ConfigError, load_config, parse_config
+from server.engine_config import VllmEngineConfig
 
 ENGINE = '[engines.demo]\nkind = "vllm"\nmodel = "some/model"\nadapters = { maths = "some/adapter" }\n'
 ROUTE = '[routes.demo]\nengine = "demo"\nfamily = "lhrm"\n'

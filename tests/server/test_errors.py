@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from controllers.policy import PolicyError
+from controllers.controls import PolicyError
 from models.engine import EngineBusy, EngineDead, EngineError, InvalidRequest, PromptTooLong
 from server.errors import ApiError, api_error, model_not_found, reported
 from server.sse import ClientGone

@@ -16,7 +16,7 @@ from training.config import BudgetData, BudgetReward, BudgetSft, EvaluateBudget,
 from training.tasks import TASKS
 
 MODEL = {"path": "demo/tokenizer", "family": "selfbudgeter", "scratch": SCRATCH}
-TASK = {"name": "strides", "difficulties": [2, 3]}
+TASK = {"name": "paced", "difficulties": [2, 3]}
 FORM = budget_format_of("selfbudgeter", HubTokenizer("demo/tokenizer"))
 PAPER = Settings(**BudgetReward().model_dump())
 TEXT = "Start with 2, then a*3. What is the last digit?"
@@ -27,12 +27,12 @@ def data(tmp_path: Path) -> Path:
     """Replies of two difficulties, two of them wrong."""
     path = tmp_path / "data.jsonl"
     shown = [
-        (2, "Start with 2, then a*3 b+1. What is the last digit?", "2 ab=7", "7", True),
+        (2, "Start with 2, then a*3 b+1. What is the last digit?", "2 6 7", "7", True),
         (2, "Start with 2, then a*3 b+1. What is the last digit?", "2 a*3=6 b+1=7", "7", True),
-        (2, "Start with 2, then a*3 b+2. What is the last digit?", "2 ab=5", "5", False),
-        (3, "Start with 1, then a+1 b+1 c+1. What is the last digit?", "1 abc=4", "4", True),
+        (2, "Start with 2, then a*3 b+2. What is the last digit?", "2 6 5", "5", False),
+        (3, "Start with 1, then a+1 b+1 c+1. What is the last digit?", "1 2 3 4", "4", True),
         (3, "Start with 1, then a+1 b+1 c+1. What is the last digit?", "1 a+1=2 b+1=3 c+1=4", "4", True),
-        (3, "Start with 1, then a+1 b+1 c+2. What is the last digit?", "1 abc=4", "4", False),
+        (3, "Start with 1, then a+1 b+1 c+2. What is the last digit?", "1 2 3 4", "4", False),
     ]
     budget_data.write(
         [Observed(text, d, FORM.solution(thought, answer), right) for d, text, thought, answer, right in shown], path
@@ -102,7 +102,7 @@ def test_a_cold_start_without_a_right_reply_is_refused(tmp_path, data):
 
 
 def test_a_reply_earns_what_the_formula_says():
-    task, right = TASKS["strides"], FORM.write(FORM.solution("2 a*3=6", "6"))
+    task, right = TASKS["paced"], FORM.write(FORM.solution("2 a*3=6", "6"))
     length = len(FORM.solution("2 a*3=6", "6"))
     # a budget of exactly the length: half of the way to the edge at any tolerance, so 0.75; 0.4 less above b_max
     scored = selfbudgeter.score(FORM, task, TEXT, right, length, 0.5, PAPER)

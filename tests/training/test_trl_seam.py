@@ -18,7 +18,7 @@ def form():
     return format_of("lhrm", HubTokenizer("demo/tokenizer"))
 
 
-def build(recipe, mode_ratio="on_policy", prefixes=None, token_advantages=None):
+def build(recipe, mode_ratio="on_policy", prefixes=None, token_advantages=None, render=None):
     tokenizer = weights.load_tokenizer(recipe.model)
     return ForcedPrefixTrainer(
         model=weights.load_model(recipe.model, tokenizer, 0),
@@ -29,6 +29,7 @@ def build(recipe, mode_ratio="on_policy", prefixes=None, token_advantages=None):
         prefixes=prefixes or [form().pairs[mode][:1] for mode in MODES],
         token_advantages=token_advantages or (lambda rewards, mask: mask.float()),
         mode_ratio=mode_ratio,
+        render=render,
     )
 
 
@@ -44,6 +45,7 @@ def batch(trainer):
             "_generate_single_turn",
             ["self", "prompt_ids", "images", "multimodal_fields", "num_generations", "has_tool_images"],
         ),
+        ("_tokenize_prompts", ["self", "prompts"]),
         ("_calculate_rewards", ["self", "inputs", "prompts", "completions", "completion_ids_list"]),
         ("_generate_and_score_completions", ["self", "inputs"]),
         ("_compute_loss", ["self", "model", "inputs"]),
@@ -63,6 +65,17 @@ def test_each_half_of_a_group_begins_with_its_mode_token(hgpo_recipe):
     output = trainer._generate_and_score_completions(batch(trainer))
     think, no_think = (prefix[0] for prefix in trainer.prefixes)
     assert output["completion_ids"][:, 0].tolist() == [think, think, no_think, no_think] * 2
+
+
+def test_prompts_are_rendered_as_they_are_served(hgpo_recipe):
+    tokenizer = form().tokenizer
+    task = hgpo_recipe.task.model_copy(update={"name": "judging"})
+    trainer = build(hgpo_recipe.model_copy(update={"task": task}), render=tokenizer.render)
+    inputs = batch(trainer)
+    prompts = trainer._generate_and_score_completions(inputs)["prompt_ids"]
+    served = tokenizer.render([{"role": "user", "content": inputs[0]["question"]}])
+    assert prompts[0].tolist()[-len(served) :] == served
+    assert tokenizer.control_id("\\boxed{Assistant 1}") not in served
 
 
 def test_prompts_of_a_group_are_equal_and_hold_no_mode_token(hgpo_recipe):

@@ -1,0 +1,131 @@
+"""What budgets cost and what they buy. `python -m tests.bench.budgets cost | sweep`.
+
+`cost`: throughput with a budget over throughput without, at one server, in alternating rounds; the budget is larger
+than any thought, so that both sides do the same work. `sweep`: tokens used and accuracy over budgets, for hard cuts,
+graceful cuts and, on a route of a model that fills in its own budget field, pre-filled budgets; as JSON and as a plot.
+"""
+
+import argparse
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from statistics import fmean
+from types import MappingProxyType
+from typing import Any
+
+import orjson
+import uvloop
+
+from loadtest.arrivals import Concurrent
+from loadtest.compare import compared
+from loadtest.records import Record, Request, Result, Target
+from loadtest.run import run
+from loadtest.workload import last_digit
+from tests.processes import ROOT, reasond
+
+NEVER_BINDS = 1000  # tokens; the model thinks at most about 50
+WAYS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
+    {
+        "without": {},
+        "native": {"reasond": {"budget": NEVER_BINDS, "cut": "hard"}},
+        "graceful": {"reasond": {"budget": NEVER_BINDS, "cut": "graceful"}},
+    }
+)
+
+
+def main() -> None:
+    options = parser().parse_args()
+    log = ROOT / "runs/bench-budgets.log"
+    log.parent.mkdir(exist_ok=True)
+    with reasond(options.config, log=log) as (url, _):
+        figures = uvloop.run((cost if options.what == "cost" else sweep)(url, options))
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    options.out.write_bytes(orjson.dumps(figures, option=orjson.OPT_INDENT_2))
+    if options.what == "sweep":
+        plot(figures, options.out.with_suffix(".png"))
+
+
+def parser() -> argparse.ArgumentParser:
+    top = argparse.ArgumentParser(description=__doc__)
+    top.add_argument("what", choices=("cost", "sweep"))
+    top.add_argument("--config", type=Path, default=ROOT / "configs/demo.toml")
+    top.add_argument("--route", default="demo-think")
+    top.add_argument("--prefilled-route", help="of a model that fills in its own budget field")
+    top.add_argument("--concurrency", type=int, default=32)
+    top.add_argument("--rounds", type=int, default=6)
+    top.add_argument("--requests", type=int, default=256, help="of a round, or of one budget")
+    top.add_argument("--budgets", type=int, nargs="*", default=(2, 4, 8, 12, 16, 24, 32, 48, 64, 96, 128))
+    top.add_argument("--out", type=Path, default=ROOT / "runs/budgets.json")
+    return top
+
+
+async def cost(url: str, options: argparse.Namespace) -> list[dict[str, Any]]:
+    sides = {name: asking(options.requests, (8,), body) for name, body in WAYS.items()}
+    rounds: dict[str, list[Result]] = {name: [] for name in sides}
+    target, arrivals = Target(url, options.route), Concurrent(options.concurrency)
+    for requests in sides.values():
+        await run(target, requests[: 2 * options.concurrency], arrivals)
+    for number in range(options.rounds):
+        for name in list(sides) if number % 2 == 0 else reversed(sides):
+            result = await run(target, sides[name], arrivals, keep_text=False)
+            good(result.records)
+            rounds[name].append(result)
+    rows = []
+    for name in ("native", "graceful"):
+        found = compared((name, rounds[name]), ("without", rounds["without"])).ratios[0]["output_tokens_per_second"]
+        interval = found.ratio
+        print(f"{name} over without: {interval.value:.4f} [{interval.low:.4f}, {interval.high:.4f}], {found.rounds}")
+        rows.append({"way": name, "ratio": interval.value, "low": interval.low, "high": interval.high})
+    return rows
+
+
+async def sweep(url: str, options: argparse.Namespace) -> list[dict[str, Any]]:
+    routes = {"hard": options.route, "graceful": options.route}
+    if options.prefilled_route:
+        routes["pre-filled"] = options.prefilled_route
+    rows = []
+    print(f"{'way':12} {'budget':>6} {'used':>7} {'right':>6}")
+    for way, route in routes.items():
+        for budget in options.budgets:
+            body = {"reasond": {"budget": budget, "cut": "hard" if way == "hard" else "graceful"}}
+            requests = asking(options.requests, range(1, 9), body)
+            records = (await run(Target(url, route), requests, Concurrent(options.concurrency))).records
+            good(records)
+            used = fmean((record.decision or {})["budget"]["used"] for record in records)
+            right = fmean(record.answer.strip() == record.request.answer for record in records)
+            print(f"{way:12} {budget:6} {used:7.1f} {right:6.3f}", flush=True)
+            rows.append({"way": way, "budget": budget, "used": used, "right": right, "requests": len(records)})
+    return rows
+
+
+def asking(count: int, depths: Sequence[int], body: Mapping[str, Any]) -> list[Request]:
+    drawn = last_digit(count, seed=11, depths=tuple(depths), body={"temperature": 0, "max_tokens": 400, **body})
+    return [replace(request, stream=False) for request in drawn]
+
+
+def good(records: Sequence[Record]) -> None:
+    """No figure stands on failures."""
+    if failed := [record for record in records if record.error]:
+        raise SystemExit(f"{len(failed)} requests went wrong; the first: {failed[0]}")
+
+
+def plot(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, panels = pyplot.subplots(1, 2, figsize=(9, 3.5), layout="constrained")
+    for way in dict.fromkeys(row["way"] for row in rows):
+        points = [row for row in rows if row["way"] == way]
+        for panel, name in zip(panels, ("used", "right"), strict=True):
+            panel.plot([row["budget"] for row in points], [row[name] for row in points], marker="o", label=way)
+    for panel, title in zip(panels, ("tokens used", "share of right answers"), strict=True):
+        panel.set(xlabel="budget, tokens", title=title, xscale="log")
+        panel.legend()
+    figure.savefig(path, dpi=150)
+    pyplot.close(figure)
+
+
+if __name__ == "__main__":
+    main()
