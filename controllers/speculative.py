@@ -52,9 +52,11 @@ PASSING: tuple[TargetFailure, ...] = ("busy", "full")
 
 def run(route: Route, request: Request, policy: Policy, sampling: Sampling) -> AsyncGenerator[Event, None]:
     """One reply, by both models where there is thinking to share."""
-    if route.target is None or not policy.target or (policy.mode == "no_think" and policy.chosen_by == "client"):
+    unwanted = not policy.target or (policy.mode == "no_think" and policy.chosen_by == "client")
+    shaped = request.shape is not None and route.family.thinking is None  # then the answer is all there is to share
+    if route.target is None or unwanted or shaped:
         return mode.run(route, request, policy, sampling)
-    return together(route, route.target, request, policy, sampling)
+    return together(route, route.target, request, policy, replace(sampling, whole=False))
 
 
 async def together(

@@ -19,6 +19,7 @@ def test_there_are_configurations():
         "qwen3",
         "remote",
         "rewards",
+        "speculative-decoding",
         "speculative",
     ]
 
