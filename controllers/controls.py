@@ -39,6 +39,7 @@ class Said:
     effort: str | None = None
     scope: Scope | None = None
     graceful: bool | None = None
+    prefill: bool | None = None
     target: bool | None = None
     length: tuple[str, int] | None = None
 
@@ -115,6 +116,13 @@ def _cut(value: Any, field: str) -> Iterator[Said]:
     if value not in ("graceful", "hard"):
         _wrong(field, "graceful or hard")
     yield Said(field, graceful=value == "graceful")
+
+
+@_reads(**BOOLEAN)
+def _prefill(value: Any, field: str) -> Iterator[Said]:
+    if not isinstance(value, bool):
+        _wrong(field, "true or false")
+    yield Said(field, prefill=value)
 
 
 @_reads(**BOOLEAN)
@@ -251,6 +259,7 @@ CONTROLS: Mapping[str, Reader] = {
             "think_threshold": _threshold,
             "budget": _scoped_budget,
             "cut": _cut,
+            "prefill": _prefill,
             "best_of": _best_of,
             "speculative": _Object({"target": _target, **dict.fromkeys(LENGTHS, _length)}),
         }

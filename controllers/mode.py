@@ -99,7 +99,7 @@ def leaving_room(route: Route, prompt: Sequence[int], policy: Policy, sampling: 
 async def decide(route: Route, prompt: Sequence[int], policy: Policy) -> Decision | None:
     """The mode of a reply and its prompt, or None where the model's own first token is to decide it."""
     if policy.mode != "auto":
-        return Decision(policy.mode, policy.chosen_by, [*prompt, *prefix(route, policy.mode, policy.budget)])
+        return Decision(policy.mode, policy.chosen_by, [*prompt, *prefix(route, policy.mode, policy.prefill)])
     if policy.think_threshold is None:
         return None
     p_think = await probability_of_thinking(route, prompt)

@@ -9,7 +9,7 @@ from models.engine import Finish, PositionLogprobs
 from models.families import Mode, Scope
 
 Kind = Literal["reasoning", "answer", "tool", "budget", "control"]
-ChosenBy = Literal["client", "route", "model", "threshold", "reserve"]
+ChosenBy = Literal["client", "key", "route", "cap", "model", "threshold", "reserve"]
 Cut = Literal["line_end", "wrap_up", "hard"]
 CutBy = Literal["budget", "reserve", "client"]
 TargetFailure = Literal["dead", "busy", "slow", "full", "error", "down"]

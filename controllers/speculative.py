@@ -130,7 +130,7 @@ class Engines:
             inner, request = self._target.route, self._request
             prompt = rendered(inner, request)
             if self._opening.forced:
-                prompt += prefix(inner, self._opening.decision.mode, self._policy.budget)
+                prompt += prefix(inner, self._opening.decision.mode, self._policy.prefill)
             self._voice = Voice(inner, prompt)
         return self._voice
 

@@ -125,6 +125,71 @@ def test_no_request_gets_past_a_cap(asked: int | None, numbers: list[int | None]
         assert policy.budget == min([first, *caps])
 
 
+def test_only_a_budget_that_somebody_named_is_written_into_the_models_field() -> None:
+    family = FAMILIES["selfbudgeter"]
+    capped = Defaults("think", budgets=Budgets(cap=72))
+    for asked in ({}, {"thinking_budget": -1}):
+        policy = fold(asked, family, capped)
+        assert (policy.budget, policy.cap, policy.prefill) == (72, 72, None)
+    assert fold({"thinking_budget": 100}, family, capped).prefill == 72
+    assert fold({"thinking_budget": 30}, family, capped, KeyLimits(cap=20)).prefill == 20
+    assert fold({}, family, capped, KeyLimits(budget=50)).prefill == 50
+    assert fold({}, family, Defaults("think", budgets=Budgets(default=40))).prefill == 40
+    assert fold({}, family, capped, KeyLimits(cap=20)).cap == 20
+    assert fold({"thinking_budget": 30}, FAMILIES["lhrm"], AUTO).prefill is None
+
+
+def test_a_request_may_leave_the_models_field_to_the_model() -> None:
+    family = FAMILIES["selfbudgeter"]
+    policy = fold({"reasond": {"budget": 30, "prefill": False}}, family, Defaults("think"))
+    assert (policy.budget, policy.prefill) == (30, None)
+    assert fold({"reasond": {"budget": 30, "prefill": True}}, family, Defaults("think")).prefill == 30
+    with pytest.raises(PolicyError, match=r"reasond\.prefill: this route's model has no budget field"):
+        of({"reasond": {"budget": 30, "prefill": False}})
+    with pytest.raises(PolicyError, match=r"reasond\.prefill: expected true or false"):
+        of({"reasond": {"prefill": 1}})
+
+
+@pytest.mark.parametrize(
+    ("asked", "budgets", "key", "chosen_by"),
+    [
+        ({}, Budgets(default=0), KeyLimits(), "route"),
+        ({}, Budgets(default=90), KeyLimits(budget=0), "key"),
+        ({"reasond": {"mode": "no_think"}}, Budgets(default=0), KeyLimits(), "client"),
+        ({}, Budgets(cap=0), KeyLimits(), "cap"),
+        ({"thinking_budget": 90}, Budgets(), KeyLimits(cap=0), "cap"),
+        ({"thinking_budget": -1}, Budgets(cap=0), KeyLimits(), "cap"),
+        ({"enable_thinking": True}, Budgets(cap=0), KeyLimits(), "cap"),
+        ({"reasoning_effort": "low"}, Budgets(cap=0), KeyLimits(), "cap"),
+        ({"reasoning_effort": "minimal"}, Budgets(efforts={"minimal": 0}), KeyLimits(), "client"),
+    ],
+)
+def test_a_budget_of_0_is_no_thinking_whoever_named_it(
+    asked: dict[str, Any], budgets: Budgets, key: KeyLimits, chosen_by: str
+) -> None:
+    for name in ("lhrm", "qwen3", "deepseek_r1"):
+        policy = fold(asked, FAMILIES[name], Defaults("think", budgets=budgets), key)
+        assert (policy.mode, policy.chosen_by, policy.budget) == ("no_think", chosen_by, 0)
+
+
+def test_a_default_of_0_yields_to_a_request_that_lets_think() -> None:
+    route = Defaults("no_think", budgets=Budgets(default=0, cap=50))
+    policy = fold({"enable_thinking": True}, FAMILIES["lhrm"], route, KeyLimits(budget=0))
+    assert (policy.mode, policy.chosen_by, policy.budget) == ("think", "client", 50)
+
+
+def test_a_key_without_tokens_is_refused_where_the_budget_is_the_whole_reply() -> None:
+    for key in (KeyLimits(budget=0), KeyLimits(cap=0)):
+        with pytest.raises(PolicyError, match="model: the limits of this API key are 0"):
+            fold({}, FAMILIES["selfbudgeter"], Defaults("think"), key)
+    assert fold({"thinking_budget": 5}, FAMILIES["selfbudgeter"], Defaults("think"), KeyLimits(budget=0)).prefill == 5
+
+
+def test_the_limits_of_a_key_say_nothing_to_a_model_that_does_not_think() -> None:
+    policy = fold({}, FAMILIES["plain"], Defaults("no_think"), KeyLimits(budget=0, cap=0))
+    assert (policy.mode, policy.chosen_by, policy.budget, policy.cap) == ("no_think", "route", None, None)
+
+
 def test_a_routes_own_efforts_reserve_and_cut_reach_the_policy() -> None:
     budgets = Budgets(efforts={"low": 9}, reserve=64, graceful=False, hold_declared=True)
     policy = of({"reasoning_effort": "low"}, defaults=Defaults("auto", budgets=budgets))

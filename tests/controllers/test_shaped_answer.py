@@ -168,7 +168,7 @@ def test_no_budget_writes_into_a_call(tokenizer, budget, tolerance):
 @pytest.mark.parametrize("budget", [3, 10, 20, 100])
 def test_a_budget_for_the_whole_reply_cuts_a_call_short_and_writes_nothing_into_it(tokenizer, budget):
     model = Model(tokenizer, f"{CALL}</solution>", first=f"<budget>9</budget><solution>{CALL}</solution>")
-    policy = Policy("think", "client", budget=budget, requested=budget, reserve=2)
+    policy = Policy("think", "client", budget=budget, requested=budget, prefill=budget, reserve=2)
     refused = "the answer of this request is tool calls or has a format: it cannot be wrapped up"
     events = reply(route_of(model, "selfbudgeter"), Shape(JSON.grammar, HERMES), policy, wish=refused)
     assert '{"a": 1}'.startswith(text(events, "tool"))
@@ -224,4 +224,4 @@ def test_the_tokens_of_a_prompt_are_counted_with_what_is_forced(tokenizer):
     budgeter = route_of(Model(tokenizer, "{}"), "selfbudgeter")
     bare = prompt_tokens(budgeter, request, Policy("think", "route"))
     field = tokenizer.encode_control("<budget>50</budget><solution>")
-    assert prompt_tokens(budgeter, request, Policy("think", "client", budget=50)) == bare + len(field)
+    assert prompt_tokens(budgeter, request, Policy("think", "client", prefill=50)) == bare + len(field)

@@ -89,7 +89,7 @@ def ids(events: list[Event], *, forced: bool | None = None) -> list[int]:
 
 
 def budget(tokens: int, tolerance: int | None = None, **more: int) -> Policy:
-    return replace(THINK, budget=tokens, requested=tokens, tolerance=tolerance, **more)  # type: ignore[arg-type]
+    return replace(THINK, budget=tokens, requested=tokens, prefill=tokens, tolerance=tolerance, **more)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("native", [True, False])
