@@ -103,6 +103,9 @@ def fold(asked: Mapping[str, Any], family: Family, defaults: Defaults, key: KeyL
         raise PolicyError(f"{threshold.field} needs mode auto; this request's mode is {wish}", threshold.field)
     if best_of and defaults.best_of is None:
         raise PolicyError(f"{best_of.field}: this route has no judge to rank replies with", best_of.field)
+    if graceful and not graceful.graceful and family.scope == "reply" and budgets.reserve:
+        message = f"{graceful.field}: this route keeps tokens for the answer, so a reply is not cut without a phrase"
+        raise PolicyError(message, graceful.field)
     kind = budgets.graceful if graceful is None else graceful.graceful
     return Policy(
         mode=wish,

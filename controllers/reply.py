@@ -1,5 +1,6 @@
 """What a controller yields: decisions, chunks of text, progress, and one end."""
 
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
@@ -202,14 +203,20 @@ def _budget_record(budget: BudgetUse | None, seconds_to_answer: float | None) ->
 
 class Interrupt:
     """What a client may still ask of a reply that runs: to answer now, or to end. Replies listen; one serves all
-    choices of a request. `refusal` says why a reply cannot be made to answer early, if it cannot."""
+    choices of a request. `refusal` says why a reply cannot be made to answer early, if it cannot. `waiting` holds the
+    time limits of those who wait for an engine just now: a cancellation ends their waiting."""
 
-    __slots__ = ("_listeners", "refusal", "wish")
+    __slots__ = ("_listeners", "refusal", "waiting", "wish")
 
     def __init__(self) -> None:
         self.wish: Literal["answer", "cancel"] | None = None
         self.refusal: str | None = None
+        self.waiting: set[asyncio.Timeout] = set()
         self._listeners: list[Callable[[], None]] = []
+
+    @property
+    def cancelled(self) -> bool:
+        return self.wish == "cancel"
 
     def listen(self, listener: Callable[[], None]) -> None:
         self._listeners.append(listener)
@@ -220,6 +227,10 @@ class Interrupt:
             self.wish = wish
         for listener in self._listeners:
             listener()
+        while self.cancelled and self.waiting:
+            limit = self.waiting.pop()
+            if not limit.expired():
+                limit.reschedule(0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -276,6 +276,8 @@ def _budget_problems(key: str, route: RouteConfig) -> Iterator[str]:
             for name, tokens in numbers.items()
             if tokens == 0
         )
+        if budgets.reserve and budgets.cut == "hard":
+            yield f"{key}.cut: a reply that keeps a reserve for its answer is not cut hard"
     if budgets.hold_declared and family.budget is None:
         yield f"{key}.hold_declared: models of family {route.family!r} declare no budget"
 
