@@ -10,6 +10,7 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 
+from controllers.controls import PolicyError
 from controllers.deltas import attended
 from controllers.policy import Policy
 from controllers.prompt import prefix, rendered
@@ -81,6 +82,7 @@ class Opening:
 
 async def begin(route: Route, request: Request, policy: Policy, sampling: Sampling) -> Opening:
     """The prompt, and the mode where it can be known before the model has said anything."""
+    refuse(route, policy, sampling)
     prompt = rendered(route, request)
     decision = await decide(route, prompt, leaving_room(route, prompt, policy, sampling), request.interrupt)
     if decision is not None and len(decision.prompt) >= route.engine.context_length:
@@ -91,6 +93,12 @@ async def begin(route: Route, request: Request, policy: Policy, sampling: Sampli
         reply.begin(decision.prompt[len(prompt) :])
         watcher.begin()
     return Opening(reply, watcher, decision)
+
+
+def refuse(route: Route, policy: Policy, sampling: Sampling) -> None:
+    """Raises `PolicyError` for a whole reply that is to be longer than its own budget."""
+    if route.family.scope == "reply" and policy.requested and 0 < policy.requested < sampling.min_tokens:
+        raise PolicyError(f"min_tokens and {policy.asked_in} contradict each other", "min_tokens")
 
 
 def leaving_room(route: Route, prompt: Sequence[int], policy: Policy, sampling: Sampling) -> Policy:

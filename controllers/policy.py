@@ -22,11 +22,12 @@ class Policy:
     """How much thinking one request gets: the one form in which controllers read it.
 
     `budget` is the number of tokens that the family's scope may have, caps included (None: no limit), `requested` what
-    the client asked for (-1: no limit), `cap` what nobody may exceed. `prefill` is what is written into the model's own
-    budget field: a budget that somebody named, within the caps (None: the model fills it). `reserve` is the number of
-    tokens that are kept for the answer, `tolerance` how many tokens before its limit thinking may end at a line end
-    (None: hard cuts only). `hold_declared` holds a model to the budget that it gives itself. `lengths` are those of the
-    target's takeovers (None: the route's own); without `target` the small model is alone.
+    the client asked for (-1: no limit) in field `asked_in`, `cap` what nobody may exceed. `prefill` is what is written
+    into the model's own budget field: a budget that somebody named, within the caps (None: the model fills it).
+    `reserve` is the number of tokens that are kept for the answer, `tolerance` how many tokens before its limit
+    thinking may end at a line end (None: hard cuts only). `hold_declared` holds a model to the budget that it gives
+    itself. `lengths` are those of the target's takeovers (None: the route's own); without
+    `target` the small model is alone.
     """
 
     mode: Wish
@@ -36,6 +37,7 @@ class Policy:
     best_of: int = 1
     budget: int | None = None
     requested: int | None = None
+    asked_in: str = ""
     cap: int | None = None
     prefill: int | None = None
     reserve: int = 0
@@ -115,6 +117,7 @@ def fold(asked: Mapping[str, Any], family: Family, defaults: Defaults, key: KeyL
         best_of=(best_of and best_of.best_of) or defaults.best_of or 1,
         budget=limits.enforced if family.scope else None,
         requested=budget.budget if budget else None,
+        asked_in=budget.field if budget else "",
         cap=limits.cap,
         prefill=_prefill(said, limits, family),
         reserve=budgets.reserve,

@@ -198,6 +198,14 @@ def test_a_routes_own_efforts_reserve_and_cut_reach_the_policy() -> None:
     assert of({"reasond": {"cut": "hard"}}).tolerance is None
 
 
+def test_a_whole_reply_with_a_reserve_is_not_cut_hard() -> None:
+    kept = Defaults("think", budgets=Budgets(reserve=4))
+    with pytest.raises(PolicyError, match=r"reasond\.cut: this route keeps tokens"):
+        fold({"reasond": {"cut": "hard"}}, FAMILIES["selfbudgeter"], kept)
+    assert fold({"reasond": {"cut": "hard"}}, FAMILIES["lhrm"], kept).tolerance is None
+    assert fold({"reasond": {"cut": "hard"}}, FAMILIES["selfbudgeter"], Defaults("think")).tolerance is None
+
+
 def test_an_effort_on_a_model_that_does_not_think_is_refused_and_none_is_not() -> None:
     with pytest.raises(PolicyError, match="reasoning_effort"):
         of({"reasoning_effort": "low"}, "plain", Defaults("no_think"))
