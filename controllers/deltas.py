@@ -34,17 +34,21 @@ async def attended(
     interrupt = interrupt or Interrupt()
     async with aclosing(stream):
         while not interrupt.cancelled:
+            task = asyncio.current_task()
+            assert task is not None
+            interrupt.waiting.add(task)
             try:
-                async with asyncio.timeout(patience) as limit:
-                    interrupt.waiting.add(limit)
-                    try:
+                if patience is None:
+                    item = await anext(stream)
+                else:
+                    async with asyncio.timeout(patience):
                         item = await anext(stream)
-                    finally:
-                        interrupt.waiting.discard(limit)
             except StopAsyncIteration:
                 return
-            except TimeoutError:
-                if interrupt.cancelled:
-                    return
-                raise
+            except (asyncio.CancelledError, TimeoutError):
+                if task in interrupt.waiting or task.uncancel():  # somebody else ends this task
+                    raise
+                return
+            finally:
+                interrupt.waiting.discard(task)
             yield item

@@ -204,14 +204,14 @@ def _budget_record(budget: BudgetUse | None, seconds_to_answer: float | None) ->
 class Interrupt:
     """What a client may still ask of a reply that runs: to answer now, or to end. Replies listen; one serves all
     choices of a request. `refusal` says why a reply cannot be made to answer early, if it cannot. `waiting` holds the
-    time limits of those who wait for an engine just now: a cancellation ends their waiting."""
+    tasks that wait for an engine just now: a cancellation wakes them, and takes out those that it has woken."""
 
     __slots__ = ("_listeners", "refusal", "waiting", "wish")
 
     def __init__(self) -> None:
         self.wish: Literal["answer", "cancel"] | None = None
         self.refusal: str | None = None
-        self.waiting: set[asyncio.Timeout] = set()
+        self.waiting: set[asyncio.Task[Any]] = set()
         self._listeners: list[Callable[[], None]] = []
 
     @property
@@ -228,9 +228,7 @@ class Interrupt:
         for listener in self._listeners:
             listener()
         while self.cancelled and self.waiting:
-            limit = self.waiting.pop()
-            if not limit.expired():
-                limit.reschedule(0)
+            self.waiting.pop().cancel()
 
 
 @dataclass(frozen=True, slots=True)

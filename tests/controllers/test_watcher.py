@@ -572,6 +572,30 @@ def test_who_leaves_is_not_taken_for_one_who_cancels(thinker: MakeThinker) -> No
     assert slow.opened == slow.closed == 1
 
 
+@pytest.mark.parametrize("order", [("cancel", "leave"), ("leave", "cancel")])
+def test_one_who_cancels_and_leaves_at_once_is_gone(thinker: MakeThinker, order: tuple[str, str]) -> None:
+    route, _ = thinker("1+1")
+    slow = Slow(route.engine)  # type: ignore[arg-type]
+    interrupt = Interrupt()
+
+    async def gone() -> None:
+        run = route.controller(replace(route, engine=slow), Request(ASK, interrupt=interrupt), THINK, Sampling())  # type: ignore[arg-type]
+
+        async def read() -> list[Event]:
+            async with aclosing(run):
+                return [event async for event in run]
+
+        task = asyncio.create_task(read())
+        await asyncio.sleep(0.05)
+        for way in order:
+            _ = task.cancel() if way == "leave" else interrupt.ask("cancel")
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(gone())
+    assert slow.opened == slow.closed == 1
+
+
 def test_a_cut_reply_teaches_the_pace_of_its_thinking(thinker: MakeThinker) -> None:
     route, asked = thinker("1+" * 60, token_delay=0.004, first_token_delay=0.1)
     asked.answer = "8"
