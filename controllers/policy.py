@@ -23,7 +23,8 @@ class Policy:
 
     `budget` is the number of tokens that the family's scope may have, caps included (None: no limit), `requested` what
     the client asked for (-1: no limit). `reserve` is the number of tokens that are kept for the answer, `tolerance` how
-    many tokens before its limit thinking may end at a line end (None: hard cuts only). `hold_declared` holds a model
+    many tokens before its limit thinking may end at a line end (None: hard cuts only), and the client itself `insists`
+    on that where a request that cannot have it is to be refused, not cut hard. `hold_declared` holds a model
     to the budget that it gives itself. `lengths` are those of the target's takeovers (None: the route's own); without
     `target` the small model is alone.
     """
@@ -37,6 +38,7 @@ class Policy:
     requested: int | None = None
     reserve: int = 0
     tolerance: int | None = TOLERANCE
+    insists: bool = False
     hold_declared: bool = False
     lengths: Lengths | None = None
     target: bool = True
@@ -75,14 +77,20 @@ class KeyLimits:
     cap: int | None = None
 
 
+def cap_of(budgets: Budgets, key: KeyLimits | None) -> int | None:
+    """What no request of this key to this route may exceed, in tokens of its family's scope."""
+    caps = (budgets.cap, key.cap if key else None)
+    return min((cap for cap in caps if cap is not None), default=None)
+
+
 def fold(asked: Mapping[str, Any], family: Family, defaults: Defaults, key: KeyLimits | None = None) -> Policy:
     """One policy from a request's control fields, over its key's limits, over the route's defaults.
 
     Raises `PolicyError` for fields that contradict each other and for controls that the route cannot honour.
     """
-    said = [
-        item for field, read in CONTROLS.items() if asked.get(field) is not None for item in read(asked[field], field)
-    ]
+    said = _settled(
+        [item for field, read in CONTROLS.items() if asked.get(field) is not None for item in read(asked[field], field)]
+    )
     budgets, key = defaults.budgets, key or KeyLimits()
     mode = _agreed(said, "mode")
     threshold = _agreed(said, "threshold")
@@ -95,7 +103,13 @@ def fold(asked: Mapping[str, Any], family: Family, defaults: Defaults, key: KeyL
     if mode:
         _check_mode(wish, mode.field, family)
     if threshold and wish != "auto":
-        raise PolicyError(f"{threshold.field} needs mode auto; this request's mode is {wish}", threshold.field)
+        other = mode or (budget if chosen_by == "client" else None)
+        says = f"{other.field} makes it" if other else "this request's mode is"
+        raise PolicyError(f"{threshold.field} needs mode auto; {says} {wish}", threshold.field)
+    if show and show.show is False and family.scope == "reply":
+        raise PolicyError(f"{show.field}: thinking and answer stand together in this route's replies", show.field)
+    if graceful:
+        _check_cut(graceful, family, budgets)
     if best_of and defaults.best_of is None:
         raise PolicyError(f"{best_of.field}: this route has no judge to rank replies with", best_of.field)
     requested = budget.budget if budget else None
@@ -110,17 +124,41 @@ def fold(asked: Mapping[str, Any], family: Family, defaults: Defaults, key: KeyL
         requested=requested,
         reserve=budgets.reserve,
         tolerance=budgets.tolerance if kind else None,
+        insists=graceful is not None and kind,
         hold_declared=budgets.hold_declared,
         lengths=_lengths(said, defaults.speculation),
         target=not any(item.target is False for item in said),
     )
 
 
+def _settled(said: list[Said]) -> list[Said]:
+    """What was said, less what an effort that yields says beside a mode or a budget of another field."""
+    firm = [item for item in said if not item.yields]
+    budget = next((item.budget for item in firm if item.budget is not None), None)
+    mode = next((item.mode for item in firm if item.mode), "no_think" if budget == 0 else None)
+    over = mode == "no_think" or budget is not None
+    return [
+        replace(item, mode=None if mode else item.mode, effort=None if over else item.effort) if item.yields else item
+        for item in said
+    ]
+
+
+def _check_cut(asked: Said, family: Family, budgets: Budgets) -> None:
+    """Refuses a way of cutting that no reply of the route can have."""
+    if family.scope is None:
+        raise PolicyError(f"{asked.field}: this route's model does not think, so nothing is cut", asked.field)
+    if asked.graceful and family.scope == "reply" and not budgets.reserve:
+        raise PolicyError(f"{asked.field}: replies of this route are cut hard, as it has no reserve", asked.field)
+
+
 def _lengths(said: list[Said], speculation: Speculation | None) -> Lengths | None:
     """The lengths of takeovers, as asked for and within the route's caps; None where nothing was asked."""
+    without = next((item.field for item in said if item.target is False), None)
     for item in said:
         if speculation is None and (item.target is not None or item.length is not None):
             raise PolicyError(f"{item.field}: this route has no target model", item.field)
+        if without and item.length is not None:
+            raise PolicyError(f"{without} and {item.field} contradict each other", item.field)
     asked = dict(item.length for item in said if item.length is not None)
     return speculation.lengths.within(asked, speculation.caps) if asked and speculation is not None else None
 

@@ -47,6 +47,7 @@ class Reply:
         "answer_tokens",
         "cached_tokens",
         "calls",
+        "cancelled",
         "clock",
         "completion_tokens",
         "discarded_tokens",
@@ -82,6 +83,7 @@ class Reply:
         self.discarded_tokens = self.segments = 0
         self.finish: Finish | None = None
         self.stopped_by: str | int | None = None
+        self.cancelled = False
         self.most = most_tokens(route, prompt, sampling)
         self.clock = Clock()
 
@@ -199,6 +201,7 @@ class Reply:
         return Finished(
             reason=self.finish or "stop",
             stopped_by=self.stopped_by,
+            cancelled=self.cancelled,
             completion_tokens=self.completion_tokens,
             reasoning_tokens=self.reasoning_tokens,
             answer_tokens=self.answer_tokens,
@@ -286,3 +289,12 @@ def most_tokens(route: Route, prompt: Sequence[int], sampling: Sampling) -> int:
 def forgets_penalties(sampling: Sampling) -> str | None:
     """The penalty, by its name, that a second segment would begin anew."""
     return next((name for name in ("presence_penalty", "frequency_penalty") if getattr(sampling, name)), None)
+
+
+def takes_no_phrase(reply: Reply) -> str | None:
+    """Why the server may not wrap up what the reply's budget counts, if so."""
+    if penalty := forgets_penalties(reply.sampling):
+        return f"{penalty}: cannot be kept up over a cut of the thinking"
+    if reply.shape is not None and reply.route.family.scope == "reply":
+        return "the answer of this request is tool calls or has a format: it cannot be wrapped up"
+    return None

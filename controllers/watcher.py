@@ -27,7 +27,7 @@ from controllers.controls import PolicyError
 from controllers.policy import Policy
 from controllers.reply import BudgetUse, Chunk, Cut, CutBy, Decision, Finished, Interrupt, Progress
 from controllers.route import Forced
-from controllers.segments import Reply, forgets_penalties
+from controllers.segments import Reply, forgets_penalties, takes_no_phrase
 from controllers.shaped_answer import ShapedAnswer
 from models.engine import Delta
 
@@ -68,8 +68,10 @@ class Watcher:
         self._interrupt = interrupt
         self._scope = "answer" if route.family.scope == "reply" else "reasoning"
         self._limited = route.family.scope is not None and (policy.budget is not None or policy.reserve > 0)
-        shaped = reply.shape is not None and self._scope == "answer"  # no phrase belongs into a call, or into JSON
-        tolerance = policy.tolerance if forgets_penalties(reply.sampling) is None and not shaped else None
+        unkind = takes_no_phrase(reply)
+        if unkind and policy.insists and self._limited:
+            raise PolicyError(f"reasond.cut: {unkind}", "reasond.cut")
+        tolerance = None if unkind else policy.tolerance
         self._answer = ShapedAnswer(reply)
         self._manner = Manner(len(route.wrap_up.token_ids), len(route.closing.token_ids), tolerance)
         self._native = route.native_budget and self._scope == "reasoning"
@@ -86,10 +88,7 @@ class Watcher:
         self.look_at = 0  # the first delta is looked at, for the clock
         if interrupt is not None:
             interrupt.listen(self._wake)
-            if penalty := forgets_penalties(reply.sampling):
-                interrupt.refusal = f"{penalty}: cannot be kept up over a cut of the thinking"
-            elif shaped:
-                interrupt.refusal = "the answer of this request is tool calls or has a format: it cannot be wrapped up"
+            interrupt.refusal = interrupt.refusal or unkind
 
     def begin(self) -> None:
         """The forced prefix has been told to the reply's parser; it may have opened the scope."""
@@ -141,7 +140,8 @@ class Watcher:
                 reply.clock.began(reply.position + len(delta.token_ids))
             reply.cached_tokens = reply.cached_tokens or delta.cached_tokens
         if self._interrupt is not None and self._interrupt.wish == "cancel":
-            return [*reply.end("stop", "cancelled")]
+            reply.cancelled = True
+            return [*reply.end("stop")]
         said: list[Chunk | Progress] = []
         said += self._steps(delta) if self._limited or self._watched or self._answer.awaited else reply.take(delta)
         if reply.finish is None and not self.handover and (progress := self._progress()) is not None:

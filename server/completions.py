@@ -10,6 +10,8 @@ import orjson
 from fastapi import APIRouter, Request, Response
 
 from controllers.choices import side_by_side
+from controllers.controls import PolicyError
+from controllers.policy import KeyLimits, cap_of
 from controllers.route import Route
 from models.engine import Delta, Engine, InvalidRequest, PositionLogprobs, Prompt, Sampling, Tokenizer
 from server.bodies import takes
@@ -57,23 +59,33 @@ async def _continue(engine: Engine, prompt: Prompt, sampling: Sampling) -> Async
 @takes(CompletionRequest)
 async def completions(request: Request, body: CompletionBody) -> Response:
     runtime = runtime_of(request)
-    job = prepare(body, runtime, request.scope["state"]["request_id"])
+    job = prepare(body, runtime, request.scope["state"]["request_id"], runtime.limits(request))
     watching = watch(request, job.route.name)
     if body.stream:
         return EventStream(stream(job, watching), {})
     return await while_connected(request.receive, complete(job, watching))
 
 
-def prepare(body: CompletionBody, runtime: Runtime, request_id: str) -> Job:
+def prepare(body: CompletionBody, runtime: Runtime, request_id: str, key: KeyLimits | None = None) -> Job:
     route = runtime.route(body.model)
     tokenizer = route.engine.tokenizer
     prompts = [tokenizer.encode_control(prompt) if isinstance(prompt, str) else prompt for prompt in body.prompts]
     max_tokens = body.max_tokens or route.sampling.max_tokens or 16  # 16: the default of this API, kept for its clients
     sampling = body.sampling(route.sampling, max_tokens=max_tokens, logprobs=body.logprobs)
+    sampling = _capped(sampling, route, cap_of(route.defaults.budgets, key))
     n = body.n or 1
     seeded = [sampling if sampling.seed is None else replace(sampling, seed=sampling.seed + i) for i in range(n)]
     head = {"id": f"cmpl-{request_id}", "object": "text_completion", "created": int(time.time()), "model": route.name}
     return Job(body, route, [p for p in prompts for _ in range(n)], seeded * len(prompts), head)
+
+
+def _capped(sampling: Sampling, route: Route, cap: int | None) -> Sampling:
+    """A cap holds here too, as far as the engine can hold it by itself: no controller reads along."""
+    if cap is None or route.family.scope is None:
+        return sampling
+    if not route.native_budget:
+        raise PolicyError("model: the cap on budgets cannot be held on this route without a controller", "model")
+    return replace(sampling, thinking_budget=cap)
 
 
 async def stream(job: Job, watch: Watch) -> AsyncGenerator[bytes, None]:
