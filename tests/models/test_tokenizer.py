@@ -56,10 +56,8 @@ def test_ordinary_text_is_no_control_token() -> None:
 
 
 USER = [{"role": "user", "content": "hi"}]
-PRINTS = HubTokenizer(
-    ROOT / "demo" / "tokenizer",
-    chat_template="{% for note in notes %}{{ note.text + 1 if note.sum else note.text }}{% endfor %}{{ messages[0].content }}",
-)
+NOTES = "{% for note in notes %}{{ note.text + 1 if note.sum else note.text }}{% endfor %}{{ messages[0].content }}"
+PRINTS = HubTokenizer(ROOT / "demo" / "tokenizer", chat_template=NOTES)
 
 
 @given(HOSTILE)
