@@ -1,4 +1,4 @@
-"""The responses that /v1/responses keeps: in memory, a bounded number of them, the oldest forgotten first."""
+"""The responses that /v1/responses keeps: in memory, a bounded number of them, each key its share."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field

@@ -357,6 +357,15 @@ def test_one_key_does_not_find_anothers_response(tokenizer, monkeypatch):
             two.responses.retrieve(reply.id)
 
 
+def test_what_is_kept_holds_its_input_once(tokenizer, monkeypatch):
+    room = few(tokenizer, monkeypatch, [DIRECT], "stored_bytes = 12_000", context_length=20_000)
+    with room as server, client_of(server) as client:
+        reply = client.responses.create(model="demo", input="1" * 8000)
+        assert client.responses.retrieve(reply.id).status == "completed"
+        second = client.responses.create(model="demo", input="and?", previous_response_id=reply.id)
+        assert client.responses.retrieve(second.id).previous_response_id == reply.id
+
+
 def few(tokenizer, monkeypatch, script, bound="stored_responses = 2", **delays):
     """A server that keeps two responses, or as `bound` says."""
     monkeypatch.delenv("REASOND_API_KEYS", raising=False)
