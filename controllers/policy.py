@@ -113,7 +113,7 @@ def fold(asked: Mapping[str, Any], family: Family, defaults: Defaults, key: KeyL
     if best_of and defaults.best_of is None:
         raise PolicyError(f"{best_of.field}: this route has no judge to rank replies with", best_of.field)
     requested = budget.budget if budget else None
-    kind = budgets.graceful if graceful is None else graceful.graceful
+    kind = budgets.graceful if graceful is None else graceful.graceful is True
     return Policy(
         mode=wish,
         chosen_by=chosen_by,

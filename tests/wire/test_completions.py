@@ -1,5 +1,7 @@
 """Raw completions on the wire: what the model writes, tags and all."""
 
+import json
+
 import httpx
 import pytest
 
@@ -182,3 +184,28 @@ def test_a_cap_holds_or_the_route_is_refused(tokenizer, monkeypatch, native):
             else:
                 thought = answer.json()["choices"][0]["text"].partition("</think>")[0]
                 assert thought == ("1+" * 6)[: cap or 11]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    ("prompt", "said", "told", "finish"),
+    [
+        ("hi<think>", "1+1</think>so<think>1+1+1", "1+1</think>so", "length"),
+        ("hi<think>", "1+1<think>1+1+1", "1+1", "length"),
+        ("<think>1</think>hi", "<think>1+1</think>so<think>1", "<think>1+1</think>so", "length"),
+        ("hi", "<think>1+1</think>so", "<think>1+1</think>so", "stop"),
+    ],
+)
+def test_under_a_cap_thinking_is_opened_once(tokenizer, monkeypatch, stream, prompt, said, told, finish):
+    monkeypatch.setenv("REASOND_API_KEYS", "one")
+    with served(tokenizer, [said], CAPPED, thinking=("<think>", "</think>")) as server:
+        answer = httpx.post(
+            server.url + PATH,
+            json=body(prompt=prompt, stream=stream, skip_special_tokens=False),
+            headers={"x-api-key": "one"},
+        )
+        lines = [line[6:] for line in answer.text.splitlines() if line.startswith("data: {")] or [answer.text]
+        choices = [json.loads(line)["choices"][0] for line in lines]
+        assert "".join(choice["text"] for choice in choices).removesuffix("<|im_end|>") == told
+        assert choices[-1]["finish_reason"] == finish
+        assert server.until_idle() == 0
