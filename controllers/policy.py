@@ -25,9 +25,9 @@ class Policy:
     the client asked for (-1: no limit) in field `asked_in`, `cap` what nobody may exceed. `prefill` is what is written
     into the model's own budget field: a budget that somebody named, within the caps (None: the model fills it).
     `reserve` is the number of tokens that are kept for the answer, `tolerance` how many tokens before its limit
-    thinking may end at a line end (None: hard cuts only). `hold_declared` holds a model to the budget that it gives
-    itself. `lengths` are those of the target's takeovers (None: the route's own); without
-    `target` the small model is alone.
+    thinking may end at a line end (None: hard cuts only), and the client itself `insists` on that where a request that
+    cannot have it is to be refused, not cut hard. `hold_declared` holds a model to the budget that it gives itself.
+    `lengths` are those of the target's takeovers (None: the route's own); without `target` the small model is alone.
     """
 
     mode: Wish
@@ -42,6 +42,7 @@ class Policy:
     prefill: int | None = None
     reserve: int = 0
     tolerance: int | None = TOLERANCE
+    insists: bool = False
     hold_declared: bool = False
     lengths: Lengths | None = None
     target: bool = True
@@ -80,14 +81,20 @@ class KeyLimits:
     cap: int | None = None
 
 
+def cap_of(budgets: Budgets, key: KeyLimits | None) -> int | None:
+    """What no request of this key to this route may exceed, in tokens of its family's scope."""
+    caps = (budgets.cap, key.cap if key else None)
+    return min((cap for cap in caps if cap is not None), default=None)
+
+
 def fold(asked: Mapping[str, Any], family: Family, defaults: Defaults, key: KeyLimits | None = None) -> Policy:
     """One policy from a request's control fields, over its key's limits, over the route's defaults.
 
     Raises `PolicyError` for fields that contradict each other and for controls that the route cannot honour.
     """
-    said = [
-        item for field, read in CONTROLS.items() if asked.get(field) is not None for item in read(asked[field], field)
-    ]
+    said = _settled(
+        [item for field, read in CONTROLS.items() if asked.get(field) is not None for item in read(asked[field], field)]
+    )
     budgets, key = defaults.budgets, key or KeyLimits()
     said = _with_efforts(said, family, budgets)
     mode = _agreed(said, "mode")
@@ -102,13 +109,16 @@ def fold(asked: Mapping[str, Any], family: Family, defaults: Defaults, key: KeyL
     if mode:
         _check_mode(wish, mode.field, family)
     if threshold and wish != "auto":
-        raise PolicyError(f"{threshold.field} needs mode auto; this request's mode is {wish}", threshold.field)
+        other = mode or (budget if chosen_by == "client" else None)
+        says = f"{other.field} makes it" if other else "this request's mode is"
+        raise PolicyError(f"{threshold.field} needs mode auto; {says} {wish}", threshold.field)
+    if show and show.show is False and family.scope == "reply":
+        raise PolicyError(f"{show.field}: thinking and answer stand together in this route's replies", show.field)
+    if graceful:
+        _check_cut(graceful, family, budgets)
     if best_of and defaults.best_of is None:
         raise PolicyError(f"{best_of.field}: this route has no judge to rank replies with", best_of.field)
-    if graceful and not graceful.graceful and family.scope == "reply" and budgets.reserve:
-        message = f"{graceful.field}: this route keeps tokens for the answer, so a reply is not cut without a phrase"
-        raise PolicyError(message, graceful.field)
-    kind = budgets.graceful if graceful is None else graceful.graceful
+    kind = budgets.graceful if graceful is None else graceful.graceful is True
     return Policy(
         mode=wish,
         chosen_by=chosen_by,
@@ -122,17 +132,43 @@ def fold(asked: Mapping[str, Any], family: Family, defaults: Defaults, key: KeyL
         prefill=_prefill(said, limits, family),
         reserve=budgets.reserve,
         tolerance=budgets.tolerance if kind else None,
+        insists=graceful is not None and kind,
         hold_declared=budgets.hold_declared,
         lengths=_lengths(said, defaults.speculation),
         target=not any(item.target is False for item in said),
     )
 
 
+def _settled(said: list[Said]) -> list[Said]:
+    """What was said, less what an effort that yields says beside a mode or a budget of another field."""
+    firm = [item for item in said if not item.yields]
+    budget = next((item.budget for item in firm if item.budget is not None), None)
+    mode = next((item.mode for item in firm if item.mode), "no_think" if budget == 0 else None)
+    over = mode == "no_think" or budget is not None
+    return [
+        replace(item, mode=None if mode else item.mode, effort=None if over else item.effort) if item.yields else item
+        for item in said
+    ]
+
+
+def _check_cut(asked: Said, family: Family, budgets: Budgets) -> None:
+    """Refuses a way of cutting that no reply of the route can have."""
+    if family.scope is None:
+        raise PolicyError(f"{asked.field}: this route's model does not think, so nothing is cut", asked.field)
+    if asked.graceful and family.scope == "reply" and not budgets.reserve:
+        raise PolicyError(f"{asked.field}: replies of this route are cut hard, as it has no reserve", asked.field)
+    if not asked.graceful and family.scope == "reply" and budgets.reserve:
+        raise PolicyError(f"{asked.field}: this route's replies keep a reserve, so they are not cut hard", asked.field)
+
+
 def _lengths(said: list[Said], speculation: Speculation | None) -> Lengths | None:
     """The lengths of takeovers, as asked for and within the route's caps; None where nothing was asked."""
+    without = next((item.field for item in said if item.target is False), None)
     for item in said:
         if speculation is None and (item.target is not None or item.length is not None):
             raise PolicyError(f"{item.field}: this route has no target model", item.field)
+        if without and item.length is not None:
+            raise PolicyError(f"{without} and {item.field} contradict each other", item.field)
     asked = dict(item.length for item in said if item.length is not None)
     return speculation.lengths.within(asked, speculation.caps) if asked and speculation is not None else None
 
@@ -162,8 +198,7 @@ def _limits(budget: Said | None, mode: Said | None, key: KeyLimits, budgets: Bud
         (None if thinks and budgets.default == 0 else budgets.default, "route"),
     )
     first, by = next((pair for pair in named if pair[0] is not None), (None, "route"))
-    cap = min((limit for limit in (key.cap, budgets.cap) if limit is not None), default=None)
-    limits = _Limits(first, by, cap)
+    limits = _Limits(first, by, cap_of(budgets, key))
     if limits.enforced == 0 and family.scope == "reply":
         raise PolicyError("model: the limits of this API key are 0, and this route's replies have at least 1", "model")
     return limits

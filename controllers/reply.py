@@ -147,7 +147,8 @@ class Finished:
 
     The tokens of tool calls are the answer's; `calls` is the number of calls. `cut` says how the server ended the
     budget's scope, if it did, and `cut_by` for whose sake. `segments` is the number of engine requests;
-    `discarded_tokens` were generated and thrown away: the client neither saw nor pays for them.
+    `discarded_tokens` were generated and thrown away: the client neither saw nor pays for them. `cancelled`: a client
+    asked for the end.
     `more` is what a controller adds to the decision record.
     """
 
@@ -165,6 +166,7 @@ class Finished:
     discarded_tokens: int = 0
     calls: int = 0
     target: TargetUse | None = None
+    cancelled: bool = False
     more: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -179,6 +181,8 @@ class Finished:
             record |= {"cut": self.cut, "cut_by": self.cut_by}
         if self.target is not None:
             record |= self.target.record()
+        if self.cancelled:
+            record["cancelled"] = True
         if several:
             record |= {"segments": self.segments, "discarded_tokens": self.discarded_tokens}
         return {**record, **self.more}

@@ -46,6 +46,7 @@ class Reply:
         "answer_tokens",
         "cached_tokens",
         "calls",
+        "cancelled",
         "clock",
         "completion_tokens",
         "discarded_tokens",
@@ -81,6 +82,7 @@ class Reply:
         self.discarded_tokens = self.segments = 0
         self.finish: Finish | None = None
         self.stopped_by: str | int | None = None
+        self.cancelled = False
         self.most = most_tokens(route, prompt, sampling)
         self.clock = Clock()
 
@@ -200,6 +202,7 @@ class Reply:
         return Finished(
             reason=self.finish or "stop",
             stopped_by=self.stopped_by,
+            cancelled=self.cancelled,
             completion_tokens=self.completion_tokens,
             reasoning_tokens=self.reasoning_tokens,
             answer_tokens=self.answer_tokens,
@@ -263,3 +266,12 @@ def behind_opening(reply: Reply) -> int:
     family = reply.route.family
     opening = reply.route.engine.tokenizer.control_id(family.thinking[0]) if family.thinking else None
     return next((count for count, token_id in enumerate(reversed(reply.prompt)) if token_id == opening), 0)
+
+
+def takes_no_phrase(reply: Reply) -> str | None:
+    """Why the server may not wrap up what the reply's budget counts, if so."""
+    if penalty := forgets_penalties(reply.sampling):
+        return f"{penalty}: cannot be kept up over a cut of the thinking"
+    if reply.shape is not None and reply.route.family.scope == "reply":
+        return "the answer of this request is tool calls or has a format: it cannot be wrapped up"
+    return None

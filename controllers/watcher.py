@@ -28,7 +28,7 @@ from controllers.deltas import single
 from controllers.policy import Policy
 from controllers.reply import BudgetUse, Chunk, Cut, CutBy, Decision, Finished, Interrupt, Progress
 from controllers.route import Forced
-from controllers.segments import Reply, behind_opening, forgets_penalties
+from controllers.segments import Reply, behind_opening, forgets_penalties, takes_no_phrase
 from controllers.shaped_answer import ShapedAnswer
 from controllers.thinking import UNDECIDED
 from models.engine import Delta
@@ -68,8 +68,10 @@ class Watcher:
         self._interrupt = interrupt
         self._scope = "answer" if route.family.scope == "reply" else "reasoning"
         self._limited = route.family.scope is not None and (policy.budget is not None or policy.reserve > 0)
-        shaped = reply.shape is not None and self._scope == "answer"  # no phrase belongs into a call, or into JSON
-        tolerance = policy.tolerance if forgets_penalties(reply.sampling) is None and not shaped else None
+        unkind = takes_no_phrase(reply)
+        if unkind and policy.insists and self._limited:
+            raise PolicyError(f"reasond.cut: {unkind}", "reasond.cut")
+        tolerance = None if unkind else policy.tolerance
         self._answer = ShapedAnswer(reply)
         self._manner = Manner(len(route.wrap_up.token_ids), len(route.closing.token_ids), tolerance)
         self._native = route.native_budget and self._scope == "reasoning"
@@ -85,10 +87,7 @@ class Watcher:
         self.look_at = 0  # the first delta is looked at, for the clock
         if interrupt is not None:
             interrupt.listen(self._wake)
-            if penalty := forgets_penalties(reply.sampling):
-                interrupt.refusal = f"{penalty}: cannot be kept up over a cut of the thinking"
-            elif shaped:
-                interrupt.refusal = "the answer of this request is tool calls or has a format: it cannot be wrapped up"
+            interrupt.refusal = interrupt.refusal or unkind
 
     def begin(self) -> None:
         """The forced prefix has been told to the reply's parser; it may have opened the scope."""
@@ -161,8 +160,10 @@ class Watcher:
 
     def left(self) -> list[Chunk]:
         """The request is over. If the reply is not, because the client has cancelled it, it ends with what it has."""
-        cancelled = self._interrupt is not None and self._interrupt.cancelled and self._reply.finish is None
-        return self._reply.end("stop", "cancelled") if cancelled else []
+        if self._interrupt is None or not self._interrupt.cancelled or self._reply.finish is not None:
+            return []
+        self._reply.cancelled = True
+        return self._reply.end("stop")
 
     def decided(self, decision: Decision) -> Decision:
         """The decision with the budget, and how long it will be to the answer."""

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from controllers.controls import CONTROLS, PolicyError, control_names
-from controllers.policy import Budgets, Defaults, KeyLimits, Policy, fold, modes
+from controllers.policy import Budgets, Defaults, KeyLimits, Policy, cap_of, fold, modes
+from controllers.speculation import Speculation
 from models.families import FAMILIES
 
 AUTO = Defaults("auto")
@@ -38,7 +39,7 @@ def test_a_request_that_says_nothing_gets_the_routes_policy() -> None:
         ({"output_config": {"effort": "low"}}, "think"),
         ({"enable_thinking": True}, "think"),
         ({"enable_thinking": False}, "no_think"),
-        ({"chat_template_kwargs": {"enable_thinking": False, "documents": []}}, "no_think"),
+        ({"chat_template_kwargs": {"enable_thinking": False, "a_templates_own": []}}, "no_think"),
         ({"chat_template_kwargs": {"thinking": True}}, "think"),
         ({"think": True}, "think"),
         ({"think": "none"}, "no_think"),
@@ -190,6 +191,13 @@ def test_the_limits_of_a_key_say_nothing_to_a_model_that_does_not_think() -> Non
     assert (policy.mode, policy.chosen_by, policy.budget, policy.cap) == ("no_think", "route", None, None)
 
 
+def test_the_lower_cap_counts() -> None:
+    assert cap_of(Budgets(), None) is None
+    assert cap_of(Budgets(cap=5), KeyLimits()) == 5
+    assert cap_of(Budgets(cap=5), KeyLimits(cap=0)) == 0
+    assert cap_of(Budgets(), KeyLimits(cap=7)) == 7
+
+
 def test_a_routes_own_efforts_reserve_and_cut_reach_the_policy() -> None:
     budgets = Budgets(efforts={"low": 9}, reserve=64, graceful=False, hold_declared=True)
     policy = of({"reasoning_effort": "low"}, defaults=Defaults("auto", budgets=budgets))
@@ -200,7 +208,7 @@ def test_a_routes_own_efforts_reserve_and_cut_reach_the_policy() -> None:
 
 def test_a_whole_reply_with_a_reserve_is_not_cut_hard() -> None:
     kept = Defaults("think", budgets=Budgets(reserve=4))
-    with pytest.raises(PolicyError, match=r"reasond\.cut: this route keeps tokens"):
+    with pytest.raises(PolicyError, match=r"reasond\.cut: this route's replies keep a reserve"):
         fold({"reasond": {"cut": "hard"}}, FAMILIES["selfbudgeter"], kept)
     assert fold({"reasond": {"cut": "hard"}}, FAMILIES["lhrm"], kept).tolerance is None
     assert fold({"reasond": {"cut": "hard"}}, FAMILIES["selfbudgeter"], Defaults("think")).tolerance is None
@@ -258,6 +266,32 @@ def test_two_fields_that_disagree_are_refused_with_both_names(asked: dict[str, A
     with pytest.raises(PolicyError, match="contradict") as refused:
         of(asked)
     assert all(name in str(refused.value) for name in both)
+
+
+@pytest.mark.parametrize(
+    ("asked", "mode", "budget", "requested"),
+    [
+        ({"thinking": {"type": "adaptive"}}, "auto", 1024, 1024),
+        ({"thinking": {"type": "enabled"}}, "think", 1024, 1024),
+        ({"thinking": {"type": "disabled"}}, "no_think", None, None),
+        ({"reasond": {"mode": "no_think"}}, "no_think", None, None),
+        ({"thinking": {"type": "enabled", "budget_tokens": 9}}, "think", 9, 9),
+        ({"thinking_budget": 9}, "think", 9, 9),
+        ({"thinking_budget": 0}, "no_think", 0, 0),
+        ({"thinking_budget": -1}, "think", None, -1),
+        ({"reasoning_effort": "low"}, "think", 1024, 1024),
+    ],
+)
+def test_the_effort_of_thinking_and_answer_together_says_what_the_rest_leaves_open(
+    asked: dict[str, Any], mode: str, budget: int | None, requested: int | None
+) -> None:
+    policy = of({**asked, "output_config": {"effort": "low"}})
+    assert (policy.mode, policy.budget, policy.requested) == (mode, budget, requested)
+
+
+def test_two_efforts_that_differ_still_contradict_each_other() -> None:
+    with pytest.raises(PolicyError, match=r"reasoning_effort and output_config\.effort contradict"):
+        of({"reasoning_effort": "high", "output_config": {"effort": "low"}})
 
 
 def test_two_fields_that_agree_are_one() -> None:
@@ -320,6 +354,14 @@ def test_a_threshold_needs_mode_auto() -> None:
     with pytest.raises(PolicyError, match="needs mode auto"):
         of({"reasond": {"mode": "think", "think_threshold": 0.5}})
     assert of({"think": True}, defaults=Defaults("auto", 0.5)) == Policy("think", "client")
+    for other, field in (({"enable_thinking": True}, "enable_thinking"), ({"thinking_budget": 0}, "thinking_budget")):
+        with pytest.raises(
+            PolicyError, match=rf"reasond\.think_threshold needs mode auto; {field} makes it"
+        ) as refused:
+            of({**other, "reasond": {"think_threshold": 0.5}})
+        assert refused.value.field == "reasond.think_threshold"
+    with pytest.raises(PolicyError, match="this request's mode is think"):
+        of({"reasond": {"think_threshold": 0.5}}, defaults=Defaults("think"))
 
 
 def test_the_best_of_several_replies_is_the_requests_wish_over_the_routes() -> None:
@@ -346,6 +388,39 @@ def test_reasoning_can_be_hidden() -> None:
     assert of({"include_reasoning": False}).show_reasoning is False
     assert of({"reasoning": {"exclude": True}}).show_reasoning is False
     assert of({"include_reasoning": True, "reasoning": {"exclude": False}}).show_reasoning is True
+
+
+@pytest.mark.parametrize(
+    "hide", [{"include_reasoning": False}, {"reasoning": {"exclude": True}}, {"thinking": {"display": "omitted"}}]
+)
+def test_thinking_that_stands_in_the_answer_cannot_be_hidden(hide: dict[str, Any]) -> None:
+    with pytest.raises(PolicyError, match="stand together") as refused:
+        of(hide, "selfbudgeter", Defaults("think"))
+    assert refused.value.field in str(refused.value)
+    assert of({"include_reasoning": True}, "selfbudgeter", Defaults("think")).show_reasoning
+    assert not of(hide, "plain", Defaults("no_think")).show_reasoning
+
+
+def test_a_way_of_cutting_that_a_route_cannot_have_is_refused() -> None:
+    kind, hard = {"reasond": {"cut": "graceful"}}, {"reasond": {"cut": "hard"}}
+    for asked in (kind, hard):
+        with pytest.raises(PolicyError, match=r"reasond\.cut: .*does not think"):
+            of(asked, "plain", Defaults("no_think"))
+    with pytest.raises(PolicyError, match=r"reasond\.cut: .*no reserve"):
+        of(kind, "selfbudgeter", Defaults("think"))
+    assert of(hard, "selfbudgeter", Defaults("think")).tolerance is None
+    assert of(kind, "selfbudgeter", Defaults("think", budgets=Budgets(reserve=5))).insists
+    assert of(kind).insists
+    assert not of({}).insists
+    assert not of(hard).insists
+
+
+def test_lengths_of_takeovers_beside_no_target_contradict_each_other() -> None:
+    both = {"reasond": {"speculative": {"takeover_tokens": 5, "target": False}}}
+    with pytest.raises(PolicyError, match="contradict") as refused:
+        of(both, defaults=Defaults("think", speculation=Speculation()))
+    assert "reasond.speculative.target" in str(refused.value)
+    assert "reasond.speculative.takeover_tokens" in str(refused.value)
 
 
 def test_nulls_inside_an_object_say_nothing() -> None:

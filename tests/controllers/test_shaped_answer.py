@@ -212,8 +212,16 @@ def test_a_reply_that_is_cancelled_in_a_call_says_what_was_held_back(tokenizer):
         return events
 
     events = asyncio.run(cancelled())
-    assert end(events).stopped_by == "cancelled"
+    assert end(events).cancelled
     assert text(events).startswith("<tool_call>x")
+
+
+def test_a_kind_cut_that_the_client_insists_on_is_refused_where_it_would_fall_into_a_call(tokenizer):
+    route = route_of(Model(tokenizer, "{}"), "selfbudgeter")
+    insisting = Policy("think", "client", budget=50, requested=50, reserve=5, insists=True)
+    with pytest.raises(PolicyError, match=r"reasond\.cut: .*cannot be wrapped up"):
+        reply(route, JSON, insisting)
+    assert text(reply(route, JSON, replace(insisting, insists=False))) == "{}"
 
 
 def test_the_tokens_of_a_prompt_are_counted_with_what_is_forced(tokenizer):

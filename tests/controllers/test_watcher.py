@@ -550,7 +550,7 @@ def test_a_cancellation_does_not_wait_for_the_engine(thinker: MakeThinker, polic
 
     events, seconds = asyncio.run(cancelled())
     ends = [event for event in events if isinstance(event, Finished)]
-    assert [(one.reason, one.stopped_by, one.completion_tokens) for one in ends] == [("stop", "cancelled", 0)] * choices
+    assert [(one.reason, one.cancelled, one.completion_tokens) for one in ends] == [("stop", True, 0)] * choices
     assert seconds < 0.25
     assert slow.opened == slow.closed == choices
     assert not interrupt.waiting
@@ -653,7 +653,8 @@ def test_a_whole_reply_told_to_answer_now_gets_its_phrase_once(budgeter: MakeBud
 def test_a_cancelled_reply_ends_with_what_it_has_said(thinker: MakeThinker) -> None:
     route, _ = thinker("1+" * 300)
     events = interrupted(route, "cancel", after=10)
-    assert (end(events).reason, end(events).stopped_by) == ("stop", "cancelled")
+    assert (end(events).reason, end(events).stopped_by, end(events).cancelled) == ("stop", None, True)
+    assert end(events).record["cancelled"] is True
     assert end(events).completion_tokens == len(ids(events)) == 10
     assert route.engine.running() == 0
 
@@ -672,6 +673,20 @@ def test_a_reply_that_cannot_be_cut_says_so(thinker: MakeThinker) -> None:
     assert interrupt.refusal is not None
     assert "presence_penalty" in interrupt.refusal
     assert text(events, "reasoning") == "1+1+1"
+
+
+@pytest.mark.parametrize("name", ["presence_penalty", "frequency_penalty"])
+def test_a_kind_cut_that_the_client_insists_on_is_refused_where_a_penalty_would_be_forgotten(
+    thinker: MakeThinker, name: str
+) -> None:
+    route, _ = thinker("1+1", native=True)
+    sampling = Sampling(**{name: 0.5})  # type: ignore[arg-type]
+    with pytest.raises(PolicyError, match=rf"reasond\.cut: {name}") as refused:
+        reply(route, replace(budget(40, tolerance=32), insists=True), sampling)
+    assert refused.value.field == "reasond.cut"
+    assert text(reply(route, budget(40, tolerance=32), sampling), "answer") == "so 8"
+    unlimited = replace(THINK, insists=True)
+    assert text(reply(route, unlimited, sampling), "answer") == "so 8"
 
 
 def interrupted(

@@ -234,6 +234,7 @@ async def test_a_request_that_waits_for_its_first_token_is_cancelled_at_once(
         answer = await running
         seconds = time.perf_counter() - asked
     assert answer.status_code == 200
+    assert (events(answer)[-1] if stream else answer.json())["reasond"]["cancelled"]
     assert seconds < 0.2
     assert engine.running() == 0
 
