@@ -1,5 +1,7 @@
 """What a chat template writes before the reply begins."""
 
+from typing import Any
+
 from models.engine import InvalidRequest, Tokenizer
 from models.families import Family
 from models.tools import Tool, ToolFormat
@@ -24,7 +26,7 @@ def opens_thinking(family: Family, tokenizer: Tokenizer) -> bool:
 def writes_calls(tokenizer: Tokenizer, written: ToolFormat) -> bool:
     """Whether the tokenizer's template shows the tools that it is given, and writes calls as `written`: the model has
     learned to write them as its template does, and calls of another form would be read as text."""
-    question = {"role": "user", "content": PROBE}
+    question: dict[str, Any] = {"role": "user", "content": PROBE}
     call = {"id": "call_0", "type": "function", "function": {"name": TOOL.name, "arguments": {}}}
     turns = [question, {"role": "assistant", "content": "", "tool_calls": [call]}]
     try:

@@ -11,9 +11,9 @@ from fastapi import APIRouter, Request, Response
 
 from controllers.choices import side_by_side
 from controllers.controls import PolicyError
+from controllers.deltas import single
 from controllers.policy import KeyLimits, cap_of
 from controllers.route import Route
-from controllers.watcher import single
 from models.engine import Delta, Engine, InvalidRequest, PositionLogprobs, Prompt, Sampling, Tokenizer
 from server.bodies import takes
 from server.runtime import Runtime, runtime_of
