@@ -780,6 +780,35 @@ def test_after_a_failure_the_target_is_left_alone_for_a_while_and_then_tried_aga
     assert two.route.degraded is False
 
 
+def test_a_request_that_is_cancelled_in_time_asks_neither_model(pair: MakePair) -> None:
+    two, interrupt = pair(SMALL, TARGET), Interrupt()
+    held = [event for event in asyncio.run(two.collect(interrupt=interrupt)) if isinstance(event, Chunk)]
+    interrupt.ask("cancel")
+    events = asyncio.run(two.collect(Policy("auto", "route"), interrupt=interrupt))
+    assert held
+    assert end(events).cancelled
+    assert not [event for event in events if isinstance(event, Chunk)]
+
+
+@pytest.mark.parametrize("slow", ["small", "target"])
+def test_a_cancellation_waits_for_neither_model(pair: MakePair, slow: str) -> None:
+    two = pair(SMALL, TARGET)
+    interrupt = Interrupt()
+    engine = two.target_engine if slow == "target" else two.route.engine
+    engine.first_token_delay = 5  # type: ignore[attr-defined]
+
+    async def cancelled() -> tuple[list[Event], float]:
+        loop = asyncio.get_running_loop()
+        begun = loop.time()
+        loop.call_later(0.2, interrupt.ask, "cancel")
+        return await two.collect(interrupt=interrupt), loop.time() - begun
+
+    events, seconds = asyncio.run(cancelled())
+    assert seconds < 1
+    assert end(events).cancelled
+    assert engine.running() == 0
+
+
 def test_the_target_s_full_context_is_no_outage(pair: MakePair) -> None:
     two = pair(SMALL, TARGET, target_context=20)
     events = two.events()

@@ -556,6 +556,15 @@ def test_a_cancellation_does_not_wait_for_the_engine(thinker: MakeThinker, polic
     assert not interrupt.waiting
 
 
+@pytest.mark.parametrize("threshold", [None, 0.5])
+def test_a_request_cancelled_before_it_begins_asks_no_engine(thinker: MakeThinker, threshold: float | None) -> None:
+    route, asked = thinker("1+1")
+    interrupt = Interrupt()
+    interrupt.ask("cancel")
+    events = reply(route, Policy("auto", "route", threshold), interrupt=interrupt)
+    assert (end(events).cancelled, ids(events), asked.seen) == (True, [], [])
+
+
 def test_who_leaves_is_not_taken_for_one_who_cancels(thinker: MakeThinker) -> None:
     route, _ = thinker("1+1")
     slow = Slow(route.engine)  # type: ignore[arg-type]
