@@ -588,6 +588,13 @@ def test_a_character_that_the_target_leaves_open_is_completed_in_one(pair: MakeP
     assert text(events, "reasoning") == START + "😀"
 
 
+def test_ids_behind_the_end_of_the_vocabulary_are_not_sent_on(pair: MakePair, tokenizer) -> None:
+    two = pair(lambda r: "x</think>y" if "\n\nH" in r else recites(SMALL)(r), TARGET, Lengths(takeover_tokens=2))
+    two.target.goes_on = lambda reply: [tokenizer.vocab_size, *tokenizer.encode("H")]  # type: ignore[assignment,return-value]
+    events = two.events()
+    assert (text(events, "reasoning"), use(events).target_tokens) == (START + "Hx", 2)
+
+
 @pytest.mark.parametrize(
     "sampling",
     [
