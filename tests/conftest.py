@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import shutil
 from collections.abc import Coroutine, Iterator
 from pathlib import Path
@@ -30,7 +31,8 @@ ENGINE_ENV = {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
 T = TypeVar("T")
 
 settings.register_profile("shared machine", deadline=None)  # a busy neighbour is no failure
-settings.load_profile("shared machine")
+settings.register_profile("reproducible", deadline=None, derandomize=True)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "shared machine"))
 
 
 class Run(Protocol):
