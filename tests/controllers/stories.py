@@ -45,7 +45,7 @@ def recites(text: str) -> Callable[[str], str]:
     return lambda reply: text[len(reply.removeprefix("<think>")) :]
 
 
-def rambles(seed: int, wordy: Sequence[str], cues: float, paragraphs: int) -> Callable[[str], str]:
+def rambles(seed: int | str, wordy: Sequence[str], cues: float, paragraphs: int) -> Callable[[str], str]:
     """A thought of random paragraphs, the same for the same beginning; then the answer."""
 
     def goes_on(reply: str) -> str:
