@@ -27,6 +27,9 @@ class Model:
 
     def __init__(self, tokenizer: HubTokenizer, goes_on: Callable[[str], str]) -> None:
         self.tokenizer = tokenizer
+        self.begin(goes_on)
+
+    def begin(self, goes_on: Callable[[str], str]) -> None:
         self.goes_on = goes_on
         self.asked: list[str] = []
         self.prompts: list[Prompt] = []

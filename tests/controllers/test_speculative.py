@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable, Sequence
 from contextlib import aclosing
 from dataclasses import replace
+from functools import cache
 from itertools import pairwise
 
 import pytest
@@ -552,33 +553,39 @@ def test_only_one_of_the_two_engines_holds_a_reply_at_a_time(pair: MakePair) -> 
 def test_a_thousand_seeded_replies_are_seamless(pair: MakePair, in_bytes: HubTokenizer) -> None:
     """No character is lost or doubled: every request of either model reads the very beginning of the reply, and the
     reply is the concatenation of what stood. In one vocabulary and in two."""
-    words = other_tokenizer("words")
-    handed = 0
-    for seed in range(1000):
-        other = (None, in_bytes, words)[seed % 3]
-        lengths = Lengths(
-            takeover_tokens=3 + seed % 23, verification_tokens=30, excess_after=2 + seed % 4, excess_tokens=9
-        )
-        two = pair(
-            rambles(seed, WORDS, 0.8, 3),
-            rambles(seed + 10**6, WORDS, 0.2, 3),
-            lengths,
-            other=other,
-            method="accept" if seed % 15 in (9, 13) else "takeover",
-            small_reasons=seed % 7 != 6,
-        )
-        events = two.events(sampling=Sampling(max_tokens=250))
-        thought, answer = text(events, "reasoning"), text(events, "answer")
-        whole = thought + "</think>" + answer if answer else thought
-        for model in (two.small, two.target):
-            for asked in model.asked:
-                said = plain(asked)
-                score = said.find(two.settings.score_question)
-                assert whole.startswith(said) or score >= 0, (seed, said[-80:], whole)
-        assert text(events) == thought + answer
-        assert use(events).seams == 0
-        handed += use(events).hand_overs
-    assert handed > 2000
+    vocabularies = (None, in_bytes, other_tokenizer("words"))
+
+    @cache
+    def over(vocabulary: int, method: str, small_reasons: bool) -> Pair:
+        return pair("", "", other=vocabularies[vocabulary], method=method, small_reasons=small_reasons)
+
+    async def replies() -> int:
+        handed = 0
+        for seed in range(1000):
+            two = over(seed % 3, "accept" if seed % 15 in (9, 13) else "takeover", seed % 7 != 6)
+            lengths = Lengths(
+                takeover_tokens=3 + seed % 23, verification_tokens=30, excess_after=2 + seed % 4, excess_tokens=9
+            )
+            two.small.begin(rambles(seed, WORDS, 0.8, 3))
+            two.target.begin(rambles(seed + 10**6, WORDS, 0.2, 3))
+            events = await two.collect(replace(THINK, lengths=lengths), Sampling(max_tokens=250))
+            seamless(two, events, seed)
+            handed += use(events).hand_overs
+        return handed
+
+    assert virtual_time.run(replies()) > 2000
+
+
+def seamless(two: Pair, events: Sequence[Event], seed: int) -> None:
+    thought, answer = text(events, "reasoning"), text(events, "answer")
+    whole = thought + "</think>" + answer if answer else thought
+    for model in (two.small, two.target):
+        for asked in model.asked:
+            said = plain(asked)
+            score = said.find(two.settings.score_question)
+            assert whole.startswith(said) or score >= 0, (seed, said[-80:], whole)
+    assert text(events) == thought + answer
+    assert use(events).seams == 0
 
 
 def plain(asked: str) -> str:
