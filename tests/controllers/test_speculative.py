@@ -146,7 +146,7 @@ def test_a_reflection_is_written_by_the_target_and_the_small_model_goes_on(pair:
     assert two.target.sampling[0].max_tokens == 20
     done = use(events)
     assert (done.takeovers, done.target_tokens, done.failure) == ({"reflection": 1}, 20, None)
-    assert end(events).discarded_tokens == count(tokenizer, "Wait, small turns. And")
+    assert end(events).discarded_tokens == count(tokenizer, "Wait, small turns. ")
     assert end(events).completion_tokens == sum(len(e.token_ids) for e in events if isinstance(e, Chunk))
     assert end(events).record["target_share"] == round(20 / end(events).completion_tokens, 6)
 
@@ -183,7 +183,7 @@ def test_chunks_of_both_models_come_when_their_tokens_do(pair: MakePair, tokeniz
     )
     came = [(round(1000 * time, 3), chunk.target) for time, chunk in arrivals(two) if chunk.token_ids]
     before = count(tokenizer, START)
-    held = count(tokenizer, "Wait, small turns. And")  # the sentence is over when the next one has begun
+    held = count(tokenizer, "Wait, small turns. ")  # a full stop is one when a blank follows
     assert came[0] == (20.0, False)
     gaps = [(round(after - at, 3), target) for (at, _), (after, target) in pairwise(came)]
     assert gaps[: before - 1] == [(1.0, False)] * (before - 1)
