@@ -22,10 +22,11 @@ class Policy:
     """How much thinking one request gets: the one form in which controllers read it.
 
     `budget` is the number of tokens that the family's scope may have, caps included (None: no limit), `requested` what
-    the client asked for (-1: no limit). `reserve` is the number of tokens that are kept for the answer, `tolerance` how
-    many tokens before its limit thinking may end at a line end (None: hard cuts only). `hold_declared` holds a model
-    to the budget that it gives itself. `lengths` are those of the target's takeovers (None: the route's own); without
-    `target` the small model is alone.
+    the client asked for (-1: no limit), `cap` what nobody may exceed. `reserve` is the number of tokens that are kept
+    for the answer, `tolerance` how many tokens before its limit thinking may end at a line end (None: hard cuts only).
+    `hold_declared` holds a model to the budget that it gives itself. `lengths` are those of the target's takeovers
+    (None: the route's own); without `target` the small model is alone. `key` are the limits under which the request was
+    folded, for another route that it makes work.
     """
 
     mode: Wish
@@ -35,11 +36,13 @@ class Policy:
     best_of: int = 1
     budget: int | None = None
     requested: int | None = None
+    cap: int | None = None
     reserve: int = 0
     tolerance: int | None = TOLERANCE
     hold_declared: bool = False
     lengths: Lengths | None = None
     target: bool = True
+    key: "KeyLimits | None" = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,11 +111,13 @@ def fold(asked: Mapping[str, Any], family: Family, defaults: Defaults, key: KeyL
         best_of=(best_of and best_of.best_of) or defaults.best_of or 1,
         budget=_enforced(requested, key, budgets) if family.scope else None,
         requested=requested,
+        cap=min((limit for limit in (key.cap, budgets.cap) if limit is not None), default=None),
         reserve=budgets.reserve,
         tolerance=budgets.tolerance if kind else None,
         hold_declared=budgets.hold_declared,
         lengths=_lengths(said, defaults.speculation),
         target=not any(item.target is False for item in said),
+        key=key,
     )
 
 
