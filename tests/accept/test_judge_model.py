@@ -278,9 +278,11 @@ def majority(replies: Sequence[str], answer: str) -> float:
 
 
 def best(ranking: dict[str, Any], hits: Sequence[float]) -> float:
-    """The share of right ones among the best rated."""
-    top = max(ranking["ratings"])
-    return mean([hit for hit, rating in zip(hits, ranking["ratings"], strict=True) if rating == top])
+    """The share of right ones among the best rated. Those of which the judge said nothing have no rating."""
+    rated = [rating for rating in ranking["ratings"] if rating is not None]
+    if not rated:
+        return mean(hits)
+    return mean([hit for hit, rating in zip(hits, ranking["ratings"], strict=True) if rating == max(rated)])
 
 
 def plot(curves: dict[str, list[Point]], path: Path) -> None:
