@@ -142,7 +142,7 @@ async def test_the_same_text_twice_is_judged_all_the_same(make_judge):
 
 
 async def test_without_a_seed_each_reply_is_its_own_and_with_one_the_same(make_judge):
-    judge, _ = make_judge()
+    judge, reader = make_judge()
     for seed in (None, None, 7, 7):
         await said(judge, asking("3", "8"), Sampling(max_tokens=400, seed=seed))
     first, second, third, fourth = (sampling.seed for sampling in reader.sampled)
