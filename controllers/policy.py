@@ -42,7 +42,7 @@ class Policy:
     hold_declared: bool = False
     lengths: Lengths | None = None
     target: bool = True
-    key: "KeyLimits | None" = field(default=None, repr=False)
+    key: "KeyLimits | None" = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,14 +1,19 @@
 """The trainers' reward protocols: what each client sends, behind a key, and wrong input."""
 
 import json
+import runpy
 from typing import Any
 
 import httpx
 import pytest
 
 from models.tokenizer import HubTokenizer
+from server.config import parse_config
+from server.serve import build_server
 from tests.judging import boxed
-from tests.server.judges import JudgeServer
+from tests.server.conftest import ROOT
+from tests.server.judges import JUDGE, JudgeServer
+from tests.server.running import running
 
 pytestmark = pytest.mark.anyio
 
@@ -103,6 +108,21 @@ async def test_verls_call_is_judged_by_the_routes_rubric(tokenizer, monkeypatch)
         assert answer.json()["data"][-1]["probs"][-1] == reward
     assert server.reader.asked == [("5", "Be right."), ("6", "Be right.")], "without its thinking it is the same reply"
     assert all("## Query\nWhat is 2 + 3?\n\n## Rubric" in prompt for prompt in server.reader.prompts)
+
+
+async def test_the_reward_function_for_verl_asks_again_where_the_judge_came_to_no_verdict(tokenizer, monkeypatch):
+    monkeypatch.setenv("REASOND_API_KEYS", KEY)
+    lines = iter([boxed("?"), boxed("?"), boxed("Correct")])
+    server = JudgeServer(tokenizer, single=lambda reply, against: next(lines))
+    example = runpy.run_path(str(ROOT / "docs/examples/verl_reward.py"))
+    real = build_server(parse_config("[server]\nport = 0\n" + JUDGE, ROOT), server.app)
+    async with running(real) as address:
+        monkeypatch.setenv("REASOND_URL", address)
+        monkeypatch.setenv("REASOND_API_KEY", KEY)
+        reward = await example["compute_score"]("chain", "5", "5", {"question": "2 + 3?"}, num_turns=1)
+    assert reward == 1.0
+    assert server.reader.asked == [("5", "5")] * 3
+    assert "## Query\n2 + 3?\n" in server.reader.prompts[0]
 
 
 async def test_nemo_gyms_comparison_needs_the_key_too(server):
