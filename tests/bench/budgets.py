@@ -26,9 +26,9 @@ from tests.processes import ROOT, reasond
 NEVER_BINDS = 1000  # tokens; the model thinks at most about 50
 WAYS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {
-        "without": {},
-        "native": {"reasond": {"budget": NEVER_BINDS, "cut": "hard"}},
-        "graceful": {"reasond": {"budget": NEVER_BINDS, "cut": "graceful"}},
+        "without": {"reasond": {"mode": "think"}},
+        "native": {"reasond": {"mode": "think", "budget": NEVER_BINDS, "cut": "hard"}},
+        "graceful": {"reasond": {"mode": "think", "budget": NEVER_BINDS, "cut": "graceful"}},
     }
 )
 
