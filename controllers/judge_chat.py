@@ -12,7 +12,7 @@ Any other conversation is the model's own affair, and so is a pair where the jud
 
 import random
 import re
-from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Any
@@ -85,21 +85,16 @@ def answering(judge: Judge) -> Controller:
                 async for event in events:
                     yield event
             return
-        verdict, end = None, None
+        ends: list[Finished] = []
         async with aclosing(narrated(_judging(judge, asked, request, policy, sampling))) as told:
             async for said in told:
-                if isinstance(said, Verdict):
-                    verdict = said
-                elif isinstance(said, Finished):
-                    end = said
+                if isinstance(said, Finished):
+                    ends.append(said)  # of the reply that is read along: the verdict comes behind it
+                elif isinstance(said, Verdict):
+                    for event in _ending(route, asked, said, ends[0], sampling.max_tokens):
+                        yield event
                 else:
                     yield said
-        if verdict is None or end is None:
-            raise RuntimeError("the judge ended without a verdict and without saying so")
-        written = _written(route, asked, verdict, end, sampling.max_tokens)
-        if written is not None:
-            yield written
-        yield _recorded(end, verdict, len(written.token_ids) if written else 0)
 
     return run
 
@@ -130,6 +125,15 @@ def _judging(
 
 def _tokens(route: Route, verdict: str) -> tuple[int, ...]:
     return tuple(route.engine.tokenizer.encode(f"\n\n{verdict}"))
+
+
+def _ending(
+    route: Route, asked: Asked, verdict: Verdict, end: Finished, most: int | None
+) -> Iterator[Chunk | Finished]:
+    written = _written(route, asked, verdict, end, most)
+    if written is not None:
+        yield written
+    yield _recorded(end, verdict, len(written.token_ids) if written else 0)
 
 
 def _written(route: Route, asked: Asked, verdict: Verdict, end: Finished, most: int | None) -> Chunk | None:
