@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from controllers.choices import side_by_side
+from controllers.deltas import attended
 from controllers.judge import Judge
 from controllers.policy import Policy
 from controllers.ranking import Ranking, Rules, ranked
@@ -44,14 +45,13 @@ def ranked_by(judge: Judge, controller: Controller) -> Controller:
         query, answers = text_of(request.messages), [drawn[i].answer for i in playing]
         rules = Rules("knockout", teams=judge.teams)
         terms = judge.terms(seed=sampling.seed or 0, key=policy.key)
-        async with aclosing(ranked(judge, query, answers, terms, rules)) as told:
+        tournament = ranked(judge, query, answers, terms, rules)
+        async with aclosing(attended(tournament, request.interrupt)) as told:
             async for said in told:
                 if isinstance(said, Ranking):
                     ranking = said
                 else:
                     yield Working({"round": said.round, "compared": said.done, "of": said.of})
-                if request.cancelled:
-                    break
         winner = playing[ranking.order[0]]
         record = _record(judge, drawn, playing, winner, ranking)
         for event in drawn[winner].events:

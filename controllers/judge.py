@@ -270,7 +270,8 @@ def wider(terms: Terms, factor: float) -> tuple[Policy, Sampling]:
     policy, sampling = terms.policy, terms.sampling
     if policy.budget is not None and policy.requested is None:
         longer = _longer(policy.budget, factor)
-        policy = replace(policy, budget=longer if policy.cap is None else min(longer, policy.cap))
+        most = longer if policy.cap is None else min(longer, policy.cap)
+        policy = replace(policy, budget=most, prefill=None if policy.prefill is None else most)
     if sampling.max_tokens is not None and not terms.held_to_length:
         sampling = replace(sampling, max_tokens=_longer(sampling.max_tokens, factor))
     return policy, sampling

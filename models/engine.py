@@ -201,7 +201,9 @@ class Tokenizer(Protocol):
         template_kwargs: Mapping[str, Any] | None = None,
         continue_final: bool = False,
     ) -> list[int]:
-        """Messages to the ids of the model's chat template, up to where the assistant's reply begins."""
+        """Messages to the ids of the model's chat template, up to where the assistant's reply begins. Nothing in what
+        is given becomes a control token. Raises `InvalidRequest` for what the template cannot render, and for
+        `template_kwargs` of names that are not for clients to set."""
         ...
 
 

@@ -1,5 +1,6 @@
 """Best of n: what is drawn, what plays, what is told meanwhile, and what becomes of a request that is cancelled."""
 
+import asyncio
 from contextlib import aclosing
 from dataclasses import replace
 from itertools import count
@@ -95,6 +96,19 @@ async def test_a_cancelled_request_waits_for_no_more_of_the_judge(draw, at, aske
     assert answer_of(events) == "31"
     assert events[-1].more["best_of"]["bracket"] == []
     assert len(reader.asked) == asked
+
+
+async def test_a_cancellation_does_not_wait_for_a_comparison(make_route, make_judge):
+    judge, _ = make_judge(engine={"first_token_delay": 5})
+    controller, interrupt = ranked_by(judge, CONTROLLERS["mode"]), Interrupt()
+    request, loop = Request(ASK, interrupt=interrupt), asyncio.get_running_loop()
+    begun = loop.time()
+    loop.call_later(0.2, interrupt.ask, "cancel")
+    policy = Policy("auto", "route", best_of=2)
+    events = [event async for event in controller(make_route(numbers(31, 75)), request, policy, Sampling())]
+    assert loop.time() - begun < 0.5
+    assert (answer_of(events), events[-1].more["best_of"]["bracket"]) == ("31", [])
+    assert judge.route.engine.running() == 0
 
 
 async def test_how_long_a_reply_was_going_to_take_is_not_told_when_it_is_over(make_route, make_judge):

@@ -139,8 +139,12 @@ def test_a_second_try_has_wider_limits_where_there_are_any(make_judge):
 def test_a_second_try_gets_more_if_only_a_token_and_never_more_than_the_cap(make_judge, budget, cap, longer):
     judge, _ = make_judge()
     terms = judge.terms()
-    policy, _ = wider(replace(terms, policy=replace(terms.policy, budget=budget, cap=cap)), 1.5)
-    assert policy.budget == longer
+    for prefill in (None, budget):
+        limited = replace(terms.policy, budget=budget, prefill=prefill, cap=cap)
+        policy, _ = wider(replace(terms, policy=limited), 1.5)
+        assert policy.budget == longer
+        assert policy.prefill in (None, longer)
+        assert (policy.prefill is None) == (prefill is None)
 
 
 def test_a_second_try_gets_no_more_of_what_the_caller_named_itself(make_judge):
