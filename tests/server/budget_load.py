@@ -60,6 +60,7 @@ family = "selfbudgeter"
 budgets = { reserve = 5, tolerance = 8 }
 """
 ROUTES = ("chooses", "kind", "own-hard", "block", "budgeter", "budgeter-kind")
+CUTS = {"budgeter": ("hard",), "budgeter-kind": ("graceful",)}  # what such routes can do; the others can do both
 RESERVED = ("kind", "block", "budgeter-kind")
 
 
@@ -130,9 +131,11 @@ def body(rng: random.Random) -> dict[str, Any]:
         {"nvext": {"max_thinking_tokens": tokens}},
         {"reasoning": {"max_tokens": tokens}},
         {"thinking": {"budget_tokens": tokens}},
-        {"reasond": {"budget": tokens, "cut": rng.choice(["graceful", "hard"])}},
+        {"reasond": {"budget": tokens, "cut": rng.choice(CUTS.get(route, ("graceful", "hard")))}},
         {"reasond": {"budget": {"tokens": tokens, "scope": "reply" if "budgeter" in route else "thinking"}}},
     ]
+    if "budgeter" in route:
+        names.append({"reasond": {"budget": tokens, "prefill": False}})
     fields = rng.choice(names) if rng.random() < 0.95 else {"reasoning_effort": "minimal"}
     if rng.random() < 0.4:
         fields["max_tokens"] = rng.randrange(1, 120)
