@@ -5,11 +5,11 @@
              Check: 2 a*3=6 b-2=4 c-8=6 d-7=9
              Check: 2 a*3=6 b-2=4                    answer: 9
 
-A run does the whole chain from the start. A check is another run; it may stop anywhere as long as it agrees with the run
-before it, and goes on to the end once it does not. The last whole run gives the answer. Writers slip now and then, as
-people do, so checks find something; how many steps are checked is a matter of patience alone. Fewer tokens come from an
-earlier commitment to the answer, and cost what the checks would have found: that is what a budget trades. Every thought
-leads to the right answer: others are drawn again.
+A run does the whole chain from the start. A check is another run; it may stop anywhere as long as it agrees with the
+one before it, and goes on to its end once it does not. The last whole run gives the answer. Writers slip now and then,
+as people do, so checks find something; how many steps are checked is a matter of patience alone. Fewer tokens come from
+an earlier commitment to the answer, and cost what the checks would have found: that is what a budget trades. Every
+thought leads to the right answer: others are drawn again.
 """
 
 from random import Random
