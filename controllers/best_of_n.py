@@ -39,12 +39,13 @@ def ranked_by(judge: Judge, controller: Controller) -> Controller:
                 if isinstance(event, Finished):
                     yield Working({"drawn": sum(one.complete for one in drawn), "of": len(drawn)})
         playing = [i for i, one in enumerate(drawn) if one.answer] or [0]  # an empty answer cannot be the best
-        if _cancelled(request):
+        if request.cancelled:
             playing = playing[:1]  # whoever has ended the request waits for no judge
         ranking = Ranking([0], [], [])
         query, answers = text_of(request.messages), [drawn[i].answer for i in playing]
         rules = Rules("knockout", teams=judge.teams)
-        tournament = ranked(judge, query, answers, judge.terms(seed=sampling.seed or 0), rules)
+        terms = judge.terms(seed=sampling.seed or 0, key=policy.key)
+        tournament = ranked(judge, query, answers, terms, rules)
         async with aclosing(attended(tournament, request.interrupt)) as told:
             async for said in told:
                 if isinstance(said, Ranking):
@@ -57,10 +58,6 @@ def ranked_by(judge: Judge, controller: Controller) -> Controller:
             yield _recorded(event, record)
 
     return run
-
-
-def _cancelled(request: Request) -> bool:
-    return request.interrupt is not None and request.interrupt.wish == "cancel"
 
 
 def text_of(messages: Sequence[Mapping[str, Any]]) -> str:

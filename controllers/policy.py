@@ -28,6 +28,7 @@ class Policy:
     thinking may end at a line end (None: hard cuts only), and the client itself `insists` on that where a request that
     cannot have it is to be refused, not cut hard. `hold_declared` holds a model to the budget that it gives itself.
     `lengths` are those of the target's takeovers (None: the route's own); without `target` the small model is alone.
+    `key` are the limits under which the request was folded, for another route that it makes work.
     """
 
     mode: Wish
@@ -46,6 +47,7 @@ class Policy:
     hold_declared: bool = False
     lengths: Lengths | None = None
     target: bool = True
+    key: "KeyLimits | None" = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +138,7 @@ def fold(asked: Mapping[str, Any], family: Family, defaults: Defaults, key: KeyL
         hold_declared=budgets.hold_declared,
         lengths=_lengths(said, defaults.speculation),
         target=not any(item.target is False for item in said),
+        key=key,
     )
 
 

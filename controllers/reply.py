@@ -246,3 +246,7 @@ class Request:
     cache_salt: str | None = None
     interrupt: Interrupt | None = None
     shape: Shape | None = None
+
+    @property
+    def cancelled(self) -> bool:
+        return self.interrupt is not None and self.interrupt.wish == "cancel"

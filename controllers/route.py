@@ -76,13 +76,12 @@ class Route:
     native_budget: bool = False
     pace: Pace = field(default_factory=Pace)
     calls: ToolFormat | None = None
+    target: Target | None = None
 
     @property
     def answers_at_once(self) -> bool:
         """Whether a reply is all answer: nothing of the model's own comes before it."""
         return self.tags.begins == "start" and not (self.tags.by_id or self.tags.by_text)
-
-    target: Target | None = None
 
     @property
     def degraded(self) -> bool:

@@ -162,6 +162,16 @@ class Tokenizer(Protocol):
     @property
     def vocab_size(self) -> int: ...
     @property
+    def special_texts(self) -> frozenset[str]:
+        """The texts of tokens that are no text: what begins, ends and pads sequences and turns."""
+        ...
+
+    @property
+    def bos_text(self) -> str:
+        """The text of the token that begins a sequence; empty where there is none."""
+        ...
+
+    @property
     def vocabulary(self) -> str:
         """A fingerprint: tokenizers with the same one give every token the same id."""
         ...

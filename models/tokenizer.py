@@ -41,6 +41,9 @@ class HubTokenizer:
         self._control_start = re.compile(f"(?=(?:{spelled}))" if spelled else r"(?!)")
         self.eos_ids: frozenset[int] = frozenset(() if self._hf.eos_token_id is None else (self._hf.eos_token_id,))
         self.vocab_size: int = len(self._hf)
+        added = self._hf.added_tokens_decoder.values()
+        self.special_texts: frozenset[str] = frozenset(token.content for token in added if token.special)
+        self.bos_text: str = self._hf.bos_token or ""
         self.has_template: bool = bool(self._hf.chat_template)
         self._own_arguments = frozenset(  # of templates: what a client sends under these names would replace our own
             {*signature(self._hf.apply_chat_template).parameters, *self._hf.special_tokens_map, "messages"}

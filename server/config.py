@@ -137,7 +137,7 @@ class JudgeConfig(Section):
     votes: int = Field(default=1, ge=1, le=128)
     concurrency: int = Field(default=256, ge=1)
     cache_size: int = Field(default=100_000, ge=0)
-    widening: float = Field(default=2.0, ge=1)
+    widening: float = Field(default=2.0, gt=1)
     teams: bool = False
 
     @field_validator("family")

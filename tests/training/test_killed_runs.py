@@ -48,7 +48,7 @@ def lines(folder: Path) -> list[dict[str, float]]:
 @pytest.mark.parametrize("kind", RECIPES)
 def test_a_killed_run_ends_as_if_nothing_had_happened(kind, tmp_path):
     form, rng = budget_format_of("selfbudgeter", HubTokenizer("demo/tokenizer")), Random(0)
-    drawn = [draw(TASKS["paced"], 2, "train", rng) for _ in range(20)]
+    drawn = [draw(TASKS["checked"], 2, "train", rng) for _ in range(20)]
     data = tmp_path / "data.jsonl"
     budget_data.write([Observed(q.text, 2, form.solution(q.thought, q.answer), True) for q in drawn], data)
 

@@ -16,7 +16,7 @@ from training.config import BudgetData, BudgetReward, BudgetSft, EvaluateBudget,
 from training.tasks import TASKS
 
 MODEL = {"path": "demo/tokenizer", "family": "selfbudgeter", "scratch": SCRATCH}
-TASK = {"name": "paced", "difficulties": [2, 3]}
+TASK = {"name": "checked", "difficulties": [2, 3]}
 FORM = budget_format_of("selfbudgeter", HubTokenizer("demo/tokenizer"))
 PAPER = Settings(**BudgetReward().model_dump())
 TEXT = "Start with 2, then a*3. What is the last digit?"
@@ -102,7 +102,7 @@ def test_a_cold_start_without_a_right_reply_is_refused(tmp_path, data):
 
 
 def test_a_reply_earns_what_the_formula_says():
-    task, right = TASKS["paced"], FORM.write(FORM.solution("2 a*3=6", "6"))
+    task, right = TASKS["checked"], FORM.write(FORM.solution("2 a*3=6", "6"))
     length = len(FORM.solution("2 a*3=6", "6"))
     # a budget of exactly the length: half of the way to the edge at any tolerance, so 0.75; 0.4 less above b_max
     scored = selfbudgeter.score(FORM, task, TEXT, right, length, 0.5, PAPER)

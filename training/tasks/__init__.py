@@ -12,9 +12,9 @@ from types import MappingProxyType
 from typing import Literal, Protocol
 
 from training.tasks.chain import Chain
+from training.tasks.checked import Checked
 from training.tasks.countdown import Countdown
 from training.tasks.judging import Judging
-from training.tasks.paced import Paced
 
 Split = Literal["train", "test"]
 TEST_SHARE = 1 / 8
@@ -46,7 +46,7 @@ class Task(Protocol):
 
 
 TASKS: Mapping[str, Task] = MappingProxyType(
-    {"chain": Chain(), "countdown": Countdown(), "judging": Judging(), "paced": Paced()}
+    {"chain": Chain(), "checked": Checked(), "countdown": Countdown(), "judging": Judging()}
 )
 
 
