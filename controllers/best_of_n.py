@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from controllers.choices import side_by_side
+from controllers.deltas import attended
 from controllers.judge import Judge
 from controllers.policy import Policy
 from controllers.ranking import Ranking, Rules, ranked
@@ -38,29 +39,25 @@ def ranked_by(judge: Judge, controller: Controller) -> Controller:
                 if isinstance(event, Finished):
                     yield Working({"drawn": sum(one.complete for one in drawn), "of": len(drawn)})
         playing = [i for i, one in enumerate(drawn) if one.answer] or [0]  # an empty answer cannot be the best
-        if _cancelled(request):
+        if request.cancelled:
             playing = playing[:1]  # whoever has ended the request waits for no judge
         ranking = Ranking([0], [], [])
         query, answers = text_of(request.messages), [drawn[i].answer for i in playing]
         rules = Rules("knockout", teams=judge.teams)
-        async with aclosing(ranked(judge, query, answers, judge.terms(seed=sampling.seed or 0), rules)) as told:
+        terms = judge.terms(seed=sampling.seed or 0, key=policy.key)
+        tournament = ranked(judge, query, answers, terms, rules)
+        async with aclosing(attended(tournament, request.interrupt)) as told:
             async for said in told:
                 if isinstance(said, Ranking):
                     ranking = said
                 else:
                     yield Working({"round": said.round, "compared": said.done, "of": said.of})
-                if _cancelled(request):
-                    break
         winner = playing[ranking.order[0]]
         record = _record(judge, drawn, playing, winner, ranking)
         for event in drawn[winner].events:
             yield _recorded(event, record)
 
     return run
-
-
-def _cancelled(request: Request) -> bool:
-    return request.interrupt is not None and request.interrupt.wish == "cancel"
 
 
 def text_of(messages: Sequence[Mapping[str, Any]]) -> str:

@@ -12,6 +12,8 @@ from controllers.reply import Cut
 
 NEVER = 2**62
 SENTENCE_ENDS = (".", "!", "?", "…")
+MOST_DECLARED = 10**9 - 1
+"""The largest number that counts as a declared budget."""
 FULL_WIDTH_ENDS = ("\n", "。", "！", "？")
 
 
@@ -71,12 +73,13 @@ def thinking_bounds(opened: int, budget: int | None, most: int, reserve: int, ma
 
 
 def reply_bounds(opened: int, budget: int | None, most: int, reserve: int, manner: Manner) -> Bounds:
-    """Bounds of a whole reply that began at `opened`: the phrase is followed by `reserve` tokens of answer, all inside
-    the budget. Without a reserve there is nothing to be kind with: the cut is hard."""
+    """Bounds of a whole reply that began at `opened`: the phrase is followed by `reserve` tokens of answer, or by as
+    many as there is room for, inside the budget. Without a reserve there is nothing to be kind with: the cut is hard.
+    """
     bounds = _hard(opened, budget, most if reserve else NEVER)
-    phrase = bounds.end - reserve - manner.phrase
-    if manner.tolerance is None or not reserve or not manner.phrase or phrase - opened < manner.phrase:
+    if manner.tolerance is None or not reserve or not manner.phrase or bounds.end - opened <= manner.phrase:
         return bounds
+    phrase = max(opened, bounds.end - reserve - manner.phrase)
     return replace(bounds, window=_window(opened, phrase, manner.tolerance), phrase=phrase)
 
 
@@ -106,4 +109,4 @@ def between_sentences(text: str, following: str) -> bool:
 def declared_budget(text: str) -> int | None:
     """The number in a model's own budget field, or None where it wrote something else."""
     text = text.strip()
-    return int(text) if text.isascii() and text.isdigit() and len(text) <= 9 else None
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= len(str(MOST_DECLARED)) else None

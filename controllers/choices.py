@@ -58,6 +58,19 @@ async def together(works: Sequence[Coroutine[Any, Any, E]]) -> list[E]:
             await asyncio.wait(tasks)
 
 
+async def so_many_at_a_time(most: int, works: Sequence[Callable[[], Coroutine[Any, Any, E]]]) -> list[E]:
+    """The results of all, in order; no more than `most` (at least one) are begun and not over."""
+    results: dict[int, E] = {}
+    left = iter(enumerate(works))
+
+    async def work() -> None:
+        for index, start in left:
+            results[index] = await start()
+
+    await together([work() for _ in range(min(most, len(works)))])
+    return [results[index] for index in range(len(works))]
+
+
 async def narrated(work: Callable[[Callable[[E], None]], Coroutine[Any, Any, T]]) -> AsyncGenerator[E | T, None]:
     """What `work` tells while it runs, as it tells it, then its result. Closing ends the work."""
     told: asyncio.Queue[E | None] = asyncio.Queue()

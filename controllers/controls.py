@@ -1,7 +1,7 @@
 """Every control field that a request may carry: how it is read, and what may stand in it."""
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, Literal, NoReturn, Protocol, TypeGuard, get_args
 
@@ -28,7 +28,8 @@ class PolicyError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """What one field of a request said. None: nothing about it. An `effort` stands for a budget of the route's."""
+    """What one field of a request said. None: nothing about it. An `effort` stands for a budget of the route's; one
+    that `yields` says only what the rest of the request leaves open."""
 
     field: str
     mode: Wish | None = None
@@ -37,8 +38,10 @@ class Said:
     best_of: int | None = None
     budget: int | None = None
     effort: str | None = None
+    yields: bool = False
     scope: Scope | None = None
     graceful: bool | None = None
+    prefill: bool | None = None
     target: bool | None = None
     length: tuple[str, int] | None = None
 
@@ -89,6 +92,13 @@ def _effort(value: Any, field: str) -> Iterator[Said]:
         _wrong(field, "one of none, " + ", ".join(EFFORTS))
 
 
+@_reads(**_effort.schema)
+def _overall_effort(value: Any, field: str) -> Iterator[Said]:
+    """Anthropic's effort is for thinking and answer together: it stands beside any setting of the thinking."""
+    for said in _effort(value, field):
+        yield replace(said, yields=said.effort is not None)
+
+
 @_reads(**BOOLEAN)
 def _switch(value: Any, field: str) -> Iterator[Said]:
     if not isinstance(value, bool):
@@ -115,6 +125,13 @@ def _cut(value: Any, field: str) -> Iterator[Said]:
     if value not in ("graceful", "hard"):
         _wrong(field, "graceful or hard")
     yield Said(field, graceful=value == "graceful")
+
+
+@_reads(**BOOLEAN)
+def _prefill(value: Any, field: str) -> Iterator[Said]:
+    if not isinstance(value, bool):
+        _wrong(field, "true or false")
+    yield Said(field, prefill=value)
 
 
 @_reads(**BOOLEAN)
@@ -251,6 +268,7 @@ CONTROLS: Mapping[str, Reader] = {
             "think_threshold": _threshold,
             "budget": _scoped_budget,
             "cut": _cut,
+            "prefill": _prefill,
             "best_of": _best_of,
             "speculative": _Object({"target": _target, **dict.fromkeys(LENGTHS, _length)}),
         }
@@ -267,7 +285,7 @@ CONTROLS: Mapping[str, Reader] = {
         }
     ),
     "thinking": _Object({"type": _thinking_type, "budget_tokens": _budget, "display": _display}),
-    "output_config": _Object({"effort": _effort}),
+    "output_config": _Object({"effort": _overall_effort}),
     "enable_thinking": _switch,
     "think": _think,
     "chat_template_kwargs": _Object(

@@ -7,12 +7,13 @@ import time
 from collections import Counter, deque
 
 from controllers.budget import NEVER
+from controllers.deltas import single
 from controllers.policy import Policy
 from controllers.reply import Chunk, Interrupt, Progress, TargetFailure
 from controllers.route import Forced, Target
 from controllers.segments import Reply
 from controllers.speculation import Ruling, Takeover
-from controllers.watcher import Watcher, single
+from controllers.watcher import Watcher
 from models.engine import Delta
 from models.families import Family, Section
 

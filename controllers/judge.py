@@ -1,23 +1,28 @@
 """A judge: comparisons to verdicts, each by majority of k sampled replies of a reward reasoning model.
 
-The judge's replies come from its route's ordinary controller, so whatever limits thinking there limits it here. Every
-vote of every comparison of every caller is in flight together, up to the judge's `concurrency`.
+The judge's replies come from its route's ordinary controller, so whatever limits thinking there limits it here. Votes
+of all comparisons of all callers are in flight together, up to the judge's `concurrency`; callers get slots in turn.
 """
 
-import asyncio
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import Generic, TypeVar
 
 from controllers.choices import together
 from controllers.policy import KeyLimits, Policy, fold
-from controllers.reply import Chunk, Finished, Request
+from controllers.reply import Chunk, Event, Finished, Request
 from controllers.route import Controller, Route
+from controllers.slots import Slots
 from controllers.tournament import Side, Vote
 from controllers.verdicts import Comparison, digest, verdict_in
 from models.engine import Sampling
 from models.judge_families import Form, JudgeFamily, Kind
+
+ABSTENTIONS = 10_000  # votes without a verdict that a judge remembers, so as not to ask the same again
+
+Known = TypeVar("Known")
 
 
 class CannotJudge(Exception):
@@ -31,7 +36,9 @@ class CannotJudge(Exception):
 @dataclass(frozen=True, slots=True)
 class Terms:
     """How a comparison is to be judged. With `reasoning` the judge's thinking is kept, so nothing is taken from the
-    cache. Equal terms give equal verdicts: `seed` draws the order of the replies and seeds every vote.
+    cache. Equal terms give equal verdicts: `seed` draws the order of the replies and seeds every vote. `as_they_stand`:
+    the judge reads the first reply first in every vote. `held_to_length`: the caller named `max_tokens` itself, and a
+    second try gets no more. `caller` is who waits: terms that were derived from others with `replace` share theirs.
     """
 
     policy: Policy
@@ -39,6 +46,13 @@ class Terms:
     votes: int = 1
     seed: int = 0
     reasoning: bool = False
+    as_they_stand: bool = False
+    held_to_length: bool = False
+    caller: object = field(default_factory=object, compare=False, repr=False)
+
+    def wave(self, kind: Kind) -> int:
+        """Votes of one comparison that are asked for at once. On a single reply all votes are cast."""
+        return Vote(self.votes).wave if kind == "pair" else self.votes
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,32 +90,53 @@ class Verdict:
         return self.vote.winner
 
     @property
+    def known(self) -> bool:
+        """Whether there is an outcome at all, be it a draw. Without one the judge abstained in every vote."""
+        return self.identical or self.vote.first + self.vote.second > 0
+
+    @property
     def share(self) -> float:
         """The first one's share of a match: no verdict counts as half."""
         return 0.5 if self.winner is None else 1.0 - self.winner
 
 
-class Cache:
-    """Verdicts of single votes by what was asked, the latest `size` of them."""
+class Cache(Generic[Known]):
+    """What is known of single votes by what was asked, the latest `size` of them."""
 
     def __init__(self, size: int) -> None:
         self._size = size
-        self._sides: OrderedDict[bytes, Side] = OrderedDict()
+        self._known: OrderedDict[bytes, Known] = OrderedDict()
 
     def __len__(self) -> int:
-        return len(self._sides)
+        return len(self._known)
 
-    def get(self, key: bytes) -> Side | None:
-        side = self._sides.get(key)
-        if side is not None:
-            self._sides.move_to_end(key)
-        return side
+    def get(self, key: bytes) -> Known | None:
+        known = self._known.get(key)
+        if known is not None:
+            self._known.move_to_end(key)
+        return known
 
-    def put(self, key: bytes, side: Side) -> None:
-        self._sides[key] = side
-        self._sides.move_to_end(key)
-        if len(self._sides) > self._size:
-            self._sides.popitem(last=False)
+    def put(self, key: bytes, known: Known) -> None:
+        self._known[key] = known
+        self._known.move_to_end(key)
+        if len(self._known) > self._size:
+            self._known.popitem(last=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Audience:
+    """Somebody who asked in a conversation and reads along: `tell` hears the first try of the first vote as it is
+    written. What else the conversation wants of its reply, `request` says."""
+
+    request: Request
+    tell: Callable[[Event], None]
+
+
+Counted = Callable[[Vote], None]
+
+
+def uncounted(vote: Vote) -> None:
+    """Nobody follows the votes."""
 
 
 def silent(verdict: Verdict) -> None:
@@ -110,7 +145,8 @@ def silent(verdict: Verdict) -> None:
 
 class Judge:
     """One judge route. `seen` is told of every verdict; `widening` is how much longer a second try may be;
-    `votes` and `teams` are what callers get who do not say."""
+    `votes` and `teams` are what callers get who do not say, `rubric` what a single reply is held against where they
+    bring nothing."""
 
     def __init__(
         self,
@@ -124,17 +160,20 @@ class Judge:
         cache_size: int = 100_000,
         widening: float = 2.0,
         teams: bool = False,
+        rubric: str = "",
         seen: Callable[[Verdict], None] = silent,
     ) -> None:
         self.route = route
         self.family = family
         self.forms = forms
-        self.cache = Cache(cache_size)
+        self.cache: Cache[Side] = Cache(cache_size)
         self.votes = votes
         self.teams = teams
+        self.rubric = rubric
         self.concurrency = concurrency
-        self._controller = controller
-        self._slots = asyncio.Semaphore(concurrency)
+        self.controller = controller
+        self._abstentions: Cache[int] = Cache(ABSTENTIONS)
+        self._slots = Slots(concurrency)
         self._widening = widening
         self._seen = seen
 
@@ -143,69 +182,103 @@ class Judge:
         policy = fold({}, self.route.family, self.route.defaults, key)
         return Terms(policy, self.route.sampling, votes or self.votes, seed)
 
-    async def compare(self, comparison: Comparison, terms: Terms) -> Verdict:
+    def abreast(self, terms: Terms, kind: Kind) -> int:
+        """How many comparisons of one caller are worth having in flight: as many as fill all slots."""
+        return -(-self.concurrency // terms.wave(kind))
+
+    async def compare(
+        self, comparison: Comparison, terms: Terms, counted: Counted = uncounted, audience: Audience | None = None
+    ) -> Verdict:
         """Majority of `terms.votes`. A pair's vote stops as soon as it is decided; on a single reply all votes are
-        cast, because their share is the reward. Raises `CannotJudge`.
+        cast, because their share is the reward. `counted` hears the count behind each vote. Raises `CannotJudge`.
         """
         if comparison.kind not in self.forms:
             raise CannotJudge(comparison.kind, self.route.name)
-        if comparison.identical:
+        if comparison.identical and audience is None:
             verdict = Verdict(Vote(terms.votes), identical=True)
         else:
-            verdict = await self._poll(comparison, terms)
+            verdict = await self._poll(comparison, terms, counted, audience)
         self._seen(verdict)
         return verdict
 
-    async def _poll(self, comparison: Comparison, terms: Terms) -> Verdict:
+    async def _poll(self, comparison: Comparison, terms: Terms, counted: Counted, audience: Audience | None) -> Verdict:
         vote, ballots = Vote(terms.votes), list[Ballot]()
         content = digest(comparison.key, self.forms[comparison.kind], _repeatable(terms))
+
+        async def cast(index: int) -> Ballot:
+            nonlocal vote
+            ballot = await self._cast(comparison, terms, content, index, audience if index == 0 else None)
+            vote = vote.counted(ballot.side)
+            counted(vote)
+            return ballot
+
         while wave := vote.wave if comparison.kind == "pair" else vote.left:
-            cast = range(len(ballots), len(ballots) + wave)
-            for ballot in await together([self._cast(comparison, terms, content, index) for index in cast]):
-                ballots.append(ballot)
-                vote = vote.counted(ballot.side)
+            ballots += await together([cast(index) for index in range(len(ballots), len(ballots) + wave)])
         return Verdict(vote, tuple(ballots))
 
-    async def _cast(self, comparison: Comparison, terms: Terms, content: bytes, index: int) -> Ballot:
-        """Vote number `index`. Its place in the cache is its own, so no vote answers for another of its comparison."""
+    async def _cast(
+        self, comparison: Comparison, terms: Terms, content: bytes, index: int, audience: Audience | None
+    ) -> Ballot:
+        """Vote number `index`. Its place in the cache is its own, so no vote answers for another of its comparison.
+
+        An abstention is no verdict, so it is not kept; but that those seeds led to none is, and whoever asks again is
+        answered by others.
+        """
         key = digest(content, index)
         known = None if terms.reasoning else self.cache.get(key)
-        if known is None:
-            ballot = await self._ask(comparison, terms, content, index)
-            if ballot.side is not None:
-                self.cache.put(key, _turned(ballot.side, comparison.turned))
+        if known is not None:
+            return Ballot(_turned(known, comparison.turned), cached=True)
+        in_vain = self._abstentions.get(key) or 0
+        async with self._slots.taken(terms.caller):
+            ballot = await self._ask(comparison, terms, content, index, in_vain, audience)
+        if ballot.side is None:
+            self._abstentions.put(key, in_vain + ballot.tries)
         else:
-            ballot = Ballot(_turned(known, comparison.turned), cached=True)
+            self.cache.put(key, _turned(ballot.side, comparison.turned))
         return ballot
 
-    async def _ask(self, comparison: Comparison, terms: Terms, content: bytes, index: int) -> Ballot:
+    async def _ask(
+        self,
+        comparison: Comparison,
+        terms: Terms,
+        content: bytes,
+        index: int,
+        in_vain: int,
+        audience: Audience | None,
+    ) -> Ballot:
         """One vote of the model: a reply without a verdict is tried once more, longer and with another seed."""
         shown_turned = (content[0] + index) % 2 == 1 and comparison.kind == "pair"  # relative to the content's key
-        swapped = shown_turned != comparison.turned
-        conversation = Request(self.forms[comparison.kind].messages(comparison.values(swapped)))
+        swapped = shown_turned != comparison.turned and not terms.as_they_stand
+        request = audience.request if audience else Request(())
+        conversation = replace(request, messages=self.forms[comparison.kind].messages(comparison.values(swapped)))
         ballot = Ballot(None, swapped)
         for policy, sampling in ((terms.policy, terms.sampling), wider(terms, self._widening)):
-            seed = int.from_bytes(digest(content, index, ballot.tries)[:7], "big")
-            said = _Said()
-            async with self._slots:
-                await said.listen(
-                    self._controller(self.route, conversation, policy, replace(sampling, seed=seed, whole=True))
-                )
+            seed = int.from_bytes(digest(content, index, in_vain + ballot.tries)[:7], "big")
+            tell = audience.tell if audience and not ballot.tries else None
+            said, drawn = _Said(), replace(sampling, seed=seed, whole=tell is None)
+            await said.listen(self.controller(self.route, conversation, policy, drawn), tell)
             side = verdict_in(said.answer, self.family.syntax, self.family.verdicts[comparison.kind])
             ballot = said.added_to(ballot, None if side is None else _turned(side, swapped), terms.reasoning)
-            if side is not None:
+            if side is not None or conversation.cancelled:
                 break
         return ballot
 
 
 def wider(terms: Terms, factor: float) -> tuple[Policy, Sampling]:
-    """The limits of a second try: a larger budget, and more tokens in all."""
+    """The limits of a second try: a larger budget, within the cap, and more tokens in all. What the caller named itself
+    stays as it is."""
     policy, sampling = terms.policy, terms.sampling
-    if policy.budget is not None:
-        policy = replace(policy, budget=int(policy.budget * factor))
-    if sampling.max_tokens is not None:
-        sampling = replace(sampling, max_tokens=int(sampling.max_tokens * factor))
+    if policy.budget is not None and policy.requested is None:
+        longer = _longer(policy.budget, factor)
+        most = longer if policy.cap is None else min(longer, policy.cap)
+        policy = replace(policy, budget=most, prefill=None if policy.prefill is None else most)
+    if sampling.max_tokens is not None and not terms.held_to_length:
+        sampling = replace(sampling, max_tokens=_longer(sampling.max_tokens, factor))
     return policy, sampling
+
+
+def _longer(tokens: int, factor: float) -> int:
+    return max(tokens + 1, int(tokens * factor))
 
 
 def _turned(side: Side, turned: bool) -> Side:
@@ -216,7 +289,7 @@ def _turned(side: Side, turned: bool) -> Side:
 
 def _repeatable(terms: Terms) -> str:
     """All of the terms that a vote depends on."""
-    return repr((terms.policy, terms.sampling, terms.seed))
+    return repr((terms.policy, terms.sampling, terms.seed, terms.as_they_stand, terms.held_to_length))
 
 
 class _Said:
@@ -227,10 +300,12 @@ class _Said:
         self.reasoning = ""
         self.end: Finished | None = None
 
-    async def listen(self, events: AsyncGenerator[object, None]) -> None:
+    async def listen(self, events: AsyncGenerator[Event, None], tell: Callable[[Event], None] | None) -> None:
         answer, reasoning = list[str](), list[str]()
         async with aclosing(events):
             async for event in events:
+                if tell is not None:
+                    tell(event)
                 if isinstance(event, Chunk):
                     (answer if event.kind == "answer" else reasoning).append(event.text)
                 elif isinstance(event, Finished):

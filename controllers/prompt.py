@@ -23,5 +23,5 @@ def prefix(route: Route, mode: Mode, budget: int | None) -> Sequence[int]:
 
 def prompt_tokens(route: Route, request: Request, policy: Policy) -> int:
     """How many tokens the prompt of such a request has; where the mode is still to be chosen, without its prefix."""
-    forced = () if policy.mode == "auto" else prefix(route, policy.mode, policy.budget)
+    forced = () if policy.mode == "auto" else prefix(route, policy.mode, policy.prefill)
     return len(rendered(route, request)) + len(forced)

@@ -1,27 +1,30 @@
 """Several replies to one query, ranked or rated by a judge: a tournament, all matches of a round in flight together."""
 
-from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Literal
+import math
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import count
+from typing import Any
 
-from controllers.choices import narrated, together
+from controllers.choices import narrated, so_many_at_a_time
 from controllers.judge import Judge, Terms, Verdict
 from controllers.tournament import (
     ELO_SCALE,
     Match,
+    Method,
     Rating,
     best_first,
     bradley_terry,
     captain,
     elo,
     knockout,
+    matches_of,
     round_robin,
     teams,
     win_rates,
 )
 from controllers.verdicts import Comparison, final_answer
-
-Method = Literal["round_robin", "knockout"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +37,10 @@ class Rules:
     elo_start: float = 1000.0
     teams: bool = False
 
+    def playing(self, replies: Sequence[str]) -> list[tuple[int, ...]]:
+        """The teams that play, of one reply each unless `teams`."""
+        return teams([final_answer(reply) if self.teams else i for i, reply in enumerate(replies)])
+
 
 @dataclass(frozen=True, slots=True)
 class Played:
@@ -45,26 +52,29 @@ class Played:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """A comparison has ended: number `done` of the `of` of this round (from 1)."""
+    """A comparison has ended: number `done` of the `of` that there are in all. `replies` are those that it was about;
+    rounds of a tournament count from 1."""
 
-    round: int
     done: int
     of: int
-    played: Played
+    replies: tuple[int, ...]
+    verdict: Verdict
+    round: int = 1
 
 
 @dataclass(frozen=True, slots=True)
 class Ranking:
     """The outcome. `order` is best first. A knockout finds the best and rates nobody: `ratings` and `scores` are None.
 
-    `scores` are chances between 0 and 1 against a rival drawn from the others.
+    `scores` are chances between 0 and 1 against a rival drawn from the others. A reply of which no vote said anything
+    has neither rating nor score (None), and comes last.
     """
 
     order: list[int]
     teams: list[tuple[int, ...]]
     rounds: list[list[Played]]
-    ratings: list[float] | None = None
-    scores: list[float] | None = None
+    ratings: list[float | None] | None = None
+    scores: list[float | None] | None = None
 
 
 Notify = Callable[[Progress], None]
@@ -78,8 +88,9 @@ async def rank(
     judge: Judge, query: str, replies: Sequence[str], terms: Terms, rules: Rules, notify: Notify = unheard
 ) -> Ranking:
     """Plays a tournament between replies. Raises what the judge's engine raises."""
-    playing = teams([final_answer(reply) if rules.teams else i for i, reply in enumerate(replies)])
-    games = _Games(judge, query, replies, [captain(team, terms.seed) for team in playing], terms, notify)
+    playing = rules.playing(replies)
+    captains = [captain(team, replies, terms.seed) for team in playing]
+    games = _Games(judge, query, replies, captains, terms, matches_of(rules.method, len(playing)), notify)
     if rules.method == "knockout":
         order, rounds = await _knockout(games, terms.seed)
         return Ranking(_members(order, playing), playing, rounds)
@@ -88,9 +99,15 @@ async def rank(
     for team, rating in zip(playing, by_team, strict=True):
         for member in team:
             ratings[member] = rating
-    scale = ELO_SCALE if rules.rating == "elo" else 1.0
-    order = _members(best_first(by_team), playing)
-    return Ranking(order, playing, [played], ratings, win_rates(ratings, scale))
+    rates = win_rates(ratings, ELO_SCALE if rules.rating == "elo" else 1.0)
+    unjudged = _unjudged(games.captains, played)
+    order = best_first([-math.inf if team in unjudged else rating for team, rating in enumerate(by_team)])
+    without = {member for team in unjudged for member in playing[team]}
+
+    def known(values: Sequence[float]) -> list[float | None]:
+        return [None if i in without else value for i, value in enumerate(values)]
+
+    return Ranking(_members(order, playing), playing, [played], known(ratings), known(rates))
 
 
 def ranked(
@@ -106,29 +123,28 @@ def ranked(
 
 @dataclass(frozen=True, slots=True)
 class _Games:
-    """The comparisons of one tournament. `captains[i]` is the number of the reply that plays for team i."""
+    """The comparisons of one tournament, `of` in all. `captains[i]` is the reply that plays for team i."""
 
     judge: Judge
     query: str
     replies: Sequence[str]
     captains: Sequence[int]
     terms: Terms
+    of: int
     notify: Notify
+    numbers: Iterator[int] = field(default_factory=lambda: count(1))
 
     async def play(self, number: int, pairings: Sequence[tuple[int, int]]) -> list[Played]:
         """One round of teams, its comparisons in flight together."""
-        done = 0
 
         async def one(first: int, second: int) -> Played:
-            nonlocal done
             comparison = Comparison("pair", self.query, self.replies[first], self.replies[second])
             verdict = await self.judge.compare(comparison, self.terms)
-            played = Played(Match(first, second, verdict.share), verdict)
-            done += 1
-            self.notify(Progress(number, done, len(pairings), played))
-            return played
+            self.notify(Progress(next(self.numbers), self.of, (first, second), verdict, number))
+            return Played(Match(first, second, verdict.share), verdict)
 
-        return await together([one(self.captains[first], self.captains[second]) for first, second in pairings])
+        works = [partial(one, self.captains[first], self.captains[second]) for first, second in pairings]
+        return await so_many_at_a_time(self.judge.abreast(self.terms, "pair"), works)
 
 
 async def _knockout(games: _Games, seed: int) -> tuple[list[int], list[list[Played]]]:
@@ -153,6 +169,17 @@ async def _round_robin(games: _Games, rules: Rules) -> tuple[list[float], list[P
     if rules.rating == "elo":
         return elo(len(games.captains), matches, rules.elo_k, rules.elo_start), played
     return bradley_terry(len(games.captains), matches), played
+
+
+def _unjudged(captains: Sequence[int], played: Sequence[Played]) -> set[int]:
+    """Teams that met others, and no vote in all these matches said anything. To have met the same text says nothing."""
+    said: dict[int, bool] = {}
+    for one in played:
+        if one.verdict.identical:
+            continue
+        for reply in (one.match.first, one.match.second):
+            said[reply] = said.get(reply, False) or one.verdict.known
+    return {team for team, reply in enumerate(captains) if not said.get(reply, True)}
 
 
 def _members(order: Sequence[int], playing: Sequence[tuple[int, ...]]) -> list[int]:

@@ -1,5 +1,6 @@
 """What a controller yields: decisions, chunks of text, progress, and one end."""
 
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
@@ -9,7 +10,7 @@ from models.engine import Finish, PositionLogprobs
 from models.families import Mode, Scope
 
 Kind = Literal["reasoning", "answer", "tool", "budget", "control"]
-ChosenBy = Literal["client", "route", "model", "threshold", "reserve"]
+ChosenBy = Literal["client", "key", "route", "cap", "model", "threshold", "reserve"]
 Cut = Literal["line_end", "wrap_up", "hard"]
 CutBy = Literal["budget", "reserve", "client"]
 TargetFailure = Literal["dead", "busy", "slow", "full", "error", "down"]
@@ -146,7 +147,8 @@ class Finished:
 
     The tokens of tool calls are the answer's; `calls` is the number of calls. `cut` says how the server ended the
     budget's scope, if it did, and `cut_by` for whose sake. `segments` is the number of engine requests;
-    `discarded_tokens` were generated and thrown away: the client neither saw nor pays for them.
+    `discarded_tokens` were generated and thrown away: the client neither saw nor pays for them. `cancelled`: a client
+    asked for the end.
     `more` is what a controller adds to the decision record.
     """
 
@@ -164,6 +166,7 @@ class Finished:
     discarded_tokens: int = 0
     calls: int = 0
     target: TargetUse | None = None
+    cancelled: bool = False
     more: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -178,6 +181,8 @@ class Finished:
             record |= {"cut": self.cut, "cut_by": self.cut_by}
         if self.target is not None:
             record |= self.target.record()
+        if self.cancelled:
+            record["cancelled"] = True
         if several:
             record |= {"segments": self.segments, "discarded_tokens": self.discarded_tokens}
         return {**record, **self.more}
@@ -202,14 +207,20 @@ def _budget_record(budget: BudgetUse | None, seconds_to_answer: float | None) ->
 
 class Interrupt:
     """What a client may still ask of a reply that runs: to answer now, or to end. Replies listen; one serves all
-    choices of a request. `refusal` says why a reply cannot be made to answer early, if it cannot."""
+    choices of a request. `refusal` says why a reply cannot be made to answer early, if it cannot. `waiting` holds the
+    tasks that wait for an engine just now: a cancellation wakes them, and takes out those that it has woken."""
 
-    __slots__ = ("_listeners", "refusal", "wish")
+    __slots__ = ("_listeners", "refusal", "waiting", "wish")
 
     def __init__(self) -> None:
         self.wish: Literal["answer", "cancel"] | None = None
         self.refusal: str | None = None
+        self.waiting: set[asyncio.Task[Any]] = set()
         self._listeners: list[Callable[[], None]] = []
+
+    @property
+    def cancelled(self) -> bool:
+        return self.wish == "cancel"
 
     def listen(self, listener: Callable[[], None]) -> None:
         self._listeners.append(listener)
@@ -220,6 +231,8 @@ class Interrupt:
             self.wish = wish
         for listener in self._listeners:
             listener()
+        while self.cancelled and self.waiting:
+            self.waiting.pop().cancel()
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,3 +246,7 @@ class Request:
     cache_salt: str | None = None
     interrupt: Interrupt | None = None
     shape: Shape | None = None
+
+    @property
+    def cancelled(self) -> bool:
+        return self.interrupt is not None and self.interrupt.wish == "cancel"

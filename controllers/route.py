@@ -4,6 +4,7 @@ from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
+from controllers.budget import MOST_DECLARED
 from controllers.outage import Outage
 from controllers.pace import Pace
 from controllers.policy import Defaults, Policy
@@ -11,7 +12,7 @@ from controllers.reply import Event, Request
 from controllers.speculation import OnFailure, Speculation
 from models.engine import Engine, Sampling, Tokenizer
 from models.families import Family, Mode, Tags, compile_tags
-from models.templates import shows_tools
+from models.templates import writes_calls
 from models.tools import ToolFormat
 
 Controller = Callable[["Route", Request, Policy, Sampling], AsyncGenerator[Event, None]]
@@ -51,7 +52,8 @@ class Route:
 
     `prefixes` are the forced token ids of each mode of the family. `sampling` holds the route's defaults for what a
     request leaves open; what both leave open is the engine's own default. `wrap_up` and `closing` are what the server
-    writes where it ends a budget's scope; `ends` is the token that ends a reply of this family. `native_budget` says
+    writes where it ends a budget's scope; `ends` is the token that ends a reply of this family. `to_solution` is
+    written where a model does not end its budget field, which has at most `longest_field` tokens. `native_budget` says
     that the engine itself can hold thinking to a number of tokens. `pace` is how fast the engine writes now, shared by
     all its routes. `calls` is how the model writes tool calls, None where it is shown no tools.
     """
@@ -68,17 +70,18 @@ class Route:
     description: str = ""
     wrap_up: Forced = field(default_factory=Forced)
     closing: Forced = field(default_factory=Forced)
+    to_solution: Forced = field(default_factory=Forced)
+    longest_field: int = 0
     ends: int | None = None
     native_budget: bool = False
     pace: Pace = field(default_factory=Pace)
     calls: ToolFormat | None = None
+    target: Target | None = None
 
     @property
     def answers_at_once(self) -> bool:
         """Whether a reply is all answer: nothing of the model's own comes before it."""
         return self.tags.begins == "start" and not (self.tags.by_id or self.tags.by_text)
-
-    target: Target | None = None
 
     @property
     def degraded(self) -> bool:
@@ -119,10 +122,12 @@ def build_route(
         description,
         forced(tokenizer, family.wrap_up),
         forced(tokenizer, family.closing),
+        forced(tokenizer, family.to_solution),
+        len(tokenizer.encode_control(family.budget_field(MOST_DECLARED))),
         tokenizer.control_id(family.solution[1]) if family.solution else None,
         closed_by_token and engine.native_budget == family.thinking,
         pace or Pace(),
-        family.tools if family.tools is not None and shows_tools(tokenizer) else None,
+        family.tools if family.tools is not None and writes_calls(tokenizer, family.tools) else None,
     )
 
 

@@ -6,12 +6,15 @@ there is nothing to compare it with, and a reward is never made up.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from functools import partial
+from itertools import count
+from typing import Literal, Self
 
-from controllers.choices import together
+from controllers.choices import so_many_at_a_time
 from controllers.judge import Ballot, Judge, Terms, Verdict
-from controllers.ranking import Notify, Ranking, Rules, rank, unheard
+from controllers.ranking import Notify, Progress, Ranking, Rules, rank, unheard
 from controllers.verdicts import Comparison
+from models.judge_families import Kind
 
 Basis = Literal["group", "reference", "rubric", "rival"]
 
@@ -35,10 +38,21 @@ class Yardstick:
     basis: Basis = "group"
     text: str = ""
 
+    @classmethod
+    def of(cls, reference: str | None, rubric: str | None, rival: str | None) -> Self:
+        """The first of the three that says something."""
+        given: tuple[tuple[Basis, str | None], ...] = (("reference", reference), ("rubric", rubric), ("rival", rival))
+        return next((cls(basis, text) for basis, text in given if text and text.strip()), cls())
+
+    @property
+    def kind(self) -> Kind:
+        """What the judge is asked on this basis."""
+        return self.basis if self.basis in ("reference", "rubric") else "pair"
+
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """One score a reply, in order; None where the judge abstained in every vote. `verdicts` are behind all others
+    """One score a reply, in order; None where no vote on it held a verdict. `verdicts` are behind all others
     than a group's, whose tournament is in `ranking`.
     """
 
@@ -65,34 +79,44 @@ async def score(
     """Scores of all replies; none for no replies. A group's are chances against a rival drawn from the others;
     against a reference or a rubric, the share of votes for the reply; against a rival, whether it won (1, 1/2 or 0).
     """
-    require(yardstick, len(replies))
+    yardstick = settled(judge, yardstick, len(replies))
     if yardstick.basis == "group":
         if not replies:
             return Scores([], "group", [])
         ranking = await rank(judge, query, replies, terms, rules, notify)
         return Scores([*(ranking.scores or ())], "group", [], ranking)
-    comparisons = [_against(yardstick, query, reply) for reply in replies]
-    verdicts = await together([judge.compare(comparison, terms) for comparison in comparisons])
+    numbers = count(1)
+
+    async def one(index: int) -> Verdict:
+        verdict = await judge.compare(_against(yardstick, query, replies[index]), terms)
+        notify(Progress(next(numbers), len(replies), (index,), verdict))
+        return verdict
+
+    works = [partial(one, index) for index in range(len(replies))]
+    verdicts = await so_many_at_a_time(judge.abreast(terms, yardstick.kind), works)
     return Scores([value_of(verdict, yardstick.basis) for verdict in verdicts], yardstick.basis, verdicts)
 
 
-def require(yardstick: Yardstick, replies: int) -> None:
-    """Raises `NothingToJudgeBy` for a single reply without anything beside it."""
-    if yardstick.basis == "group" and replies == 1:
+def settled(judge: Judge, yardstick: Yardstick, replies: int) -> Yardstick:
+    """What so many replies are held against: a single one that comes without anything, against the judge's own rubric.
+
+    Raises `NothingToJudgeBy` where it has none.
+    """
+    if yardstick.basis != "group" or replies != 1:
+        return yardstick
+    if not judge.rubric:
         raise NothingToJudgeBy
+    return Yardstick("rubric", judge.rubric)
 
 
 def _against(yardstick: Yardstick, query: str, reply: str) -> Comparison:
-    if yardstick.basis == "reference":
-        return Comparison("reference", query, reply, against=yardstick.text)
-    if yardstick.basis == "rubric":
-        return Comparison("rubric", query, reply, against=yardstick.text)
-    return Comparison("pair", query, reply, yardstick.text)
+    if yardstick.kind == "pair":
+        return Comparison("pair", query, reply, yardstick.text)
+    return Comparison(yardstick.kind, query, reply, against=yardstick.text)
 
 
 def value_of(verdict: Verdict, basis: Basis) -> float | None:
     """A single reply's reward. None: no vote held a verdict."""
-    if basis == "rival":
-        return verdict.share
-    cast = verdict.vote.first + verdict.vote.second
-    return verdict.vote.first / cast if cast else None
+    if not verdict.known:
+        return None
+    return verdict.share if basis == "rival" else verdict.vote.first / (verdict.vote.first + verdict.vote.second)

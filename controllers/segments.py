@@ -17,13 +17,12 @@ What that means for the rest of a request:
   and may need a second segment is refused (`forgets_penalties`).
 """
 
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 from uuid import uuid4
 
-from controllers.pace import Pace
+from controllers.pace import Clock
 from controllers.reply import BudgetUse, Call, Chunk, Cut, CutBy, Decision, Finished
 from controllers.route import Forced, Route
 from controllers.shape import Shape
@@ -47,6 +46,7 @@ class Reply:
         "answer_tokens",
         "cached_tokens",
         "calls",
+        "cancelled",
         "clock",
         "completion_tokens",
         "discarded_tokens",
@@ -82,6 +82,7 @@ class Reply:
         self.discarded_tokens = self.segments = 0
         self.finish: Finish | None = None
         self.stopped_by: str | int | None = None
+        self.cancelled = False
         self.most = most_tokens(route, prompt, sampling)
         self.clock = Clock()
 
@@ -93,13 +94,15 @@ class Reply:
     def segment(self, cache_salt: str | None = None, **changes: Any) -> tuple[Prompt, Sampling]:
         """The next engine request: behind all that was said so far, with what is left of the limits. `changes` are
         further settings of its sampling."""
-        self.clock.asked()
+        self.clock.report(self.position)
+        self.clock.asked(self.route.pace if self.voice is self.own else None)
         ended = True if "grammar" in changes else None
         prompt = Prompt(self.voice.read(self.turns), self.voice.route.adapter, ended, cache_salt)
         changes = {"stop": (), "include_stop": False, **changes}
         if self.position:
             changes.setdefault("max_tokens", self.most - self.position)
-            changes.setdefault("min_tokens", max(0, self.sampling.min_tokens - self.position))
+            still = max(0, self.sampling.min_tokens - self.position)
+            changes.setdefault("min_tokens", min(still, changes["max_tokens"]))
         if self.segments and self.sampling.seed is not None:
             changes["seed"] = (self.sampling.seed ^ self.segments * SEED_STEP) & (2**63 - 1)
         self.segments += 1
@@ -195,10 +198,11 @@ class Reply:
         return kept
 
     def finished(self, decision: Decision, budget: BudgetUse | None, cut: Cut | None, cut_by: CutBy | None) -> Finished:
-        self.clock.report(self.route.pace, self.position)
+        self.clock.report(self.position)
         return Finished(
             reason=self.finish or "stop",
             stopped_by=self.stopped_by,
+            cancelled=self.cancelled,
             completion_tokens=self.completion_tokens,
             reasoning_tokens=self.reasoning_tokens,
             answer_tokens=self.answer_tokens,
@@ -246,37 +250,6 @@ class Calls:
         return Chunk("tool", said.arguments, (), call=Call(said.number, f"call_{uuid4().hex[:24]}", said.name))
 
 
-class Clock:
-    """Times of the segment that runs: when it was asked for, when its first tokens came, and how many came since."""
-
-    __slots__ = ("_asked", "_began", "_first", "_tokens")
-
-    def __init__(self) -> None:
-        self._asked = self._began = self._first = 0.0
-        self._tokens = 0
-
-    @property
-    def running(self) -> bool:
-        return self._began > 0
-
-    def asked(self) -> None:
-        self._asked, self._began = time.perf_counter(), 0.0
-
-    def began(self, position: int) -> None:
-        """The segment's first tokens are here; the reply has `position` tokens with them."""
-        self._began = time.perf_counter()
-        self._tokens = position
-
-    def written(self, position: int) -> tuple[int, float]:
-        """Tokens that came behind the first ones, and the seconds that they took."""
-        return position - self._tokens, time.perf_counter() - self._began
-
-    def report(self, pace: Pace, position: int) -> None:
-        if self.running:
-            tokens, seconds = self.written(position)
-            pace.measured(self._began - self._asked, tokens, seconds)
-
-
 def most_tokens(route: Route, prompt: Sequence[int], sampling: Sampling) -> int:
     """The most tokens that a reply may have: the request's limit, or what the context leaves."""
     room = route.engine.context_length - len(prompt)
@@ -286,3 +259,19 @@ def most_tokens(route: Route, prompt: Sequence[int], sampling: Sampling) -> int:
 def forgets_penalties(sampling: Sampling) -> str | None:
     """The penalty, by its name, that a second segment would begin anew."""
     return next((name for name in ("presence_penalty", "frequency_penalty") if getattr(sampling, name)), None)
+
+
+def behind_opening(reply: Reply) -> int:
+    """Tokens of the prompt that an engine's native budget counts as thinking: those behind the opening tag."""
+    family = reply.route.family
+    opening = reply.route.engine.tokenizer.control_id(family.thinking[0]) if family.thinking else None
+    return next((count for count, token_id in enumerate(reversed(reply.prompt)) if token_id == opening), 0)
+
+
+def takes_no_phrase(reply: Reply) -> str | None:
+    """Why the server may not wrap up what the reply's budget counts, if so."""
+    if penalty := forgets_penalties(reply.sampling):
+        return f"{penalty}: cannot be kept up over a cut of the thinking"
+    if reply.shape is not None and reply.route.family.scope == "reply":
+        return "the answer of this request is tool calls or has a format: it cannot be wrapped up"
+    return None

@@ -9,7 +9,6 @@ Budgets bound both models together (the watcher counts tokens, whoever wrote the
 wakes the target; without the target, the small model goes on alone where the route says so.
 """
 
-import asyncio
 import logging
 import time
 from collections.abc import AsyncGenerator, Sequence
@@ -19,10 +18,11 @@ from typing import Any
 
 from controllers import mode
 from controllers.controls import PolicyError
+from controllers.deltas import attended
 from controllers.duet import Duet
 from controllers.policy import Policy
 from controllers.prompt import prefix, rendered
-from controllers.reply import Event, Finished, Request, TargetFailure, TargetUse
+from controllers.reply import Event, Finished, Interrupt, Request, TargetFailure, TargetUse
 from controllers.route import Route, Target
 from controllers.segments import forgets_penalties
 from controllers.speculation import Takeover
@@ -89,6 +89,8 @@ async def together(
                         break
         except EngineError as error:
             engines.failed(error)
+        for event in opening.told(opening.watcher.left()):
+            yield event
     yield engines.finished()
 
 
@@ -130,7 +132,7 @@ class Engines:
             inner, request = self._target.route, self._request
             prompt = rendered(inner, request)
             if self._opening.forced:
-                prompt += prefix(inner, self._opening.decision.mode, self._policy.budget)
+                prompt += prefix(inner, self._opening.decision.mode, self._policy.prefill)
             self._voice = Voice(inner, prompt)
         return self._voice
 
@@ -149,8 +151,8 @@ class Engines:
         asked = time.perf_counter()
         first = True
         try:
-            async with aclosing(generated) as stream:
-                async for delta in steady(stream, patience):
+            async with aclosing(steady(generated, self._request.interrupt, patience)) as stream:
+                async for delta in stream:
                     if first:
                         first = False
                         self._began(turn, prompt, delta)
@@ -188,8 +190,9 @@ class Engines:
             prompt = Prompt(
                 [*history, *tokenizer.encode(question)], self._target.route.adapter, cache_salt=self._request.cache_salt
             )
-            async with aclosing(self._target.route.engine.generate(prompt, sampling)) as stream:
-                async for delta in steady(stream, self._target.patience):
+            generated = self._target.route.engine.generate(prompt, sampling)
+            async with aclosing(steady(generated, self._request.interrupt, self._target.patience)) as stream:
+                async for delta in stream:
                     self._target.outage.answered()
                     self._scores += 1
                     return float(scores.index(delta.token_ids[0]))
@@ -237,17 +240,17 @@ class Engines:
         return replace(self._watcher.finished(self._opening.decision), target=use)
 
 
-async def steady(stream: AsyncGenerator[Delta, None], patience: float | None) -> AsyncGenerator[Delta, None]:
-    """The stream's deltas. Raises `TargetSlow` when it is silent for longer than `patience` seconds."""
-    while True:
-        try:
-            async with asyncio.timeout(patience):
-                delta = await anext(stream)
-        except StopAsyncIteration:
-            return
-        except TimeoutError as error:
-            raise TargetSlow(f"no token within {patience} s") from error
-        yield delta
+async def steady(
+    stream: AsyncGenerator[Delta, None], interrupt: Interrupt | None, patience: float | None
+) -> AsyncGenerator[Delta, None]:
+    """The stream's deltas, until the client cancels. Closes the stream. Raises `TargetSlow` when it is silent for
+    longer than `patience` seconds."""
+    try:
+        async with aclosing(attended(stream, interrupt, patience)) as deltas:
+            async for delta in deltas:
+                yield delta
+    except TimeoutError as error:
+        raise TargetSlow(f"no token within {patience} s") from error
 
 
 def refuse(route: Route, target: Target, sampling: Sampling) -> None:

@@ -18,6 +18,9 @@ from controllers.reply import Chunk, Kind
 from models.engine import PositionLogprobs
 from models.families import Section, Tag, Tags
 
+UNDECIDED = ("start", "budget")
+"""Sections in which nothing has been said yet of what the client wants to read."""
+
 
 @dataclass(slots=True)
 class _Token:
@@ -76,6 +79,11 @@ class ThinkingParser:
         chunks = self.flush() if self._pending and not tags.by_text else []
         self._by_id, self._by_text = tags.by_id, tags.by_text
         return chunks
+
+    @property
+    def pending(self) -> int:
+        """Tokens that belong to no chunk yet, because their text may still become a tag."""
+        return sum(not token.placed for token in self._pending)
 
     def closes(self, token_id: int) -> bool:
         """Whether this token is a tag that ends the present section."""

@@ -9,9 +9,11 @@ import math
 import random
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
+from hashlib import sha256
 from itertools import combinations
 from typing import Literal
 
+Method = Literal["round_robin", "knockout"]
 Rating = Literal["bradley_terry", "elo"]
 Side = Literal[0, 1]
 
@@ -62,12 +64,6 @@ class Match:
     second: int
     share: float
     by_lot: bool = False
-
-    @property
-    def winner(self) -> int | None:
-        if self.share == 0.5:
-            return None
-        return self.first if self.share > 0.5 else self.second
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +116,16 @@ def knockout(n: int, seed: int) -> Bracket:
     random.Random(seed).shuffle(drawn)
     byes = (1 << (n - 1).bit_length()) - n if n > 1 else 1
     return Bracket(tuple(drawn), seed, through=tuple(drawn[:byes]))
+
+
+def matches_of(method: Method, n: int) -> int:
+    """How many matches a tournament of n takes in all."""
+    return max(0, n - 1) if method == "knockout" else n * (n - 1) // 2
+
+
+def abreast_of(method: Method, n: int) -> int:
+    """The most matches of a tournament of n that are in flight together."""
+    return n // 2 if method == "knockout" else matches_of(method, n)
 
 
 def round_robin(n: int) -> list[tuple[int, int]]:
@@ -228,6 +234,7 @@ def teams(answers: Sequence[Hashable]) -> list[tuple[int, ...]]:
     return [tuple(team) for team in members.values()]
 
 
-def captain(team: Sequence[int], seed: int) -> int:
-    """The member that plays for its team, drawn by the seed."""
-    return random.Random(f"{seed}/{team[0]}").choice(team)
+def captain(team: Sequence[int], texts: Sequence[str], seed: int) -> int:
+    """The member that plays for its team, drawn by the seed and the texts alone: whatever their order, the same text
+    plays."""
+    return min(team, key=lambda member: sha256(f"{seed}/{texts[member]}".encode("utf-8", "surrogatepass")).digest())

@@ -68,13 +68,14 @@ def verdict_in(answer: str, syntax: Syntax, verdicts: tuple[str, str]) -> Side |
 
 def last_boxed(text: str) -> str | None:
     """The content of the last `\\boxed{…}` whose braces balance."""
-    for opening in reversed([match.end() for match in re.finditer(r"\\boxed\{", text)]):
-        depth = 1
-        for position in range(opening, len(text)):
-            depth += {"{": 1, "}": -1}.get(text[position], 0)
-            if not depth:
-                return text[opening:position]
-    return None
+    last, end = -1, 0
+    openings: list[int] = []  # of the braces that are open; those that are no box's are -1
+    for brace in re.finditer(r"\\boxed\{|[{}]", text):
+        if brace[0] != "}":
+            openings.append(-1 if brace[0] == "{" else brace.end())
+        elif openings and (opening := openings.pop()) > last:
+            last, end = opening, brace.start()
+    return None if last < 0 else text[last:end]
 
 
 def last_bracketed(text: str) -> str | None:

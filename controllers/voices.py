@@ -38,12 +38,18 @@ class Voice:
                 for part in turn.parts(self._at):
                     self._take_over(part)
             elif following is None or self.shares_vocabulary(following.writer):
-                self.history += turn.token_ids[self._at :]
+                self._read_back(turn.token_ids[self._at :])
             else:
-                self.history += turn.token_ids[self._at : max(self._at, turn.complete())]
+                self._read_back(turn.token_ids[self._at : max(self._at, turn.complete())])
             self._at = 0
         self._turns, self._at = len(turns) - 1, len(turns[-1].token_ids)
         return self.history.copy()
+
+    def _read_back(self, token_ids: Sequence[int]) -> None:
+        """A model may sample ids behind the end of its tokenizer's vocabulary (its rows are padded): they have no text,
+        and no engine takes them."""
+        size = self.route.engine.tokenizer.vocab_size
+        self.history += [token_id for token_id in token_ids if token_id < size]
 
     def _take_over(self, part: "Tag | str") -> None:
         """Reads what another vocabulary wrote."""

@@ -9,7 +9,7 @@ An answer under a grammar begins with a segment of its own: the watcher ends the
 is closed, before anything of the answer has been taken.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -18,22 +18,23 @@ from controllers.budget import (
     Bounds,
     Manner,
     between_sentences,
-    declared_budget,
     ends_line,
     reply_bounds,
     thinking_bounds,
 )
+from controllers.budget_field import BudgetField
 from controllers.controls import PolicyError
+from controllers.deltas import single
 from controllers.policy import Policy
 from controllers.reply import BudgetUse, Chunk, Cut, CutBy, Decision, Finished, Interrupt, Progress
 from controllers.route import Forced
-from controllers.segments import Reply, forgets_penalties
+from controllers.segments import Reply, behind_opening, forgets_penalties, takes_no_phrase
 from controllers.shaped_answer import ShapedAnswer
+from controllers.thinking import UNDECIDED
 from models.engine import Delta
 
 CHECKPOINT_SECONDS = 1.0  # about so often a reply with a budget reports its progress
 CHECKPOINT_TOKENS = 64  # and so many tokens apart while the pace is unknown
-UNDECIDED = ("start", "budget")
 
 
 class Watcher:
@@ -43,11 +44,10 @@ class Watcher:
         "_answer",
         "_asked_of_engine",
         "_bounds",
-        "_budget_text",
         "_checkpoint",
         "_cut",
         "_cut_by",
-        "_declared",
+        "_field",
         "_interrupt",
         "_lead",
         "_limited",
@@ -68,15 +68,16 @@ class Watcher:
         self._interrupt = interrupt
         self._scope = "answer" if route.family.scope == "reply" else "reasoning"
         self._limited = route.family.scope is not None and (policy.budget is not None or policy.reserve > 0)
-        shaped = reply.shape is not None and self._scope == "answer"  # no phrase belongs into a call, or into JSON
-        tolerance = policy.tolerance if forgets_penalties(reply.sampling) is None and not shaped else None
+        unkind = takes_no_phrase(reply)
+        if unkind and policy.insists and self._limited:
+            raise PolicyError(f"reasond.cut: {unkind}", "reasond.cut")
+        tolerance = None if unkind else policy.tolerance
         self._answer = ShapedAnswer(reply)
         self._manner = Manner(len(route.wrap_up.token_ids), len(route.closing.token_ids), tolerance)
         self._native = route.native_budget and self._scope == "reasoning"
         self._bounds: Bounds | None = None
         self._lead = 0
-        self._declared: int | None = None
-        self._budget_text = ""
+        self._field = BudgetField(reply, bounded=policy.reserve > 0)
         self._tail = ""
         self._cut: Cut | None = None
         self._cut_by: CutBy | None = None
@@ -86,16 +87,13 @@ class Watcher:
         self.look_at = 0  # the first delta is looked at, for the clock
         if interrupt is not None:
             interrupt.listen(self._wake)
-            if penalty := forgets_penalties(reply.sampling):
-                interrupt.refusal = f"{penalty}: cannot be kept up over a cut of the thinking"
-            elif shaped:
-                interrupt.refusal = "the answer of this request is tool calls or has a format: it cannot be wrapped up"
+            interrupt.refusal = interrupt.refusal or unkind
 
     def begin(self) -> None:
         """The forced prefix has been told to the reply's parser; it may have opened the scope."""
         if self._in_scope:
             self._open()
-            self._lead = _behind_opening(self._reply) if self._native and self._limited else 0
+            self._lead = behind_opening(self._reply) if self._native and self._limited else 0
 
     @property
     def undecided(self) -> bool:
@@ -111,6 +109,7 @@ class Watcher:
             changes["whole"] = False
         if self._policy.reserve:
             changes["max_tokens"] = reply.most - position
+            self._check_phrase()
         changes |= self._answer.settings()
         if reply.voice.route.ends is not None:
             changes["stop_token_ids"] = (*reply.sampling.stop_token_ids, reply.voice.route.ends)
@@ -126,6 +125,12 @@ class Watcher:
             raise PolicyError(f"{penalty}: cannot be kept up over a cut of the thinking on this route", penalty)
         return changes
 
+    def _check_phrase(self) -> None:
+        """A whole reply with a reserve is told to come to its answer, and goes on behind the phrase."""
+        penalty = forgets_penalties(self._reply.sampling)
+        if penalty and self._scope == "answer" and self._reply.shape is None:
+            raise PolicyError(f"{penalty}: cannot be kept up over a cut of the thinking on this route", penalty)
+
     @property
     def room(self) -> int:
         """Tokens that may still be written before the server must write something itself."""
@@ -138,10 +143,8 @@ class Watcher:
         reply = self._reply
         if not reply.clock.running:
             if delta.finish is None:  # a reply that comes at once tells nothing of the engine's pace
-                reply.clock.began(reply.position + len(delta.token_ids))
+                reply.clock.began(reply.position + len(delta.token_ids), first=reply.segments == 1)
             reply.cached_tokens = reply.cached_tokens or delta.cached_tokens
-        if self._interrupt is not None and self._interrupt.wish == "cancel":
-            return [*reply.end("stop", "cancelled")]
         said: list[Chunk | Progress] = []
         said += self._steps(delta) if self._limited or self._watched or self._answer.awaited else reply.take(delta)
         if reply.finish is None and not self.handover and (progress := self._progress()) is not None:
@@ -151,9 +154,16 @@ class Watcher:
 
     def due(self) -> list[Chunk]:
         """What must be written before the next segment: the end of a stretch that may have no token at all."""
-        if not self._in_scope or self._bounds is None or self._bounds.cut(self._reply.position, False) is None:
+        bounds = self._bounds if self._in_scope else None
+        cut = None if bounds is None else bounds.cut(self._reply.position, False)
+        return [] if bounds is None or cut is None else self._end_stretch(bounds, cut, bounds.by)
+
+    def left(self) -> list[Chunk]:
+        """The request is over. If the reply is not, because the client has cancelled it, it ends with what it has."""
+        if self._interrupt is None or not self._interrupt.cancelled or self._reply.finish is not None:
             return []
-        return self._end_stretch(self._bounds, "hard", self._bounds.by)
+        self._reply.cancelled = True
+        return self._reply.end("stop")
 
     def decided(self, decision: Decision) -> Decision:
         """The decision with the budget, and how long it will be to the answer."""
@@ -183,9 +193,19 @@ class Watcher:
             if cut is not None and self._bounds is not None:
                 self._reply.discarded_tokens += sum(len(rest.token_ids) for rest in steps[index:])
                 said += self._end_stretch(self._bounds, *cut)
+            elif self._field.overfull:
+                self._reply.discarded_tokens += sum(len(rest.token_ids) for rest in steps[index:])
+                said += self._end_field()
             if self._reply.finish is not None or self.handover:
                 break
         return said
+
+    def _end_field(self) -> list[Chunk]:
+        """The model does not come to its solution by itself: it goes on from there in the next segment."""
+        chunks = self._reply.write(self._reply.route.to_solution)
+        self._open()
+        self.handover = True
+        return chunks
 
     def _to_answer(self, behind: Sequence[Delta]) -> list[Chunk]:
         """Ends the segment: the answer begins with the next one, and what is `behind` is thrown away."""
@@ -199,16 +219,14 @@ class Watcher:
         reply, position = self._reply, self._reply.position
         was_in_scope = self._in_scope
         chunks = reply.take(step)
+        self._field.saw(chunks)
         if self._bounds is None and self._in_scope:
-            self._declared = declared_budget(self._budget_text)
             self._open()
         elif was_in_scope and not self._in_scope and self._engine_closed(position):
             chunks = [replace(chunk, logprobs=None, forced=True) for chunk in chunks]
         if reply.parser.section == "after" and reply.finish is None:
             chunks += reply.end("stop")
         for chunk in chunks:
-            if chunk.kind == "budget":
-                self._budget_text += chunk.text
             self._tail = (self._tail + chunk.text)[-4:]
         return chunks
 
@@ -292,13 +310,17 @@ class Watcher:
         return self._limited or self._policy.hold_declared or self._reply.route.solution_is_text
 
     def _open(self) -> None:
-        self._bounds = self._bounds_from(self._reply.position)
+        """The scope begins with what is already counted in it: a token may be half tag and half text."""
+        reply = self._reply
+        used = reply.answer_tokens if self._scope == "answer" else reply.reasoning_tokens
+        self._field.closed()
+        self._bounds = self._bounds_from(reply.position - used - reply.parser.pending)
 
     def _bounds_from(self, opened: int) -> Bounds:
         policy, most = self._policy, self._reply.most
         budget = policy.budget
-        if policy.hold_declared and self._declared is not None:
-            budget = self._declared if budget is None else min(budget, self._declared)
+        if policy.hold_declared and self._field.declared is not None:
+            budget = self._field.declared if budget is None else min(budget, self._field.declared)
         bounds = reply_bounds if self._scope == "answer" else thinking_bounds
         return bounds(opened, budget, most, policy.reserve, self._manner)
 
@@ -334,10 +356,11 @@ class Watcher:
     @property
     def _target(self) -> int | None:
         """Tokens in scope after which the answer is there, as far as one can know."""
-        limit = self._bounds.limit if self._bounds is not None else None
-        if self._declared is None or limit is None:
-            return self._declared if limit is None else limit
-        return min(self._declared, limit)
+        bounds = self._bounds
+        limit = bounds.limit if bounds is not None and bounds.by == "budget" else None  # a reserve is no forecast
+        if self._field.declared is None or limit is None:
+            return self._field.declared if limit is None else limit
+        return min(self._field.declared, limit)
 
     def _seconds_to_answer(self) -> float | None:
         target, reply, bounds = self._target, self._reply, self._bounds
@@ -354,6 +377,7 @@ class Watcher:
         if position < self._checkpoint or self._target is None or not self._in_scope:
             return None
         first = self._checkpoint == 0
+        self._reply.clock.report(position)
         tokens, seconds = self._reply.clock.written(position)
         self._checkpoint = position + max(
             8, int(CHECKPOINT_SECONDS * tokens / seconds) if tokens else CHECKPOINT_TOKENS
@@ -367,26 +391,7 @@ class Watcher:
         limit = self._bounds.limit if self._bounds is not None else None
         if self._bounds is None and mode == "no_think" and policy.requested is not None:
             limit = 0
-        if scope is None or (policy.requested is None and limit is None and self._declared is None):
+        if scope is None or (policy.requested is None and limit is None and self._field.declared is None):
             return None
         used = reply.answer_tokens if scope == "reply" else reply.reasoning_tokens
-        return BudgetUse(scope, policy.requested, self._declared, limit, used)
-
-
-def single(delta: Delta) -> Iterator[Delta]:
-    """A delta's tokens one by one; what it says of its end goes with the last."""
-    last = len(delta.token_ids) - 1
-    if last <= 0:
-        yield delta
-        return
-    for index, token_id in enumerate(delta.token_ids):
-        logprobs = None if delta.logprobs is None else delta.logprobs[index : index + 1]
-        one = Delta((token_id,), delta.pieces[index : index + 1], logprobs)
-        yield replace(one, finish=delta.finish, stopped_by=delta.stopped_by) if index == last else one
-
-
-def _behind_opening(reply: Reply) -> int:
-    """Tokens of the prompt that an engine's native budget counts as thinking: those behind the opening tag."""
-    family = reply.route.family
-    opening = reply.route.engine.tokenizer.control_id(family.thinking[0]) if family.thinking else None
-    return next((count for count, token_id in enumerate(reversed(reply.prompt)) if token_id == opening), 0)
+        return BudgetUse(scope, policy.requested, self._field.declared, limit, used)

@@ -162,6 +162,16 @@ class Tokenizer(Protocol):
     @property
     def vocab_size(self) -> int: ...
     @property
+    def special_texts(self) -> frozenset[str]:
+        """The texts of tokens that are no text: what begins, ends and pads sequences and turns."""
+        ...
+
+    @property
+    def bos_text(self) -> str:
+        """The text of the token that begins a sequence; empty where there is none."""
+        ...
+
+    @property
     def vocabulary(self) -> str:
         """A fingerprint: tokenizers with the same one give every token the same id."""
         ...
@@ -191,7 +201,9 @@ class Tokenizer(Protocol):
         template_kwargs: Mapping[str, Any] | None = None,
         continue_final: bool = False,
     ) -> list[int]:
-        """Messages to the ids of the model's chat template, up to where the assistant's reply begins."""
+        """Messages to the ids of the model's chat template, up to where the assistant's reply begins. Nothing in what
+        is given becomes a control token. Raises `InvalidRequest` for what the template cannot render, and for
+        `template_kwargs` of names that are not for clients to set."""
         ...
 
 

@@ -45,11 +45,14 @@ class Family:
         """Whether the model's own first token decides the mode, so that mode `auto` exists."""
         return self.direct is not None
 
+    @property
+    def to_solution(self) -> str:
+        """What leads from within a budget field to the solution."""
+        return "" if self.budget is None or self.solution is None else f"{self.budget[1]}{self.solution[0]}"
+
     def budget_field(self, tokens: int) -> str:
         """A reply's beginning that holds the model to `tokens`: its budget field, filled, and the solution opened."""
-        if self.budget is None or self.solution is None:
-            return ""
-        return f"{self.budget[0]}{tokens}{self.budget[1]}{self.solution[0]}"
+        return f"{self.budget[0]}{tokens}{self.to_solution}" if self.budget and self.solution else ""
 
 
 WRAP_UP = "\n\nConsidering the limited time, I have to give the answer based on the thinking so far.\n"

@@ -1,10 +1,13 @@
 """What a chat template writes before the reply begins."""
 
-from models.engine import Tokenizer
+from typing import Any
+
+from models.engine import InvalidRequest, Tokenizer
 from models.families import Family
-from models.tools import Tool
+from models.tools import Tool, ToolFormat
 
 PROBE = "What is 2 + 3?"
+TOOL = Tool("look_up")
 
 
 def opens_thinking(family: Family, tokenizer: Tokenizer) -> bool:
@@ -20,8 +23,16 @@ def opens_thinking(family: Family, tokenizer: Tokenizer) -> bool:
     return behind_the_question.rfind(opening) > behind_the_question.rfind(closing)
 
 
-def shows_tools(tokenizer: Tokenizer) -> bool:
-    """Whether the tokenizer's template puts the tools that it is given into the prompt."""
-    messages = [{"role": "user", "content": PROBE}]
-    tool = Tool("look_up").as_template_input()
-    return "look_up" in tokenizer.decode(tokenizer.render(messages, [tool]), skip_special_tokens=False)
+def writes_calls(tokenizer: Tokenizer, written: ToolFormat) -> bool:
+    """Whether the tokenizer's template shows the tools that it is given, and writes calls as `written`: the model has
+    learned to write them as its template does, and calls of another form would be read as text."""
+    question: dict[str, Any] = {"role": "user", "content": PROBE}
+    call = {"id": "call_0", "type": "function", "function": {"name": TOOL.name, "arguments": {}}}
+    turns = [question, {"role": "assistant", "content": "", "tool_calls": [call]}]
+    try:
+        asked, called = (tokenizer.render(messages, [TOOL.as_template_input()]) for messages in ([question], turns))
+    except InvalidRequest:  # a template that knows no calls may refuse them
+        return False
+    said = tokenizer.decode(called, skip_special_tokens=False).rpartition(written.opening)[2]
+    head = written.head.match(said)
+    return TOOL.name in tokenizer.decode(asked) and head is not None and head[1] == TOOL.name

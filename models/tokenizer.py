@@ -9,6 +9,7 @@ import re
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from hashlib import sha256
+from inspect import signature
 from operator import itemgetter
 from pathlib import Path
 from typing import Any, cast
@@ -19,6 +20,7 @@ from transformers import AutoTokenizer
 from models.engine import InvalidRequest
 
 SEAM = "\ufdd0"  # a noncharacter: never valid for interchange, so removing it from client text loses nothing
+TEMPLATE_FIELD = "chat_template_kwargs"
 NO_TEXT = re.compile(f"[{SEAM}\ud800-\udfff]")  # nor are surrogates, which JSON can spell and no tokenizer takes
 
 
@@ -39,7 +41,13 @@ class HubTokenizer:
         self._control_start = re.compile(f"(?=(?:{spelled}))" if spelled else r"(?!)")
         self.eos_ids: frozenset[int] = frozenset(() if self._hf.eos_token_id is None else (self._hf.eos_token_id,))
         self.vocab_size: int = len(self._hf)
+        added = self._hf.added_tokens_decoder.values()
+        self.special_texts: frozenset[str] = frozenset(token.content for token in added if token.special)
+        self.bos_text: str = self._hf.bos_token or ""
         self.has_template: bool = bool(self._hf.chat_template)
+        self._own_arguments = frozenset(  # of templates: what a client sends under these names would replace our own
+            {*signature(self._hf.apply_chat_template).parameters, *self._hf.special_tokens_map, "messages"}
+        )
 
     @cached_property
     def vocabulary(self) -> str:
@@ -87,6 +95,10 @@ class HubTokenizer:
         template_kwargs: Mapping[str, Any] | None = None,
         continue_final: bool = False,
     ) -> list[int]:
+        template_kwargs = template_kwargs or {}
+        if taken := self._own_arguments.intersection(template_kwargs):
+            field = f"{TEMPLATE_FIELD}.{min(taken)}"
+            raise InvalidRequest(f"{field}: not for clients to set", field)
         try:
             rendered = self._hf.apply_chat_template(
                 self.guard(messages),
@@ -94,8 +106,11 @@ class HubTokenizer:
                 tokenize=False,
                 add_generation_prompt=not continue_final,
                 continue_final_message=continue_final,
-                **(template_kwargs or {}),
+                **self.guard(template_kwargs),
             )
         except TemplateError as error:  # templates refuse conversations that their model does not know
             raise InvalidRequest(f"the model's chat template refuses this conversation: {error}", "messages") from error
+        except (TypeError, ValueError) as error:  # nor can they work with values of every type
+            field = TEMPLATE_FIELD if template_kwargs else "messages"
+            raise InvalidRequest(f"{field}: the model's chat template cannot render this: {error}", field) from error
         return self._encode_guarded(rendered)

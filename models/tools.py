@@ -12,9 +12,12 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Literal
 
+import orjson
+
 from models.engine import Grammar
 
 MOST_SPACES = 40  # in a row, in the arguments of a call: models that are lost in JSON write them for ever
+MOST_LEVELS = 100  # of the arguments of a call: they are put into deeper objects, and templates walk through them
 ANY_OBJECT: Mapping[str, Any] = MappingProxyType({"type": "object"})
 
 
@@ -253,13 +256,26 @@ class CallParser:
         return True
 
 
+def json_object(text: str) -> dict[str, Any] | None:
+    """The object that a client or a model wrote, or None: it is no JSON, no object, or nests too deep. It can always be
+    written again: integers beyond 64 bits are floats, as most readers of JSON have them."""
+    try:
+        value = orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return None
+    return value if isinstance(value, dict) and _nests(value, MOST_LEVELS) else None
+
+
+def _nests(value: Any, levels: int) -> bool:
+    """Whether a JSON value has at most so many levels."""
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return levels > 0 and all(_nests(each, levels - 1) for each in inner)
+
+
 def _loosely(body: str) -> tuple[str | None, str]:
     """Name and arguments of a call that is written in some other order; no name where it is none."""
-    try:
-        call = json.loads(body)
-    except ValueError:
-        return None, ""
-    if not isinstance(call, dict) or not isinstance(call.get("name"), str):
+    call = json_object(body)
+    if call is None or not isinstance(call.get("name"), str):
         return None, ""
     arguments = call.get("arguments", call.get("parameters", {}))
     return call["name"], arguments if isinstance(arguments, str) else json.dumps(arguments)

@@ -167,6 +167,8 @@ class VllmEngine:
             raise InvalidRequest(str(error), field) from error
 
     def running(self) -> int:
+        if self._llm.errored:  # its books stay open
+            return 0
         count: int = self._llm.output_processor.get_num_unfinished_requests()
         return count
 

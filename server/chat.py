@@ -1,6 +1,6 @@
 """`POST /v1/chat/completions`: from a body to a policy, a controller, and its chunks on the wire."""
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from typing import Any, get_args
 
@@ -10,7 +10,7 @@ from fastapi import APIRouter, Request, Response
 from controllers.reply import Chunk, Decision, Event, Finished, Kind, Progress, Working
 from models.engine import PositionLogprobs
 from server.bodies import takes
-from server.chat_frames import ChatFrames, finish_reason, logprob_items, tool_call
+from server.chat_frames import ChatFrames, finish_reason, logprob_items, stop_reason, tool_call
 from server.job import Job, decision_headers, prepare
 from server.sse import DONE, EventStream, while_connected
 from server.usage import Tally
@@ -55,10 +55,12 @@ async def stream(job: Job, body: ChatBody, headers: dict[str, str]) -> AsyncGene
                 frame = frames.last(index, event)
             elif isinstance(event, Progress):
                 frame = frames.progress(index, event)
-            elif event.kind in job.hidden:
+            elif event.kind in job.hidden and not body.return_token_ids:
                 if index in waiting:  # the client is told that there is thinking, though not what
                     yield waiting.pop(index)
                 continue
+            elif event.kind in job.hidden:
+                frame = frames.hidden(index, event, tally.usage() if options.continuous_usage_stats else None)
             elif not (event.text or event.call or event.logprobs or event.forced or body.return_token_ids):
                 continue
             else:
@@ -71,7 +73,7 @@ async def stream(job: Job, body: ChatBody, headers: dict[str, str]) -> AsyncGene
 
 async def complete(job: Job, body: ChatBody) -> Response:
     """The whole reply as one JSON answer."""
-    choices = [_Choice() for _ in range(job.asked.n)]
+    choices = [_Choice(job.hidden) for _ in range(job.asked.n)]
     tally = Tally()
     async with aclosing(job.events(tally)) as events:
         async for index, event in events:
@@ -94,7 +96,8 @@ async def complete(job: Job, body: ChatBody) -> Response:
 class _Choice:
     """One choice of a reply that is not streamed, while it grows."""
 
-    def __init__(self) -> None:
+    def __init__(self, hidden: Sequence[Kind]) -> None:
+        self._hidden = hidden
         self._texts: dict[Kind, list[str]] = {kind: [] for kind in get_args(Kind)}
         self._calls: list[dict[str, Any]] = []
         self._logprobs: list[PositionLogprobs | int] = []  # the id alone for a token that the server wrote
@@ -116,7 +119,8 @@ class _Choice:
                 self._forced.extend(positions)
             if event.target:
                 self._target.extend(positions)
-            self._logprobs.extend(event.logprobs or (event.token_ids if event.forced else ()))
+            if event.kind not in self._hidden:  # they spell the text
+                self._logprobs.extend(event.logprobs or (event.token_ids if event.forced else ()))
             self._token_ids.extend(event.token_ids)
         elif isinstance(event, Finished):
             self._end = event
@@ -133,7 +137,7 @@ class _Choice:
             "message": self._message(job),
             "logprobs": {"content": items} if items else None,
             "finish_reason": finish_reason(self.end),
-            "stop_reason": self.end.stopped_by,
+            "stop_reason": stop_reason(self.end),
             "reasond": self.end.record,
         }
         if not body.return_token_ids:
@@ -145,7 +149,7 @@ class _Choice:
         content = "".join(self._texts["answer"])
         message: dict[str, Any] = {"role": "assistant", "content": None if self._calls and not content else content}
         reasoning = "".join(self._texts["reasoning"])
-        if reasoning and job.policy.show_reasoning:
+        if reasoning and "reasoning" not in job.hidden:
             message |= {"reasoning": reasoning, "reasoning_content": reasoning}
         if self._calls:
             message["tool_calls"] = self._calls

@@ -52,6 +52,11 @@ class ChatFrames:
             frame = self._choice + delta + b',"logprobs":' + logprobs + b',"finish_reason":null'
         return self._ended(frame, chunk, usage)
 
+    def hidden(self, index: int, chunk: Chunk, usage: dict[str, Any] | None = None) -> bytes:
+        """A chunk whose text is not for the client: its token ids, which were asked for, and nothing that spells it."""
+        frame = self._choice + b'%d,"delta":{},"logprobs":null,"finish_reason":null' % index
+        return self._ended(frame + b',"forced":true' if chunk.forced else frame, chunk, usage)
+
     def _forced(self, delta: bytes, chunk: Chunk, usage: dict[str, Any] | None) -> bytes:
         """What the server wrote itself: flagged, and without log-probabilities."""
         logprobs = {"content": logprob_items(chunk.token_ids, self._tokenizer)} if self._logprobs else None
@@ -79,7 +84,7 @@ class ChatFrames:
             "delta": {},
             "logprobs": None,
             "finish_reason": finish_reason(finished),
-            "stop_reason": finished.stopped_by,
+            "stop_reason": stop_reason(finished),
         }
         choice = b"%d," % index + orjson.dumps(end)[1:-1] + b"}]"
         return self._choice + choice + b',"reasond":' + orjson.dumps(finished.record) + b"}\n\n"
@@ -103,6 +108,11 @@ def tool_call(call: Call, arguments: str) -> dict[str, Any]:
 def finish_reason(finished: Finished) -> str:
     """OpenAI's: a reply that ended by itself with calls in it waits for their results."""
     return "tool_calls" if finished.calls and finished.reason == "stop" else finished.reason
+
+
+def stop_reason(finished: Finished) -> str | int | None:
+    """vLLM's: the stop string or id that ended the reply. The record tells a cancelled one from a stop string."""
+    return "cancelled" if finished.cancelled else finished.stopped_by
 
 
 def logprob_items(positions: Sequence[PositionLogprobs | int], tokenizer: Tokenizer) -> list[dict[str, Any]]:

@@ -10,6 +10,9 @@ import orjson
 from fastapi import APIRouter, Request, Response
 
 from controllers.choices import side_by_side
+from controllers.controls import PolicyError
+from controllers.deltas import single
+from controllers.policy import KeyLimits, cap_of
 from controllers.route import Route
 from models.engine import Delta, Engine, InvalidRequest, PositionLogprobs, Prompt, Sampling, Tokenizer
 from server.bodies import takes
@@ -24,19 +27,21 @@ router = APIRouter()
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One validated completion request: choice i continues `prompts[i]` as `samplings[i]` says."""
+    """One validated completion request: choice i continues `prompts[i]` as `samplings[i]` says. `tags` are
+    the tokens around thinking where a cap holds."""
 
     body: CompletionBody
     route: Route
     prompts: Sequence[Sequence[int]]
     samplings: Sequence[Sampling]
     head: dict[str, Any]
+    tags: tuple[int | None, ...] = ()
 
     def run(self) -> AsyncGenerator[tuple[int, Delta], None]:
         engine, adapter, salt = self.route.engine, self.route.adapter, self.body.cache_salt
         return side_by_side(
             [
-                _continue(engine, Prompt(prompt, adapter, cache_salt=salt), sampling)
+                _opened_once(_continue(engine, Prompt(prompt, adapter, cache_salt=salt), sampling), prompt, self.tags)
                 for prompt, sampling in zip(self.prompts, self.samplings, strict=True)
             ]
         )
@@ -53,27 +58,55 @@ async def _continue(engine: Engine, prompt: Prompt, sampling: Sampling) -> Async
         raise
 
 
+async def _opened_once(
+    deltas: AsyncGenerator[Delta, None], prompt: Sequence[int], tags: Sequence[int | None]
+) -> AsyncGenerator[Delta, None]:
+    """The stream up to where it opens thinking again: from there an engine that holds it would count anew."""
+    opened = next((token_id == tags[0] for token_id in reversed(prompt) if token_id in tags), False)
+    async with aclosing(deltas):
+        async for delta in deltas:
+            for step in single(delta) if tags else (delta,):
+                if tags and tags[0] in step.token_ids:
+                    if opened:
+                        yield Delta((), (), finish="length")
+                        return
+                    opened = True
+                yield step
+
+
 @router.post("/v1/completions")
 @takes(CompletionRequest)
 async def completions(request: Request, body: CompletionBody) -> Response:
     runtime = runtime_of(request)
-    job = prepare(body, runtime, request.scope["state"]["request_id"])
+    job = prepare(body, runtime, request.scope["state"]["request_id"], runtime.limits(request))
     watching = watch(request, job.route.name)
     if body.stream:
         return EventStream(stream(job, watching), {})
     return await while_connected(request.receive, complete(job, watching))
 
 
-def prepare(body: CompletionBody, runtime: Runtime, request_id: str) -> Job:
+def prepare(body: CompletionBody, runtime: Runtime, request_id: str, key: KeyLimits | None = None) -> Job:
     route = runtime.route(body.model)
     tokenizer = route.engine.tokenizer
     prompts = [tokenizer.encode_control(prompt) if isinstance(prompt, str) else prompt for prompt in body.prompts]
     max_tokens = body.max_tokens or route.sampling.max_tokens or 16  # 16: the default of this API, kept for its clients
     sampling = body.sampling(route.sampling, max_tokens=max_tokens, logprobs=body.logprobs)
+    cap = cap_of(route.defaults.budgets, key)
+    sampling = _capped(sampling, route, cap)
+    tags = tuple(map(tokenizer.control_id, route.family.thinking or ())) if cap is not None else ()
     n = body.n or 1
     seeded = [sampling if sampling.seed is None else replace(sampling, seed=sampling.seed + i) for i in range(n)]
     head = {"id": f"cmpl-{request_id}", "object": "text_completion", "created": int(time.time()), "model": route.name}
-    return Job(body, route, [p for p in prompts for _ in range(n)], seeded * len(prompts), head)
+    return Job(body, route, [p for p in prompts for _ in range(n)], seeded * len(prompts), head, tags)
+
+
+def _capped(sampling: Sampling, route: Route, cap: int | None) -> Sampling:
+    """A cap holds here too, as far as the engine can hold it by itself: no controller reads along."""
+    if cap is None or route.family.scope is None:
+        return sampling
+    if not route.native_budget:
+        raise PolicyError("model: the cap on budgets cannot be held on this route without a controller", "model")
+    return replace(sampling, thinking_budget=cap)
 
 
 async def stream(job: Job, watch: Watch) -> AsyncGenerator[bytes, None]:

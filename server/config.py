@@ -31,7 +31,8 @@ class ServerConfig(Section):
 
     `drain_seconds`: how long running requests may go on after a stop signal. `notice_seconds`: how long before that
     the server says at /ready that it drains and still takes new requests, for balancers that ask now and then.
-    `stored_responses` and `stored_bytes` bound what /v1/responses keeps in memory; the oldest go first.
+    `stored_responses` and `stored_bytes` bound what /v1/responses keeps in memory for all keys together, and how many
+    responses run in the background; of the key that keeps the most, the oldest go first.
     """
 
     host: str = "127.0.0.1"
@@ -136,7 +137,7 @@ class JudgeConfig(Section):
     votes: int = Field(default=1, ge=1, le=128)
     concurrency: int = Field(default=256, ge=1)
     cache_size: int = Field(default=100_000, ge=0)
-    widening: float = Field(default=2.0, ge=1)
+    widening: float = Field(default=2.0, gt=1)
     teams: bool = False
 
     @field_validator("family")
@@ -276,6 +277,8 @@ def _budget_problems(key: str, route: RouteConfig) -> Iterator[str]:
             for name, tokens in numbers.items()
             if tokens == 0
         )
+        if budgets.reserve and budgets.cut == "hard":
+            yield f"{key}.cut: a reply that keeps a reserve for its answer is not cut hard"
     if budgets.hold_declared and family.budget is None:
         yield f"{key}.hold_declared: models of family {route.family!r} declare no budget"
 

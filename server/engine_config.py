@@ -29,7 +29,8 @@ class EngineSection(Section):
 
 
 class VllmEngineConfig(EngineSection):
-    """A model in this process. `args` are vLLM's own engine arguments by their Python names; `adapters` are folders."""
+    """A model in this process. `args` are vLLM's own engine arguments by their Python names; `adapters` are folders. A
+    draft model in vLLM's `speculative_config` is looked up as `model` is."""
 
     kind: Literal["vllm"]
     args: dict[str, Any] = Field(default_factory=dict)
@@ -37,12 +38,15 @@ class VllmEngineConfig(EngineSection):
 
     @field_validator("args")
     @classmethod
-    def _plain_arguments(cls, args: dict[str, Any]) -> dict[str, Any]:
+    def _plain_arguments(cls, args: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
         for name in args:
             if "-" in name:
                 raise ValueError(f"write {name!r} with underscores")
         if "model" in args:
             raise ValueError("'model' has its own key in the engine's table")
+        drafts = args.get("speculative_config")
+        if isinstance(drafts, dict) and "model" in drafts:
+            return {**args, "speculative_config": {**drafts, "model": resolve(drafts["model"], info)}}
         return args
 
     @field_validator("adapters")

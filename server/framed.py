@@ -1,7 +1,7 @@
 """Replies whose API tells of them in named events: the same frames make the stream and the whole."""
 
 from collections.abc import AsyncGenerator, Mapping
-from contextlib import AbstractContextManager, aclosing, nullcontext
+from contextlib import aclosing
 from typing import Any, Protocol
 
 import orjson
@@ -20,21 +20,14 @@ class Frames(Protocol):
     def frames(self, event: Event) -> bytes: ...
 
 
-async def stream(
-    job: Job,
-    frames: Frames,
-    tally: Tally,
-    headers: dict[str, str],
-    around: AbstractContextManager[None] | None = None,
-) -> AsyncGenerator[bytes, None]:
-    """What goes out as it comes; `headers` is filled with the first. `around` is entered while the reply runs."""
-    with around or nullcontext():
-        async with aclosing(job.events(tally)) as events:
-            async for _, event in events:
-                if isinstance(event, Decision):
-                    headers.update(decision_headers(event))
-                if frame := frames.frames(event):
-                    yield frame
+async def stream(job: Job, frames: Frames, tally: Tally, headers: dict[str, str]) -> AsyncGenerator[bytes, None]:
+    """What goes out as it comes; `headers` is filled with the first."""
+    async with aclosing(job.events(tally)) as events:
+        async for _, event in events:
+            if isinstance(event, Decision):
+                headers.update(decision_headers(event))
+            if frame := frames.frames(event):
+                yield frame
 
 
 async def complete(events: AsyncGenerator[bytes, None], frames: Frames, headers: Mapping[str, str]) -> Response:

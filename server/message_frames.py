@@ -1,12 +1,12 @@
 """A message of Anthropic's API while it grows: its content blocks, and the events that tell of them."""
 
-import json
 from base64 import b64encode
 from collections.abc import Iterator
 from hashlib import sha256
 from typing import Any
 
 from controllers.reply import Chunk, Decision, Event, Finished, Progress, Working
+from models.tools import json_object
 from server.errors import ApiError
 from server.job import Job
 from server.sse import named_event
@@ -84,13 +84,13 @@ class MessageFrames:
             delta = {"type": "signature_delta", "signature": block["signature"]}
             yield self._at("content_block_delta", delta=delta)
         elif block["type"] == "tool_use":
-            block["input"] = _object(self._arguments)
+            block["input"] = json_object(self._arguments or "{}") or {}  # cut off in the middle of them: none
             self._arguments = ""
         yield self._at("content_block_stop")
 
     def _finished(self, end: Finished) -> Iterator[dict[str, Any]]:
         yield from self._close()
-        sequence = end.stopped_by if isinstance(end.stopped_by, str) and end.stopped_by != "cancelled" else None
+        sequence = end.stopped_by if isinstance(end.stopped_by, str) else None
         told = {"stop_reason": _stop_reason(end, sequence), "stop_sequence": sequence}
         usage = _usage(self._tally)
         self.body |= {**told, "usage": usage, "reasond": end.record}
@@ -113,15 +113,6 @@ def _block(kind: str, chunk: Chunk) -> Block:
         return {"type": kind, "text": "", "citations": None}
     call = chunk.call
     return {"type": kind, "id": call.id if call else None, "name": call.name if call else None, "input": {}}
-
-
-def _object(arguments: str) -> dict[str, Any]:
-    """The arguments of a call; none where the reply was cut off in the middle of them."""
-    try:
-        value = json.loads(arguments or "{}")
-    except ValueError:
-        return {}
-    return value if isinstance(value, dict) else {}
 
 
 def _stop_reason(end: Finished, sequence: str | None) -> str:

@@ -118,7 +118,7 @@ class ResponseFrames:
         self.end = end
         status = "incomplete" if end.reason == "length" else "completed"
         yield from self._close(status)
-        if end.stopped_by == "cancelled":
+        if end.cancelled:
             status = "cancelled"
         self.body |= {"status": status, "usage": _usage(self._tally), "reasond": end.record}
         if status == "incomplete":

@@ -1,8 +1,7 @@
-"""The responses that /v1/responses keeps: in memory, a bounded number of them, the oldest forgotten first."""
+"""The responses that /v1/responses keeps: in memory, a bounded number of them, each key its share."""
 
-from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
@@ -12,51 +11,99 @@ from controllers.reply import Interrupt
 
 @dataclass(slots=True)
 class Stored:
-    """One response. `body` is the response object as it stands, `turns` all that came before its output, instructions
-    left out, `items` its own input. `interrupt` is there while it runs."""
+    """One response. `body` is the response object as it stands, `earlier` the turns before its own input, instructions
+    left out, `items` that input. `interrupt` is there while it runs."""
 
     body: dict[str, Any]
-    turns: Sequence[dict[str, Any]]
+    earlier: Sequence[dict[str, Any]]
     items: Sequence[dict[str, Any]]
     interrupt: Interrupt | None = None
     size: int = 0
 
+    @property
+    def id(self) -> str:
+        return str(self.body["id"])
 
-Key = tuple[str | None, str]
+
+@dataclass(slots=True)
+class _Shelf:
+    """What one key keeps, the oldest first, and the size of it."""
+
+    kept: dict[str, Stored] = field(default_factory=dict)
+    size: int = 0
+
+    @property
+    def oldest(self) -> Stored | None:
+        """The oldest of those that have ended."""
+        return next((stored for stored in self.kept.values() if stored.interrupt is None), None)
 
 
 class ResponseStore:
     """By key name and id: nobody finds another key's responses.
 
-    Sizes are those of the JSON. A response that is larger than `most_bytes` by itself is not kept.
+    The bounds hold for all keys together. Where they are passed, the key that keeps the most forgets its oldest: no key
+    pushes out what others keep within their share. A response that runs is not forgotten. Sizes are those of the JSON.
     """
 
     def __init__(self, most: int, most_bytes: int) -> None:
-        self._most = most
+        self.most = most
         self._most_bytes = most_bytes
-        self._kept: OrderedDict[Key, Stored] = OrderedDict()
-        self.size = 0
+        self._shelves: dict[str | None, _Shelf] = {}
 
     def __len__(self) -> int:
-        return len(self._kept)
+        return sum(len(shelf.kept) for shelf in self._shelves.values())
 
-    def put(self, key_name: str | None, stored: Stored) -> None:
-        """Keeps a response, or its new state."""
-        key = (key_name, str(stored.body["id"]))
-        self._forget(key)
-        stored.size = len(orjson.dumps([stored.body, stored.turns, stored.items]))
-        self._kept[key] = stored
-        self.size += stored.size
-        while self._kept and (len(self._kept) > self._most or self.size > self._most_bytes):
-            self._forget(next(iter(self._kept)))
+    @property
+    def size(self) -> int:
+        return sum(shelf.size for shelf in self._shelves.values())
+
+    def put(self, key_name: str | None, stored: Stored) -> bool:
+        """Keeps a response, or its new state. False where it is not kept: it is larger than all that may be, or what
+        runs now takes all the room."""
+        self.delete(key_name, stored.id)
+        stored.size = len(orjson.dumps([stored.body, stored.earlier, stored.items]))
+        if not self.takes(stored.size):
+            return False
+        shelf = self._shelves.setdefault(key_name, _Shelf())
+        shelf.kept[stored.id] = stored
+        shelf.size += stored.size
+        while self._full and self._forget_oldest():
+            pass
+        if self._full:
+            self.delete(key_name, stored.id)
+        return self.find(key_name, stored.id) is stored
+
+    def takes(self, size: int) -> bool:
+        """Whether a response of this size can be kept at all."""
+        return self.most > 0 and size <= self._most_bytes
 
     def find(self, key_name: str | None, response_id: str) -> Stored | None:
-        return self._kept.get((key_name, response_id))
+        shelf = self._shelves.get(key_name)
+        return None if shelf is None else shelf.kept.get(response_id)
 
     def delete(self, key_name: str | None, response_id: str) -> None:
         """Forgets a response. One that runs goes on, and is not kept."""
-        self._forget((key_name, response_id))
+        shelf = self._shelves.get(key_name)
+        if shelf is None or (known := shelf.kept.pop(response_id, None)) is None:
+            return
+        shelf.size -= known.size
+        if not shelf.kept:
+            del self._shelves[key_name]
 
-    def _forget(self, key: Key) -> None:
-        if (known := self._kept.pop(key, None)) is not None:
-            self.size -= known.size
+    @property
+    def _full(self) -> bool:
+        return len(self) > self.most or self.size > self._most_bytes
+
+    def _forget_oldest(self) -> bool:
+        """False where all that is kept runs."""
+        by_size = self.size > self._most_bytes
+        ended = [
+            (shelf.size if by_size else len(shelf.kept), name, oldest)
+            for name, shelf in self._shelves.items()
+            if (oldest := shelf.oldest) is not None
+        ]
+        if not ended:
+            return False
+        _, name, oldest = max(ended, key=lambda each: each[0])
+        self.delete(name, oldest.id)
+        return True

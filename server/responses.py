@@ -1,8 +1,9 @@
 """`/v1/responses`: create (streamed, at once, or in the background), retrieve, cancel, delete, count."""
 
 import asyncio
-from collections.abc import Coroutine, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Coroutine
+from contextlib import aclosing
+from itertools import chain
 from typing import Any
 from uuid import uuid4
 
@@ -33,18 +34,21 @@ async def create(request: Request, body: ResponsesBody) -> Response:
     job = prepare(body.asked(earlier), request, f"resp_{uuid4().hex}")
     tally = Tally()
     frames = ResponseFrames(job, body, tally)
-    stored = Stored(frames.body, [*earlier, *body.turns()], body.input_items(), job.interrupt)
-    keeping = None if body.store is False else _kept(store, key_name, stored, frames)
+    stored = Stored(frames.body, earlier, body.input_items(), job.interrupt)
     headers: dict[str, str] = {}
-    events = stream(job, frames, tally, headers, keeping)
-    if body.stream:
-        return EventStream(events, headers, frames.failed)
+    events = stream(job, frames, tally, headers)
     if body.background:
-        frames.body["status"] = "queued"
-        store.put(key_name, stored)
-        _in_background(request, complete(events, frames, headers))
+        _admit(request, stored)
+        _in_background(request, complete(_kept(events, store, key_name, stored, frames), frames, headers))
         return json_response(frames.body)
-    return await while_connected(request.receive, complete(events, frames, headers))
+    if body.stream:
+        kept = events if body.store is False else _kept(events, store, key_name, stored, frames)
+        return EventStream(kept, headers, frames.failed)
+    answer = await while_connected(request.receive, complete(events, frames, headers))
+    if body.store is not False:
+        stored.interrupt = None
+        store.put(key_name, stored)
+    return answer
 
 
 @router.get("/{response_id}")
@@ -111,16 +115,28 @@ def _earlier(store: ResponseStore, key_name: str | None, response_id: str | None
         raise ApiError(404, f"{field}: there is no such response", param=field, code="previous_response_not_found")
     if stored.interrupt is not None:
         raise ApiError(409, f"{field}: this response has not ended", param=field, code="previous_response_runs")
-    return [*stored.turns, *turns(ITEMS.validate_python(stored.body["output"]))]
+    said = [turns(ITEMS.validate_python(items)) for items in (stored.items, stored.body["output"])]
+    return [*stored.earlier, *chain.from_iterable(said)]
 
 
-@contextmanager
-def _kept(store: ResponseStore, key_name: str | None, stored: Stored, frames: ResponseFrames) -> Iterator[None]:
-    """Keeps the response as it stands when it begins and when it ends. One whose client has left is cancelled."""
+async def _kept(
+    events: AsyncGenerator[bytes, None],
+    store: ResponseStore,
+    key_name: str | None,
+    stored: Stored,
+    frames: ResponseFrames,
+) -> AsyncGenerator[bytes, None]:
+    """The events of a response that is kept from the first one on, as it stands then and when it ends: before, nobody
+    has been told its id, unless it was queued. One whose client has left is cancelled."""
+    told = stored.body["status"] == "queued"
     stored.body["status"] = "in_progress"
-    store.put(key_name, stored)
     try:
-        yield
+        async with aclosing(events):
+            async for event in events:
+                if not told:
+                    store.put(key_name, stored)
+                    told = True
+                yield event
     except Exception as error:
         frames.fail(api_error(error))
         raise
@@ -128,8 +144,21 @@ def _kept(store: ResponseStore, key_name: str | None, stored: Stored, frames: Re
         stored.interrupt = None
         if stored.body["status"] == "in_progress":
             stored.body["status"] = "cancelled"
-        if store.find(key_name, stored.body["id"]) is stored:
+        if store.find(key_name, stored.id) is stored:
             store.put(key_name, stored)
+
+
+def _admit(request: Request, stored: Stored) -> None:
+    """Keeps a response that is to run in the background, where only the store leads to it. Raises `ApiError` where it
+    cannot be kept."""
+    store, key_name = _store(request)
+    stored.body["status"] = "queued"
+    if len(runtime_of(request).background) < store.most and store.put(key_name, stored):
+        return
+    if not store.takes(stored.size):
+        raise ApiError(400, "background: a response of this size is not kept here", param="background", code="not_kept")
+    message = "as many responses as this server keeps run in the background already"
+    raise ApiError(503, message, type="server_error", code="overloaded", headers={"retry-after": "1"})
 
 
 def _in_background(request: Request, work: Coroutine[Any, Any, Response]) -> None:

@@ -1,18 +1,20 @@
 """Verdicts and rankings as JSON."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+import orjson
 
 from controllers.judge import Ballot, Verdict
 from controllers.ranking import Progress, Ranking
+from controllers.tournament import Vote
 
 
 def verdict_json(verdict: Verdict) -> dict[str, Any]:
     """`winner` is 0 or 1, or null where nobody won; votes that the rest could not change were not cast."""
-    vote = verdict.vote
     answer: dict[str, Any] = {
         "winner": verdict.winner,
-        "votes": {"first": vote.first, "second": vote.second, "abstained": vote.abstained, "of": vote.k},
+        "votes": votes_json(verdict.vote),
         "ballots": [ballot_json(ballot) for ballot in verdict.ballots],
     }
     return {**answer, "identical": True} if verdict.identical else answer
@@ -54,14 +56,13 @@ def ranking_json(outcome: Ranking) -> dict[str, Any]:
 
 
 def progress(said: Progress) -> dict[str, Any]:
-    match = said.played.match
-    return {
-        "round": said.round,
-        "done": said.done,
-        "of": said.of,
-        "replies": [match.first, match.second],
-        "winner": said.played.verdict.winner,
-    }
+    verdict = said.verdict
+    told = {"round": said.round, "done": said.done, "of": said.of, "replies": said.replies, "winner": verdict.winner}
+    return {**told, "votes": votes_json(verdict.vote)}
+
+
+def votes_json(vote: Vote) -> dict[str, int]:
+    return {"first": vote.first, "second": vote.second, "abstained": vote.abstained, "of": vote.k}
 
 
 def usage(ballots: Sequence[Ballot]) -> dict[str, int]:
@@ -74,3 +75,7 @@ def usage(ballots: Sequence[Ballot]) -> dict[str, int]:
         "total_tokens": prompt + completion,
         "reasoning_tokens": sum(ballot.reasoning_tokens for ballot in ballots),
     }
+
+
+def event(value: Mapping[str, Any]) -> bytes:
+    return b"data: " + orjson.dumps(value) + b"\n\n"

@@ -2,22 +2,26 @@
 
 They share one contract: several replies to one prompt are judged against each other, a single one against a reference,
 a rubric or a rival, and where there is nothing to judge by the answer is a 4xx that says so. No lists, no work: 200.
+Where the judge came to no verdict on a reply the answer is a 503 once all others are judged: they are remembered then,
+and whoever asks again has only that reply judged anew, with other seeds.
 `?model=…&votes=…&seed=…` on any of these paths choose the judge route and its terms.
 """
 
 import time
 from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import orjson
 from fastapi import APIRouter, Request, Response
 
 from controllers.best_of_n import text_of
-from controllers.choices import together
+from controllers.choices import so_many_at_a_time
+from controllers.controls import MOST_REPLIES
 from controllers.judge import Ballot, Judge, Terms, Verdict
 from controllers.ranking import Rules
-from controllers.scoring import Scores, Yardstick, score
+from controllers.scoring import Scores, Yardstick, score, settled
 from models.transcripts import Marks
 from server.bodies import takes
 from server.errors import ApiError
@@ -33,6 +37,7 @@ from server.wire.reward_protocols import (
     Score,
     SlimeReward,
     Verify,
+    turns,
     yardstick_in,
 )
 
@@ -44,40 +49,47 @@ FIRST_BETTER, NEITHER, SECOND_BETTER = 1.0, 3.5, 6.0  # and of a pair
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One caller's judge and terms. `rubric` is the route's own, for what comes with nothing to judge it by."""
+    """One caller's judge and terms, and what its template writes around turns."""
 
     judge: Judge
     terms: Terms
-    rubric: str
     marks: Marks
     watch: Watch
 
     async def score(self, query: str, replies: Sequence[str], yardstick: Yardstick) -> Scores:
-        """Scores of one prompt's replies. Raises where a score cannot be had: it is never 0 instead."""
-        if yardstick.basis == "group" and len(replies) == 1 and self.rubric:
-            yardstick = Yardstick("rubric", self.rubric)
-        rules = Rules(teams=self.judge.teams)
-        scores = await score(self.judge, query, replies, self.terms, rules, yardstick)
-        if None in scores.values:
-            raise ApiError(422, "the judge came to no verdict on this reply", code="no_verdict")
-        return scores
+        """Scores of one prompt's replies."""
+        return await score(self.judge, query, replies, self.terms, Rules(teams=self.judge.teams), yardstick)
 
     async def score_pairs(self, pairs: Sequence[tuple[str, str]], yardsticks: Sequence[Yardstick]) -> "Graded":
-        """Scores of (prompt, reply) pairs, in order: those that share prompt and yardstick are one group."""
+        """Scores of (prompt, reply) pairs, in order: those that share prompt and yardstick are one group.
+
+        Raises before any work where a group is too large or has nothing to be judged by.
+        """
         groups: dict[tuple[str, Yardstick], list[int]] = {}
         for i, ((query, _), yardstick) in enumerate(zip(pairs, yardsticks, strict=True)):
             groups.setdefault((query, yardstick), []).append(i)
-        scored = await together(
-            [
-                self.score(query, [pairs[i][1] for i in members], yardstick)
-                for (query, yardstick), members in groups.items()
-            ]
-        )
-        values = [0.0] * len(pairs)
-        for members, scores in zip(groups.values(), scored, strict=True):
-            for i, value in zip(members, scores.values, strict=True):
-                values[i] = float(value or 0.0)
+        for (_, yardstick), members in groups.items():
+            if settled(self.judge, yardstick, len(members)).basis == "group" and len(members) > MOST_REPLIES:
+                message = f"{len(members)} replies to one prompt; at most {MOST_REPLIES} are judged against each other"
+                raise ApiError(400, message, code="too_many_replies")
+        works = [
+            partial(self.score, query, [pairs[i][1] for i in members], yardstick)
+            for (query, yardstick), members in groups.items()
+        ]
+        scored = await so_many_at_a_time(self.judge.concurrency, works)
+        places = [i for members in groups.values() for i in members]
+        found = dict(zip(places, (value for scores in scored for value in scores.values), strict=True))
+        values = had([found[i] for i in range(len(pairs))])
         return Graded(values, [ballot for scores in scored for ballot in scores.ballots])
+
+
+def had(values: Sequence[float | None]) -> list[float]:
+    """The scores, all of which are there. Raises the API's error where one is not: it is never 0 instead."""
+    known = [value for value in values if value is not None]
+    if len(known) == len(values):
+        return known
+    message = f"the judge came to no verdict on {len(values) - len(known)} of {len(values)} replies; ask again"
+    raise ApiError(503, message, type="server_error", code="no_verdict", headers={"retry-after": "1"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,9 +109,8 @@ def _call(request: Request, model: str | None = None, *, any_model: bool = False
     judge = runtime.judge(asked.get("model") or model)
     votes, seed = _number(asked, "votes", 1, 128), _number(asked, "seed", 0, 2**63 - 1) or 0
     terms = judge.terms(votes, seed, runtime.limits(request))
-    rubric = runtime.config.routes[judge.route.name].judge.rubric
     name = judge.route.name
-    return Call(judge, terms, rubric, runtime.marks[name], watch(request, name))
+    return Call(judge, terms, runtime.marks[name], watch(request, name))
 
 
 def _number(asked: Mapping[str, str], name: str, lowest: int, highest: int) -> int | None:
@@ -155,14 +166,14 @@ async def slime(request: Request, body: SlimeReward) -> Response:
     """slime, `--rm-url`: one sample; the answer is the number itself."""
     call = _call(request)
     marks = call.marks
-    prompt = marks.prompt_text(body.prompt) if isinstance(body.prompt, str) else text_of(_turns(body.prompt))
+    prompt = marks.prompt_text(body.prompt) if isinstance(body.prompt, str) else text_of(turns(body.prompt))
     label = yardstick_in({"label": body.label})
     yardstick = label if label.text else body.yardstick
     return await _answer(request, call, _one(call, prompt, marks.reply_text(body.response), yardstick))
 
 
-async def _one(call: Call, prompt: str, reply: str, yardstick: Yardstick) -> float | None:
-    return (await call.score(prompt, [reply], yardstick)).values[0]
+async def _one(call: Call, prompt: str, reply: str, yardstick: Yardstick) -> float:
+    return had((await call.score(prompt, [reply], yardstick)).values)[0]
 
 
 @router.post("/classify")
@@ -221,14 +232,23 @@ async def _rerank(call: Call, body: Rerank) -> dict[str, Any]:
     return {"id": "rerank", "model": call.judge.route.name, "results": results, "usage": usage(graded.ballots)}
 
 
+@router.post("/seed_session")
+async def seed_session() -> Response:
+    """NeMo-Gym's agents begin every episode with this. A judge has nothing to prepare, whatever the body is."""
+    return Response(b"{}", media_type="application/json")
+
+
 @router.post("/verify")
 @takes(Verify)
 async def verify(request: Request, body: Verify) -> Response:
     """NeMo-Gym's resources server: the same body, with the reward of its one reply."""
     call = _call(request)
     asked = body.responses_create_params.input
-    prompt = asked if isinstance(asked, str) else text_of(_turns(asked))
-    sent = orjson.loads(await request.body())
+    prompt = asked if isinstance(asked, str) else text_of(turns(asked))
+    try:
+        sent = orjson.loads(await request.body())
+    except orjson.JSONDecodeError as error:  # pydantic lets NaN and Infinity pass, which JSON does not have
+        raise ApiError(400, f"the body is not JSON: {error}", code="invalid_value") from error
 
     async def with_reward() -> dict[str, Any]:
         reply = call.marks.reply_text(body.response.text)
@@ -246,16 +266,17 @@ async def nemo_compare(request: Request, body: Compare) -> Response:
 
 
 async def _nemo_compare(call: Call, body: Compare) -> dict[str, Any]:
-    query = text_of(_turns(body.conversation_history))
+    query = text_of(turns(body.conversation_history))
     if body.principle:
         query += f"\n\nJudge by this principle: {body.principle}"
     replies = [call.marks.reply_text(response.text) for response in body.response_objs]
     scores = await call.score(query, replies, Yardstick())
+    rewards = had(scores.values)
     played = [one for games in scores.ranking.rounds for one in games] if scores.ranking else []
     results = [result for one in played for result in _results(one.match.first, one.match.second, one.verdict)]
     abstained = sum(ballot.side is None for ballot in scores.ballots)
     metrics = {"comparisons": len(played), "votes": len(scores.ballots), "abstentions": abstained}
-    return {"rewards": scores.values, "comparison_results": results, "metrics": metrics}
+    return {"rewards": rewards, "comparison_results": results, "metrics": metrics}
 
 
 def _results(first: int, second: int, verdict: Verdict) -> list[dict[str, Any]]:
@@ -267,14 +288,3 @@ def _results(first: int, second: int, verdict: Verdict) -> list[dict[str, Any]]:
         pair = {"response_i": first, "response_j": second, "judge_idx": i}
         answer.append({**pair, "score_1": score_1, "score_2": score_2, "ranking": ranking})
     return answer
-
-
-def _turns(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
-    """Messages of any of OpenAI's APIs as roles and text."""
-    turns = []
-    for message in messages:
-        content = message.get("content", "")
-        if not isinstance(content, str):
-            content = "".join(str(part.get("text", "")) for part in content or () if isinstance(part, Mapping))
-        turns.append({"role": str(message.get("role", "user")), "content": content})
-    return turns

@@ -29,9 +29,10 @@ from server.running import Running
 class Runtime:
     """Handed to every request as `app.state.runtime`.
 
-    `draining` is set when the server has been told to stop, `cut` when its time to drain is over as well: what then
-    still runs is cancelled. `background` holds the work that no connection waits for. `started` is the Unix time, in
-    seconds, at which the engines were up. `marks` are those of the judges' templates.
+    `draining` is set when the server has been told to stop, `closing` when the notice of it is over and nothing new is
+    to be begun, `cut` when its time to drain is over as well: what then still runs is cancelled. `background` holds the
+    work that no connection waits for. `started` is the Unix time, in seconds, at which the engines were up. `marks` are
+    those of the judges' templates.
     """
 
     config: Config
@@ -41,6 +42,7 @@ class Runtime:
     marks: Mapping[str, Marks]
     metrics: Metrics
     draining: asyncio.Event
+    closing: asyncio.Event
     cut: asyncio.Event
     started: int
     running: Running
@@ -91,7 +93,7 @@ def assemble(config: Config, engines: Mapping[str, Engine], started: int) -> Run
     models = {name: Model(engine, Pace(), Outage()) for name, engine in engines.items()}
     judges = {name: _judge(name, config, models, metrics) for name in config.routes if _judges(config, name)}
     routes = {
-        name: judges[name].route if name in judges else _with_target(config, name, models, judges)
+        name: _chatting(judges[name]) if name in judges else _with_target(config, name, models, judges)
         for name in config.routes
     }
     metrics.degraded({name: partial(getattr, route, "degraded") for name, route in routes.items() if route.target})
@@ -105,6 +107,7 @@ def assemble(config: Config, engines: Mapping[str, Engine], started: int) -> Run
         marks,
         metrics,
         draining=asyncio.Event(),
+        closing=asyncio.Event(),
         cut=asyncio.Event(),
         started=started,
         running=Running(),
@@ -128,16 +131,15 @@ def _judges(config: Config, name: str) -> bool:
 
 
 def _judge(name: str, config: Config, models: Mapping[str, Model], metrics: Metrics) -> Judge:
-    """A judge and its route. What the route leaves open of sampling is that of the paper (arXiv 2505.14674)."""
+    """A judge over the route of its own replies. Sampling that is left open is the paper's (arXiv 2505.14674)."""
     route, settings = config.routes[name], config.routes[name].judge
     family = JUDGE_FAMILIES[settings.family]
     forms = load_forms(family, settings.templates)
-    chat = judge_chat.answering(family, forms, CONTROLLERS["mode"])
-    built = _route(name, route, models[route.engine], {}, chat)
+    built = _route(name, route, models[route.engine], {}, CONTROLLERS["mode"])
     drawn = {"temperature": 0.6, "top_p": 1.0, "max_tokens": 8192, **route.sampling.model_dump(exclude_none=True)}
     return Judge(
         replace(built, sampling=Sampling(**drawn)),
-        CONTROLLERS["mode"],
+        built.controller,
         family,
         forms,
         votes=settings.votes,
@@ -145,8 +147,14 @@ def _judge(name: str, config: Config, models: Mapping[str, Model], metrics: Metr
         cache_size=settings.cache_size,
         widening=settings.widening,
         teams=settings.teams,
+        rubric=settings.rubric,
         seen=metrics.route(name).judged,
     )
+
+
+def _chatting(judge: Judge) -> Route:
+    """A judge's route as clients chat with it."""
+    return replace(judge.route, controller=judge_chat.answering(judge))
 
 
 def _with_target(config: Config, name: str, models: Mapping[str, Model], judges: Mapping[str, Judge]) -> Route:

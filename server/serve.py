@@ -45,6 +45,7 @@ class DrainingServer(uvicorn.Server):
         self.runtime.draining.set()
         if settings.notice_seconds:
             await _soon(self.runtime.cut.wait(), settings.notice_seconds)
+        self.runtime.closing.set()
         cutting = asyncio.create_task(self._cut_after(settings.drain_seconds))
         try:
             await super().shutdown(sockets)

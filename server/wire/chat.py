@@ -1,11 +1,10 @@
 """`POST /v1/chat/completions`."""
 
-import json
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import ConfigDict, Field, WithJsonSchema, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
-from controllers.controls import TEMPLATE_CONTROLS, control_schema
+from models.tools import json_object
 from server.wire.asked import Asked
 from server.wire.fields import Body, Controlled, Count, Flag, OpenAISampling, Text, with_controls
 from server.wire.tools import AnswerFields
@@ -33,11 +32,8 @@ class ToolCall(Body):
 
 def call_as_template_input(call_id: str, name: str, arguments: str) -> dict[str, Any]:
     """A call of an earlier turn as chat templates read it: arguments as an object where they are one."""
-    try:
-        known = json.loads(arguments or "{}")
-    except ValueError:
-        known = arguments
-    function = {"name": name, "arguments": known if isinstance(known, dict) else arguments}
+    known = json_object(arguments or "{}")
+    function = {"name": name, "arguments": arguments if known is None else known}
     return {"id": call_id, "type": "function", "function": function}
 
 
@@ -88,9 +84,6 @@ class Message(Body):
         return message
 
 
-TemplateArguments = Annotated[Any, WithJsonSchema(control_schema("chat_template_kwargs"))]
-
-
 class ChatBody(OpenAISampling, AnswerFields, Controlled):
     """A chat request."""
 
@@ -99,7 +92,6 @@ class ChatBody(OpenAISampling, AnswerFields, Controlled):
     max_completion_tokens: Annotated[Count, Field(ge=1, lt=2**31)] | None = None
     logprobs: Flag | None = None
     top_logprobs: Annotated[Count, Field(ge=0, le=20)] | None = None
-    chat_template_kwargs: TemplateArguments = None
     continue_final_message: Flag = False
     add_generation_prompt: Flag = True
 
@@ -119,7 +111,6 @@ class ChatBody(OpenAISampling, AnswerFields, Controlled):
         """The request in the controllers' words."""
         logprobs = (self.top_logprobs or 0) if self.logprobs else None
         max_tokens = self.max_completion_tokens or self.max_tokens
-        kwargs = self.chat_template_kwargs if isinstance(self.chat_template_kwargs, dict) else {}
         return Asked(
             model=self.model,
             controls=self.controls(),
@@ -127,7 +118,7 @@ class ChatBody(OpenAISampling, AnswerFields, Controlled):
             sampling=lambda defaults: self.sampling(defaults, max_tokens=max_tokens, logprobs=logprobs),
             answer=self.answer_wish(),
             n=self.n or 1,
-            template_kwargs={key: value for key, value in kwargs.items() if key not in TEMPLATE_CONTROLS},
+            template_kwargs=self.template_kwargs,
             continue_final=self.continue_final_message,
             cache_salt=self.cache_salt,
         )

@@ -15,7 +15,7 @@ from pydantic import (
     model_validator,
 )
 
-from controllers.controls import CONTROLS, control_schema
+from controllers.controls import CONTROLS, TEMPLATE_CONTROLS, control_schema
 from models.engine import Sampling
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
@@ -165,6 +165,13 @@ class Controlled(Body):
     def controls(self) -> Mapping[str, Any]:
         """The control fields as sent, for `controllers.policy.fold`."""
         return {name: value for name in CONTROLS if (value := getattr(self, name, None)) is not None}
+
+    @property
+    def template_kwargs(self) -> Mapping[str, Any]:
+        """What else is in `chat_template_kwargs`: arguments of the model's own chat template."""
+        sent = getattr(self, "chat_template_kwargs", None)
+        arguments = sent if isinstance(sent, dict) else {}
+        return {key: value for key, value in arguments.items() if key not in TEMPLATE_CONTROLS}
 
 
 B = TypeVar("B", bound=Body)

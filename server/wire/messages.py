@@ -217,6 +217,7 @@ class CountBody(SamplingFields, Controlled):
                 Grammar("json", form.schema_) if form else None,
                 "output_config.format",
             ),
+            template_kwargs=self.template_kwargs,
             cache_salt=self.cache_salt,
         )
 

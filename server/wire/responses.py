@@ -225,6 +225,7 @@ class ResponsesBody(SamplingFields, Controlled):
                 self._text_grammar(),
                 "text.format",
             ),
+            template_kwargs=self.template_kwargs,
             cache_salt=self.cache_salt,
             conversation_field="input",
         )

@@ -1,6 +1,7 @@
 """The bodies that trainers send. Their shapes are theirs: fields that we do not read are let pass, not refused."""
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -33,13 +34,42 @@ class _WithYardstick(_Theirs):
 
 def yardstick_in(fields: Mapping[str, Any]) -> Yardstick:
     """The first of reference (under whichever of its names), rubric and rival that says something."""
-    for name in (*REFERENCES, "rubric", "rival"):
-        value = fields.get(name)
-        if value is not None and str(value).strip():
-            if name in REFERENCES:
-                return Yardstick("reference", str(value))
-            return Yardstick("rubric" if name == "rubric" else "rival", str(value))
-    return Yardstick()
+    references = (text for name in REFERENCES if (text := written(fields.get(name))).strip())
+    return Yardstick.of(next(references, None), written(fields.get("rubric")), written(fields.get("rival")))
+
+
+def written(value: Any) -> str:
+    """A value of a data set as a judge reads it: text as it is, anything else as JSON, null as nothing."""
+    if value is None:
+        return ""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+class Part(_Theirs):
+    """A part of a message's content; one that is no text, an image, says nothing here."""
+
+    text: Text | None = None
+
+
+Content = Text | list[Part] | None
+
+
+def text_in(content: Content) -> str:
+    if content is None or isinstance(content, str):
+        return content or ""
+    return "".join(part.text or "" for part in content)
+
+
+class Turn(_Theirs):
+    """A message of any of OpenAI's APIs."""
+
+    role: Text = "user"
+    content: Content = None
+
+
+def turns(messages: Sequence[Turn]) -> list[dict[str, str]]:
+    """Messages as roles and text."""
+    return [{"role": message.role, "content": text_in(message.content)} for message in messages]
 
 
 class GetReward(_Theirs):
@@ -59,7 +89,7 @@ class GetReward(_Theirs):
 
 
 class SlimeReward(_WithYardstick):
-    prompt: Text | list[dict[str, Any]]
+    prompt: Text | list[Turn]
     response: Text
     label: Any = None
 
@@ -121,23 +151,23 @@ class Rerank(_WithYardstick):
         return [document if isinstance(document, str) else document.text for document in self.documents]
 
 
+class OutputItem(_Theirs):
+    type: Text = "message"
+    content: Content = None
+
+
 class ResponseObject(_Theirs):
     """A reply in the form of OpenAI's Responses API: the text of its messages counts."""
 
-    output: list[dict[str, Any]]
+    output: list[OutputItem]
 
     @property
     def text(self) -> str:
-        parts: list[str] = []
-        for item in self.output:
-            if item.get("type", "message") == "message":
-                content = item.get("content") or ""
-                parts += [content] if isinstance(content, str) else [str(part.get("text", "")) for part in content]
-        return "".join(parts).strip()
+        return "".join(text_in(item.content) for item in self.output if item.type == "message").strip()
 
 
 class CreateParams(_Theirs):
-    input: Text | list[dict[str, Any]]
+    input: Text | list[Turn]
 
 
 class Verify(_Theirs):
@@ -152,12 +182,13 @@ class Verify(_Theirs):
     def yardstick(self) -> Yardstick:
         extra = self.model_extra or {}
         metadata = extra.get("verifier_metadata")
-        return yardstick_in({**(metadata if isinstance(metadata, dict) else {}), **extra})
+        inner = metadata if isinstance(metadata, dict) else {}
+        return yardstick_in(inner | {name: value for name, value in extra.items() if value is not None})
 
 
 class Compare(_Theirs):
     """NeMo-Gym's comparison of several replies to one conversation, by an extra principle if there is one."""
 
-    conversation_history: list[dict[str, Any]]
+    conversation_history: list[Turn]
     response_objs: Annotated[list[ResponseObject], Field(max_length=MOST_REPLIES)]
     principle: Text | None = None

@@ -26,11 +26,6 @@ class Item(Body):
             raise ValueError("query: either query or messages is needed")
         return self
 
-    @property
-    def comparisons(self) -> int:
-        """How many it takes."""
-        return 1
-
 
 class CompareItem(Item):
     """Two replies: which is better."""
@@ -42,10 +37,6 @@ class RankItem(Item):
     """Two or more replies, to be put in order."""
 
     replies: Annotated[list[Text], Field(min_length=2, max_length=MOST_REPLIES)]
-
-    @property
-    def comparisons(self) -> int:
-        return len(self.replies) * (len(self.replies) - 1) // 2
 
 
 class ScoreItem(Item):
@@ -64,16 +55,7 @@ class ScoreItem(Item):
 
     @property
     def yardstick(self) -> Yardstick:
-        if self.reference is not None:
-            return Yardstick("reference", self.reference)
-        if self.rubric is not None:
-            return Yardstick("rubric", self.rubric)
-        return Yardstick() if self.rival is None else Yardstick("rival", self.rival)
-
-    @property
-    def comparisons(self) -> int:
-        n = len(self.replies)
-        return max(1, n * (n - 1) // 2) if self.yardstick.basis == "group" else max(1, n)
+        return Yardstick.of(self.reference, self.rubric, self.rival)
 
 
 class RewardBody(Body):
@@ -118,27 +100,28 @@ class CompareBody(RewardBody):
     of = CompareItem
 
 
-class RankBody(RewardBody):
-    of = RankItem
+class RatedBody(RewardBody):
+    """How a group is rated."""
 
-    method: Literal["round_robin", "knockout"] = "round_robin"
     rating: Literal["bradley_terry", "elo"] = "bradley_terry"
     elo_k: Annotated[Finite, Field(gt=0, le=1000)] = 32.0
     elo_start: Annotated[Finite, Field(ge=-100_000, le=100_000)] = 1000.0
     teams: Flag | None = None
 
 
-class ScoreBody(RewardBody):
+class RankBody(RatedBody):
+    of = RankItem
+
+    method: Literal["round_robin", "knockout"] = "round_robin"
+
+
+class ScoreBody(RatedBody):
     of = ScoreItem
     names = ("query", "messages", "replies", "reference", "rubric", "rival")
 
     reference: SkipValidation[Text | None] = None
     rubric: SkipValidation[Text | None] = None
     rival: SkipValidation[Text | None] = None
-    rating: Literal["bradley_terry", "elo"] = "bradley_terry"
-    elo_k: Annotated[Finite, Field(gt=0, le=1000)] = 32.0
-    elo_start: Annotated[Finite, Field(ge=-100_000, le=100_000)] = 1000.0
-    teams: Flag | None = None
 
 
 _CONTROLS = tuple(name for name in CONTROLS if name != "include_reasoning")

@@ -1,7 +1,7 @@
 """Accuracy of the demo pair through the server, on test questions: `python -m tests.accept.speculative_pair`.
 
 The small model alone, the target alone, and both together with takeovers of several lengths; then accept-or-rewrite.
-Every variant gets the same questions. Writes JSON, and the plot of accuracy against the target's tokens.
+Every variant gets the same questions. Writes JSON, and its plot (`pair_plot.py`).
 """
 
 import argparse
@@ -19,6 +19,7 @@ from loadtest.arrivals import Concurrent
 from loadtest.distribution import wilson
 from loadtest.records import Record, Request, Target
 from loadtest.run import run
+from tests.accept.pair_plot import draw
 from tests.bench.pair import CONFIG, questions, right, settings
 from tests.processes import ROOT, reasond
 
@@ -43,6 +44,7 @@ VARIANTS = (
     Variant("accept or rewrite", "accept"),
     Variant("target alone", "target"),
 )
+DRAFTED = Variant("target with drafts", "drafted")
 SMALL, DEMO, TARGET = "small alone", "takeovers of 16", "target alone"
 
 
@@ -50,11 +52,12 @@ def main() -> None:
     options = parser().parse_args()
     options.out.parent.mkdir(parents=True, exist_ok=True)
     config = options.out.with_suffix(".toml")
-    config.write_text(settings(options.small, options.target, options.config), encoding="utf-8")
+    told = settings(options.small, options.target, options.config, options.drafts)
+    config.write_text(told, encoding="utf-8")
     rows: dict[str, Any] = {}
     verdicts: dict[str, list[bool]] = {}
     with reasond(config) as (url, _):
-        for variant in VARIANTS:
+        for variant in (*VARIANTS, DRAFTED) if options.drafts else VARIANTS:
             records = ask(url, variant, options)
             verdicts[variant.name] = [right(question_of(record), record.answer) for record in records]
             rows[variant.name] = row(variant, records, verdicts[variant.name])
@@ -64,7 +67,7 @@ def main() -> None:
         print(f"{other} over {name}: {100 * value:+.1f} points [{100 * low:+.1f}, {100 * high:+.1f}]")
         rows[other]["points_over_small"] = [value, low, high]
     options.out.write_bytes(orjson.dumps(rows, option=orjson.OPT_INDENT_2))
-    plot(rows, options.out.with_suffix(".svg"))
+    draw(rows, options.out.with_suffix(".svg"))
 
 
 def parser() -> argparse.ArgumentParser:
@@ -72,6 +75,7 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--config", type=Path, default=CONFIG)
     top.add_argument("--small", type=Path, default=ROOT / "demo/small")
     top.add_argument("--target", type=Path, default=ROOT / "demo/target")
+    top.add_argument("--drafts", action="store_true", help="a line more: the target with vLLM's speculative decoding")
     top.add_argument("--questions", type=int, default=400)
     top.add_argument("--difficulties", type=int, nargs="*", default=(1, 2))
     top.add_argument("--concurrency", type=int, default=32)
@@ -102,7 +106,7 @@ def question_of(record: Record) -> str:
 
 def row(variant: Variant, records: Sequence[Record], verdicts: Sequence[bool]) -> dict[str, Any]:
     tokens = [record.completion_tokens or 0 for record in records]
-    alone = variant.name == TARGET
+    alone = variant.route in ("target", "drafted")
     by_target = tokens if alone else [record.decision.get("target_tokens") or 0 for record in records]
     takeovers: dict[str, int] = {}
     for record in records:
@@ -138,24 +142,6 @@ def paired(a: Sequence[bool], b: Sequence[bool]) -> tuple[float, float, float]:
     rng = random.Random(0)
     means = sorted(fmean(rng.choices(gains, k=len(gains))) for _ in range(RESAMPLES))
     return fmean(gains), means[int(0.025 * RESAMPLES)], means[int(0.975 * RESAMPLES)]
-
-
-def plot(rows: Mapping[str, Any], path: Path) -> None:
-    """Accuracy with its interval against the target's tokens in a reply."""
-    import matplotlib
-
-    matplotlib.use("svg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(figsize=(7, 4.2), layout="constrained")
-    for name, found in rows.items():
-        value, low, high = (100 * share for share in found["accuracy"])
-        end = name in (SMALL, TARGET)
-        style = {"fmt": "s" if end else "o", "color": "tab:gray" if end else "tab:blue", "capsize": 3}
-        axes.errorbar(found["target_tokens"], value, [[value - low], [high - value]], **style)
-        axes.annotate(name, (found["target_tokens"], value), xytext=(6, 4), textcoords="offset points", fontsize=8)
-    axes.set(xlabel="target's tokens in a reply", ylabel="accuracy, % (95 % interval)", ylim=(0, 100))
-    figure.savefig(path, metadata={"Date": None})
 
 
 if __name__ == "__main__":

@@ -1,19 +1,26 @@
-"""Ten thousand requests with budgets under every name at the demo model, recounted without our parsers."""
+"""Ten thousand requests with budgets under every name, on three APIs, at both demo models: thinking and whole replies.
+
+Where the API returns token ids they are recounted without our parsers. Elsewhere usage and decision record must agree
+with each other and with what was asked for.
+"""
 
 import asyncio
 import os
 import random
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
+from controllers.controls import BUDGET_NAMES
 from models.tokenizer import HubTokenizer
-from server.config import load_config
+from server.config import Config, load_config
+from tests.accept.three_apis import Asked, Told, told
 from tests.processes import ROOT, reasond
-from tests.server.budget_load import Said, check, run
+from tests.server.budget_load import check, run
 from training.tasks import TASKS, draw
 
 pytestmark = [pytest.mark.accept, pytest.mark.e2e]
@@ -26,71 +33,129 @@ ROUTES = """
 engine = "demo"
 family = "lhrm"
 mode = "think"
-budgets = { reserve = 8, tolerance = 8 }
+budgets = { reserve = 8, tolerance = 8, efforts = { minimal = 4, low = 8, medium = 12, high = 24 } }
 
 [routes.hard]
 engine = "demo"
 family = "lhrm"
 mode = "think"
-budgets = { cut = "hard", cap = 40 }
+budgets = { cut = "hard", cap = 40, efforts = { minimal = 4, low = 8, medium = 12, high = 24 } }
 
 [routes.free]
 engine = "demo"
 family = "lhrm"
-budgets = { reserve = 8 }
+budgets = { reserve = 8, efforts = { minimal = 4, low = 8, medium = 12, high = 24 } }
+
+[routes.told]
+engine = "budget"
+family = "selfbudgeter"
+budgets = { reserve = 4, tolerance = 8, efforts = { minimal = 10, low = 16, medium = 20, high = 24 } }
 """
-RESERVED = ("reserved", "free")
-LONGEST = 46  # tokens that the model thinks on the deepest question
+THINKING = ("reserved", "hard", "free")
+WHOLE = ("told", "budget", "budget-hold", "budget-hard")
+EFFORTS = ("minimal", "low", "medium", "high")
+LONGEST = {"thinking": 46, "reply": 280}  # tokens that the models write on the deepest question
+SURE = {"thinking": 20, "reply": 24}  # below this nearly every reply has to be cut
 
 
-def body(rng: random.Random) -> dict[str, Any]:
-    """One request: any route, any name of a budget, most of them smaller than what the model would think."""
-    question = draw(TASKS["chain"], rng.randrange(4, 9), "test", rng).text
-    tokens = rng.choice([rng.randrange(1, 20), rng.randrange(1, 20), rng.randrange(1, LONGEST)])
-    names: list[dict[str, Any]] = [
-        {"thinking_token_budget": tokens},
-        {"thinking_budget": tokens},
-        {"thinking_budget_tokens": tokens},
-        {"reasoning_budget_tokens": tokens},
-        {"max_thinking_tokens": tokens},
+def settings() -> str:
+    """Both demo models with the routes that are shipped for them, and routes of this test."""
+    budget = (ROOT / "configs/budget.toml").read_text()
+    return (
+        (ROOT / "configs/demo.toml").read_text()
+        + "\n[engines.budget]"
+        + budget.partition("[engines.budget]")[2]
+        + ROUTES
+    )
+
+
+def asking(rng: random.Random, config: Config) -> Asked:
+    """One request: any API, any route, any name of a budget, most of them smaller than what the model would write."""
+    model = rng.choice(THINKING if rng.random() < 0.6 else WHOLE)
+    budgets = config.routes[model].budgets.as_policy()
+    control, expected = named(rng, "reply" if model in WHOLE else "thinking", budgets.efforts)
+    if model in WHOLE and rng.random() < 0.25:
+        control, expected = {}, None  # the model declares its own
+    return Asked(
+        api=rng.choice(("chat", "chat", "responses", "messages")),
+        model=model,
+        question=draw(TASKS["chain"], rng.randrange(4, 9), "test", rng).text,
+        control=control,
+        expected=expected,
+        limit=rng.randrange(12, 120) if rng.random() < 0.3 else None,
+        stream=rng.random() < 0.5,
+        seed=rng.randrange(10**9),
+    )
+
+
+def named(rng: random.Random, scope: str, efforts: Mapping[str, int]) -> tuple[dict[str, Any], int]:
+    """A budget under one of its names, and how many tokens that is."""
+    if rng.random() < 0.25:
+        effort = rng.choice(EFFORTS)
+        names: list[dict[str, Any]] = [
+            {"reasoning_effort": effort},
+            {"reasoning": {"effort": effort}},
+            {"output_config": {"effort": effort}},
+            {"think": effort},
+        ]
+        return rng.choice(names), efforts[effort]
+    tokens = rng.randrange(1, SURE[scope] if rng.random() < 0.8 else LONGEST[scope])
+    own = {"prefill": rng.random() < 0.5} if scope == "reply" else {"cut": rng.choice(["graceful", "hard"])}
+    names = [
+        *({name: tokens} for name in BUDGET_NAMES),
         {"nvext": {"max_thinking_tokens": tokens}},
         {"reasoning": {"max_tokens": tokens}},
         {"thinking": {"budget_tokens": tokens}},
-        {"reasond": {"budget": tokens, "cut": rng.choice(["graceful", "hard"])}},
-        {"reasond": {"budget": {"tokens": tokens, "scope": "thinking"}}},
+        {"reasond": {"budget": tokens, **own}},
+        {"reasond": {"budget": {"tokens": tokens, "scope": scope}}},
     ]
-    fields = rng.choice(names)
-    if rng.random() < 0.3:
-        fields["max_tokens"] = rng.randrange(12, 120)
-    if rng.random() < 0.5:
-        fields |= {"stream": True, "stream_options": {"include_usage": True}}
-    messages = [{"role": "user", "content": question}]
-    route = rng.choice(("reserved", "hard", "free"))
-    return {"model": route, "messages": messages, "seed": rng.randrange(10**9), "return_token_ids": True, **fields}
+    return rng.choice(names), tokens
+
+
+def checked(asked: Asked, reply: Told, config: Config, tokenizer: HubTokenizer) -> None:
+    """Everything that must hold of one reply, whatever its API."""
+    about, budgets = (asked, reply), config.routes[asked.model].budgets
+    if reply.said is not None:
+        check(asked.body, reply.said, tokenizer)
+    if asked.limit is not None:
+        assert reply.completion_tokens <= asked.limit, about
+    if budgets.reserve:
+        assert reply.answer.strip(), about
+    budget = reply.record.get("budget")
+    if budget is None:
+        assert asked.expected is None, about
+        return
+    assert budget["requested"] == asked.expected, about
+    bounds = [asked.expected, budgets.cap, budget["enforced"], budget["declared"] if budgets.hold_declared else None]
+    assert budget["used"] <= min(bound for bound in (*bounds, reply.completion_tokens) if bound is not None), about
+    if budget["scope"] == "thinking":
+        assert budget["used"] == reply.reasoning_tokens, about
 
 
 def test_no_budget_is_exceeded_no_answer_empty_and_usage_is_a_recount(tmp_path: Path) -> None:
-    config = tmp_path / "budgets.toml"
-    config.write_text((ROOT / "configs/demo.toml").read_text() + ROUTES)
-    load_config(config)
+    path = tmp_path / "budgets.toml"
+    path.write_text(settings())
+    config = load_config(path)
     tokenizer = HubTokenizer(ROOT / "demo/tokenizer")
     rng = random.Random(20261121)
-    cuts: Counter[str | None] = Counter()
-    with reasond(config) as (url, _):
+    cuts: Counter[tuple[str, str | None]] = Counter()
+    with reasond(path) as (url, _):
         for concurrency, share in zip(CONCURRENCY, SHARES, strict=True):
-            bodies = [body(rng) for _ in range(round(REQUESTS * share / sum(SHARES)))]
-            for fields, said in zip(bodies, asyncio.run(asked(url, bodies, concurrency)), strict=True):
-                check(fields, said, tokenizer)
-                if fields["model"] in RESERVED:
-                    assert said.answer.strip(), (fields, said)
-                cuts[said.record["cut"]] += 1
-    print(f"\n{cuts.total()} requests, ended by: {dict(cuts)}")
+            wanted = [asking(rng, config) for _ in range(round(REQUESTS * share / sum(SHARES)))]
+            for asked, reply in zip(wanted, asyncio.run(replies(url, wanted, concurrency)), strict=True):
+                checked(asked, reply, config, tokenizer)
+                kind = "declared" if asked.expected is None else "thinking" if asked.model in THINKING else "reply"
+                cuts[kind, reply.record.get("cut")] += 1
+    print(f"\n{cuts.total()} requests, ended by:")
+    for (kind, cut), count in sorted(cuts.items(), key=str):
+        print(f"  {kind:9} {cut or 'the model':10} {count}")
     assert cuts.total() >= REQUESTS - len(SHARES)
-    assert cuts[None] <= 0.4 * cuts.total()
+    requested = sum(count for (kind, _), count in cuts.items() if kind != "declared")
+    assert sum(count for (kind, cut), count in cuts.items() if kind != "declared" and cut) >= 0.6 * requested
 
 
-async def asked(url: str, bodies: list[dict[str, Any]], concurrency: int) -> list[Said]:
+async def replies(url: str, wanted: list[Asked], concurrency: int) -> list[Told]:
     limits = httpx.Limits(max_connections=concurrency)
     async with httpx.AsyncClient(base_url=url, timeout=120, limits=limits) as client:
         assert (await client.get("/ready")).status_code == 200
-        return await run(client, bodies, concurrency)
+        return await run(wanted, concurrency, lambda asked: told(client, asked))

@@ -1,8 +1,14 @@
 """What budgets cost and what they buy. `python -m tests.bench.budgets cost | sweep`.
 
 `cost`: throughput with a budget over throughput without, at one server, in alternating rounds; the budget is larger
-than any thought, so that both sides do the same work. `sweep`: tokens used and accuracy over budgets, for hard cuts,
-graceful cuts and, on a route of a model that fills in its own budget field, pre-filled budgets; as JSON and as a plot.
+than any thought, so that both sides do the same work. It is measured on a route of its own, without any budgets.
+
+`sweep`: tokens used and accuracy over budgets, as JSON and as a plot: hard cuts and graceful ones, and with `--prefill`
+budgets written into the model's own field as well. There, hard and graceful cuts leave the field to the model, so that
+the three ways differ in nothing else:
+
+    python -m tests.bench.budgets sweep --config configs/budget.toml --route budget --hard-route budget-hard \\
+        --prefill --depths 3 4 5 6 7 8 --budgets 16 24 32 48 64 96 128 192 288 --plot docs/budget-sweep.svg
 """
 
 import argparse
@@ -21,48 +27,60 @@ from loadtest.compare import compared
 from loadtest.records import Record, Request, Result, Target
 from loadtest.run import run
 from loadtest.workload import last_digit
+from models.families import FAMILIES, Family
+from server.config import load_config
 from tests.processes import ROOT, reasond
 
 NEVER_BINDS = 1000  # tokens; the model thinks at most about 50
 WAYS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {
-        "without": {},
-        "native": {"reasond": {"budget": NEVER_BINDS, "cut": "hard"}},
-        "graceful": {"reasond": {"budget": NEVER_BINDS, "cut": "graceful"}},
+        "without": {"reasond": {"mode": "think"}},
+        "native": {"reasond": {"mode": "think", "budget": NEVER_BINDS, "cut": "hard"}},
+        "graceful": {"reasond": {"mode": "think", "budget": NEVER_BINDS, "cut": "graceful"}},
     }
 )
+BARE = """
+[routes.bare]
+engine = "demo"
+family = "lhrm"
+mode = "think"
+"""
 
 
 def main() -> None:
     options = parser().parse_args()
-    log = ROOT / "runs/bench-budgets.log"
+    log, config = ROOT / "runs/bench-budgets.log", ROOT / "runs/bench-budgets.toml"
     log.parent.mkdir(exist_ok=True)
-    with reasond(options.config, log=log) as (url, _):
+    config.write_text(options.config.read_text() + (BARE if options.what == "cost" else ""))
+    with reasond(config, log=log) as (url, _):
         figures = uvloop.run((cost if options.what == "cost" else sweep)(url, options))
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_bytes(orjson.dumps(figures, option=orjson.OPT_INDENT_2))
     if options.what == "sweep":
-        plot(figures, options.out.with_suffix(".png"))
+        plot(figures, options.plot or options.out.with_suffix(".png"))
 
 
 def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(description=__doc__)
     top.add_argument("what", choices=("cost", "sweep"))
     top.add_argument("--config", type=Path, default=ROOT / "configs/demo.toml")
-    top.add_argument("--route", default="demo-think")
-    top.add_argument("--prefilled-route", help="of a model that fills in its own budget field")
+    top.add_argument("--route", default="demo-think", help="of the sweep")
+    top.add_argument("--hard-route", help="for hard cuts, where the route refuses them; left out: the route")
+    top.add_argument("--prefill", action="store_true", help="the model has a budget field: fill it, as a third way")
+    top.add_argument("--depths", type=int, nargs="*", default=tuple(range(1, 9)))
     top.add_argument("--concurrency", type=int, default=32)
     top.add_argument("--rounds", type=int, default=6)
     top.add_argument("--requests", type=int, default=256, help="of a round, or of one budget")
     top.add_argument("--budgets", type=int, nargs="*", default=(2, 4, 8, 12, 16, 24, 32, 48, 64, 96, 128))
     top.add_argument("--out", type=Path, default=ROOT / "runs/budgets.json")
+    top.add_argument("--plot", type=Path, help="where the sweep is drawn, beside its figures if left out")
     return top
 
 
 async def cost(url: str, options: argparse.Namespace) -> list[dict[str, Any]]:
     sides = {name: asking(options.requests, (8,), body) for name, body in WAYS.items()}
     rounds: dict[str, list[Result]] = {name: [] for name in sides}
-    target, arrivals = Target(url, options.route), Concurrent(options.concurrency)
+    target, arrivals = Target(url, "bare"), Concurrent(options.concurrency)
     for requests in sides.values():
         await run(target, requests[: 2 * options.concurrency], arrivals)
     for number in range(options.rounds):
@@ -80,22 +98,36 @@ async def cost(url: str, options: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 async def sweep(url: str, options: argparse.Namespace) -> list[dict[str, Any]]:
-    routes = {"hard": options.route, "graceful": options.route}
-    if options.prefilled_route:
-        routes["pre-filled"] = options.prefilled_route
+    family = FAMILIES[load_config(options.config).routes[options.route].family]
+    free = {"prefill": False} if options.prefill else {}
+    ways = {
+        "hard": (options.hard_route or options.route, {"cut": "hard", **free}),
+        "graceful": (options.route, {"cut": "graceful", **free}),
+    }
+    if options.prefill:
+        ways["pre-filled"] = (options.route, {"cut": "graceful"})
     rows = []
     print(f"{'way':12} {'budget':>6} {'used':>7} {'right':>6}")
-    for way, route in routes.items():
+    for way, (route, control) in ways.items():
         for budget in options.budgets:
-            body = {"reasond": {"budget": budget, "cut": "hard" if way == "hard" else "graceful"}}
-            requests = asking(options.requests, range(1, 9), body)
+            requests = asking(options.requests, options.depths, {"reasond": {"budget": budget, **control}})
             records = (await run(Target(url, route), requests, Concurrent(options.concurrency))).records
             good(records)
             used = fmean((record.decision or {})["budget"]["used"] for record in records)
-            right = fmean(record.answer.strip() == record.request.answer for record in records)
-            print(f"{way:12} {budget:6} {used:7.1f} {right:6.3f}", flush=True)
-            rows.append({"way": way, "budget": budget, "used": used, "right": right, "requests": len(records)})
+            correct = fmean(right(record, family) for record in records)
+            print(f"{way:12} {budget:6} {used:7.1f} {correct:6.3f}", flush=True)
+            rows.append({"way": way, "budget": budget, "used": used, "right": correct, "requests": len(records)})
     return rows
+
+
+def right(record: Record, family: Family) -> bool:
+    """Where thinking and answer stand together, the answer is what follows the family's last phrase."""
+    text = record.answer
+    if family.scope == "reply":
+        _, phrase, text = text.rpartition(family.wrap_up)
+        if not phrase:
+            return False
+    return text.strip() == record.request.answer
 
 
 def asking(count: int, depths: Sequence[int], body: Mapping[str, Any]) -> list[Request]:
@@ -118,9 +150,11 @@ def plot(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     figure, panels = pyplot.subplots(1, 2, figsize=(9, 3.5), layout="constrained")
     for way in dict.fromkeys(row["way"] for row in rows):
         points = [row for row in rows if row["way"] == way]
-        for panel, name in zip(panels, ("used", "right"), strict=True):
-            panel.plot([row["budget"] for row in points], [row[name] for row in points], marker="o", label=way)
-    for panel, title in zip(panels, ("tokens used", "share of right answers"), strict=True):
+        budgets = [row["budget"] for row in points]
+        panels[0].plot(budgets, [row["used"] for row in points], marker="o", label=way)
+        deviations = [1.96 * (row["right"] * (1 - row["right"]) / row["requests"]) ** 0.5 for row in points]
+        panels[1].errorbar(budgets, [row["right"] for row in points], deviations, marker="o", capsize=2, label=way)
+    for panel, title in zip(panels, ("tokens used", "share of right answers (95 % interval)"), strict=True):
         panel.set(xlabel="budget, tokens", title=title, xscale="log")
         panel.legend()
     figure.savefig(path, dpi=150)

@@ -2,8 +2,9 @@
 `python -m tests.bench.judge`.
 
 Callers at once each have groups of replies ranked, one group after the other, over HTTP, with the cache of verdicts
-off. What the engine is asked meanwhile is written down, and then asked again without a server, as many requests in
-flight as the judge has. Both sides are in one process on one engine, and alternate. Prefix caching is off: the second
+off. What the engine is asked meanwhile is written down, and then asked again without a server, as fast as the engine
+takes it: all at once where it takes any number (a script), else as many requests in flight as the judge has. Both sides
+are in one process on one engine, and alternate. Prefix caching is off: the second
 side would find the first one's prompts.
 """
 
@@ -28,7 +29,7 @@ from models.engine import Delta, Engine, Prompt, Sampling
 from models.scripted_engine import ScriptedEngine
 from models.tokenizer import HubTokenizer
 from server.app import create_app
-from server.config import Config, parse_config
+from server.config import Config, JudgeConfig, parse_config
 from server.engines import start_engines
 from server.serve import build_server
 from tests.processes import ROOT
@@ -55,6 +56,7 @@ sampling = {{ temperature = 1.0, max_tokens = 96 }}
 [routes.judge.judge]
 family = "rrm_short"
 cache_size = 0
+concurrency = {concurrency}
 """
 
 
@@ -110,7 +112,8 @@ def parser() -> argparse.ArgumentParser:
 
 
 async def measure(options: argparse.Namespace) -> list[Round]:
-    config = parse_config(SETTINGS.format(model=options.model), ROOT)
+    in_flight = most_votes(options) if options.engine == "scripted" else JudgeConfig().concurrency
+    config = parse_config(SETTINGS.format(model=options.model, concurrency=in_flight), ROOT)
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     async with AsyncExitStack() as stack:
         engine = scripted(options.model) if options.engine == "scripted" else await started(config, stack)
@@ -118,7 +121,12 @@ async def measure(options: argparse.Namespace) -> list[Round]:
         url = await stack.enter_async_context(running(build_server(config, create_app(config, {"judge": recorder}))))
         client = await stack.enter_async_context(httpx.AsyncClient(base_url=url, timeout=None))
         await served(client, options, seed=-1)  # warms both up
-        return [await one(client, recorder, options, seed) for seed in range(options.rounds)]
+        return [await one(client, recorder, options, seed, in_flight) for seed in range(options.rounds)]
+
+
+def most_votes(options: argparse.Namespace) -> int:
+    """All votes of a round, if each of its comparisons takes all of its own."""
+    return int(options.callers * options.groups * comb(options.replies, 2) * options.votes)
 
 
 async def started(config: Config, stack: AsyncExitStack) -> Engine:
@@ -136,12 +144,14 @@ def scripted(model: Path) -> Engine:
     return ScriptedEngine(HubTokenizer(model), write, name="judge", first_token_delay=0.05, token_delay=0.005)
 
 
-async def one(client: httpx.AsyncClient, recorder: Recorder, options: argparse.Namespace, seed: int) -> Round:
+async def one(
+    client: httpx.AsyncClient, recorder: Recorder, options: argparse.Namespace, seed: int, in_flight: int
+) -> Round:
     """The same work on both sides. The direct side repeats what the server asked, so it cannot come first."""
     recorder.asked = []
     seconds = await served(client, options, seed)
     asked, recorder.asked = recorder.asked, None
-    again = await direct(recorder, asked, concurrency=256)
+    again = await direct(recorder, asked, in_flight)
     comparisons = options.callers * options.groups * comb(options.replies, 2)
     found = Round(comparisons, len(asked), seconds, again)
     print(

@@ -27,6 +27,9 @@ class Model:
 
     def __init__(self, tokenizer: HubTokenizer, goes_on: Callable[[str], str]) -> None:
         self.tokenizer = tokenizer
+        self.begin(goes_on)
+
+    def begin(self, goes_on: Callable[[str], str]) -> None:
         self.goes_on = goes_on
         self.asked: list[str] = []
         self.prompts: list[Prompt] = []
@@ -45,7 +48,7 @@ def recites(text: str) -> Callable[[str], str]:
     return lambda reply: text[len(reply.removeprefix("<think>")) :]
 
 
-def rambles(seed: int, wordy: Sequence[str], cues: float, paragraphs: int) -> Callable[[str], str]:
+def rambles(seed: int | str, wordy: Sequence[str], cues: float, paragraphs: int) -> Callable[[str], str]:
     """A thought of random paragraphs, the same for the same beginning; then the answer."""
 
     def goes_on(reply: str) -> str:

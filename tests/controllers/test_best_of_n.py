@@ -1,5 +1,6 @@
 """Best of n: what is drawn, what plays, what is told meanwhile, and what becomes of a request that is cancelled."""
 
+import asyncio
 from contextlib import aclosing
 from dataclasses import replace
 from itertools import count
@@ -8,7 +9,7 @@ import pytest
 
 from controllers import CONTROLLERS
 from controllers.best_of_n import ranked_by, text_of
-from controllers.policy import Policy
+from controllers.policy import Budgets, Defaults, KeyLimits, Policy, fold
 from controllers.reply import BudgetUse, Chunk, Decision, Finished, Interrupt, Progress, Request, Working
 from models.engine import Sampling
 
@@ -61,7 +62,7 @@ async def test_the_winner_is_the_reply_and_progress_comes_before_it(draw):
     assert answer_of(events) == "75"
     told = [event.record for event in events if isinstance(event, Working)]
     assert told[:4] == [{"drawn": drawn, "of": 4} for drawn in (1, 2, 3, 4)]
-    assert [record["round"] for record in told[4:]] == [1, 1, 2]
+    assert told[4:] == [{"round": 1 + (done > 2), "compared": done, "of": 3} for done in (1, 2, 3)]
     assert all(not isinstance(event, Working) for event in events[len(told) :])
     assert seeds == [10, 138, 266, 394]
     assert len(reader.asked) == 3
@@ -97,6 +98,19 @@ async def test_a_cancelled_request_waits_for_no_more_of_the_judge(draw, at, aske
     assert len(reader.asked) == asked
 
 
+async def test_a_cancellation_does_not_wait_for_a_comparison(make_route, make_judge):
+    judge, _ = make_judge(engine={"first_token_delay": 5})
+    controller, interrupt = ranked_by(judge, CONTROLLERS["mode"]), Interrupt()
+    request, loop = Request(ASK, interrupt=interrupt), asyncio.get_running_loop()
+    begun = loop.time()
+    loop.call_later(0.2, interrupt.ask, "cancel")
+    policy = Policy("auto", "route", best_of=2)
+    events = [event async for event in controller(make_route(numbers(31, 75)), request, policy, Sampling())]
+    assert loop.time() - begun < 0.5
+    assert (answer_of(events), events[-1].more["best_of"]["bracket"]) == ("31", [])
+    assert judge.route.engine.running() == 0
+
+
 async def test_how_long_a_reply_was_going_to_take_is_not_told_when_it_is_over(make_route, make_judge):
     async def timed(route, request, policy, sampling):
         yield Decision("think", "route", (1,), seconds_to_answer=3.0)
@@ -110,6 +124,20 @@ async def test_how_long_a_reply_was_going_to_take_is_not_told_when_it_is_over(ma
     shown = [event for event in events if not isinstance(event, Working)]
     assert [type(event) for event in shown] == [Decision, Chunk, Finished]
     assert shown[0].seconds_to_answer is None
+
+
+@pytest.mark.parametrize(("key", "most"), [(None, 300), (KeyLimits(cap=8), 2 * 8)])
+async def test_the_limits_of_the_callers_key_hold_for_the_judge_too(make_route, make_judge, key, most):
+    verdicts = []
+    judge, _ = make_judge(lambda first, second: f"<think>{'hm ' * 50}</think>neither", seen=verdicts.append)
+    judge.route = replace(judge.route, defaults=Defaults("auto", budgets=Budgets(graceful=False)))
+    said = count()
+    route = make_route(lambda prompt, sampling: f"<no_think>{next(said)}</no_think>")
+    policy = replace(fold({}, route.family, route.defaults, key), best_of=2)
+    controller = ranked_by(judge, CONTROLLERS["mode"])
+    assert [event async for event in controller(route, Request(ASK), policy, Sampling())]
+    (ballot,) = verdicts[0].ballots
+    assert most / 2 < ballot.reasoning_tokens <= most
 
 
 def test_a_query_is_one_turn_as_it_is_or_several_by_name():

@@ -59,7 +59,9 @@ def test_a_whole_reply_keeps_its_reserve_behind_the_phrase() -> None:
     # 100 tokens from 5 on: end 105, answer from 95, phrase of 20 from 75, line ends from 43
     assert reply_bounds(5, 100, 500, 10, GRACEFUL) == Bounds(5, window=43, phrase=75, end=105)
     assert reply_bounds(5, 100, 500, 0, GRACEFUL).hard
-    assert reply_bounds(5, 49, 500, 10, GRACEFUL).hard  # 19 tokens before a phrase of 20
+    assert reply_bounds(5, 31, 500, 10, GRACEFUL) == Bounds(5, window=6, phrase=6, end=36)  # one token, then the phrase
+    assert reply_bounds(5, 21, 500, 10, GRACEFUL) == Bounds(5, window=5, phrase=5, end=26)  # phrase and one of answer
+    assert reply_bounds(5, 20, 500, 10, GRACEFUL).hard  # nothing would follow the phrase
     assert reply_bounds(0, 100, 60, 10, HARD) == Bounds(0, 60, 60, 60, "reserve")
 
 
@@ -113,4 +115,5 @@ def test_bounds_are_in_order_and_keep_both_limits(
     whole = reply_bounds(opened, budget, most, reserve, manner)
     assert whole.window <= whole.phrase <= whole.end
     assert budget is None or whole.end <= opened + budget
-    assert whole.phrase == whole.end or whole.phrase + phrase + reserve == whole.end
+    assert whole.phrase == whole.end or whole.phrase == max(opened, whole.end - phrase - reserve)
+    assert whole.phrase == whole.end or whole.phrase + phrase < whole.end

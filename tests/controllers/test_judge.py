@@ -5,14 +5,15 @@ from dataclasses import replace
 
 import pytest
 
-from controllers.choices import together
+from controllers.choices import so_many_at_a_time, together
 from controllers.judge import Cache, CannotJudge, Judge, wider
+from controllers.policy import Budgets, Defaults, KeyLimits, fold
 from controllers.ranking import Rules, rank
-from controllers.tournament import Match
+from controllers.tournament import Match, Vote
 from controllers.verdicts import Comparison
 from models.engine import EngineDead, Sampling
 from models.scripted_engine import Reply
-from tests.judging import boxed
+from tests.judging import boxed, larger_number
 
 pytestmark = pytest.mark.anyio
 
@@ -89,6 +90,32 @@ async def test_a_judge_that_never_says_abstains_and_says_so(make_judge):
     assert len(reader.asked) == 6
     assert {(ballot.side, ballot.tries, ballot.unparsable) for ballot in verdict.ballots} == {(None, 2, 2)}
     assert len(judge.cache) == 0, "an abstention is no verdict"
+    assert not verdict.known
+
+
+async def test_an_abstention_that_is_asked_again_is_asked_with_other_seeds(make_judge):
+    judge, reader = make_judge(lambda first, second: boxed("neither"), cache_size=0)
+    for _ in range(3):
+        await judge.compare(PAIR, judge.terms())
+    seeds = [sampling.seed for sampling in reader.sampled]
+    assert len(seeds) == len(set(seeds)) == 6
+    reader.rule = lambda first, second: boxed("Assistant 1")
+    assert (await judge.compare(PAIR, judge.terms())).known
+
+
+async def test_a_draw_is_an_outcome_and_so_are_equal_replies(make_judge):
+    judge, _ = make_judge(lambda first, second: boxed("Assistant 1"))
+    draw = await judge.compare(PAIR, judge.terms(votes=2))
+    assert (draw.winner, draw.known) == (None, True)
+    assert (await judge.compare(Comparison("pair", "q", "5", "5"), judge.terms())).known
+
+
+async def test_who_follows_a_comparison_hears_every_vote(make_judge):
+    judge, _ = make_judge()
+    heard: list[Vote] = []
+    verdict = await judge.compare(PAIR, judge.terms(votes=5), heard.append)
+    assert heard == [Vote(5, 0, 1), Vote(5, 0, 2), Vote(5, 0, 3)]
+    assert heard[-1] == verdict.vote
 
 
 async def test_a_verdict_inside_thinking_that_was_cut_is_none(make_judge):
@@ -104,6 +131,36 @@ def test_a_second_try_has_wider_limits_where_there_are_any(make_judge):
     limited = replace(terms, policy=replace(terms.policy, budget=100), sampling=Sampling(max_tokens=150))
     policy, sampling = wider(limited, 1.5)
     assert (policy.budget, sampling.max_tokens) == (150, 225)
+
+
+@pytest.mark.parametrize(
+    ("budget", "cap", "longer"), [(1, None, 2), (16, 16, 16), (12, 16, 16), (0, 0, 0), (0, None, 1)]
+)
+def test_a_second_try_gets_more_if_only_a_token_and_never_more_than_the_cap(make_judge, budget, cap, longer):
+    judge, _ = make_judge()
+    terms = judge.terms()
+    for prefill in (None, budget):
+        limited = replace(terms.policy, budget=budget, prefill=prefill, cap=cap)
+        policy, _ = wider(replace(terms, policy=limited), 1.5)
+        assert policy.budget == longer
+        assert policy.prefill in (None, longer)
+        assert (policy.prefill is None) == (prefill is None)
+
+
+def test_a_second_try_gets_no_more_of_what_the_caller_named_itself(make_judge):
+    judge, _ = make_judge()
+    named = fold({"thinking_token_budget": 8, "reasond": {"cut": "hard"}}, judge.route.family, judge.route.defaults)
+    terms = replace(judge.terms(), policy=named, sampling=Sampling(max_tokens=64), held_to_length=True)
+    assert wider(terms, 2.0) == (named, Sampling(max_tokens=64))
+
+
+async def test_the_cap_of_a_key_holds_for_a_second_try(make_judge):
+    judge, _ = make_judge(lambda first, second: f"<think>{'hm ' * 50}</think>neither")
+    hard = Defaults("think", budgets=Budgets(graceful=False))
+    judge.route = replace(judge.route, defaults=hard)
+    verdict = await judge.compare(PAIR, judge.terms(key=KeyLimits(cap=8)))
+    (ballot,) = verdict.ballots
+    assert (ballot.tries, ballot.reasoning_tokens) == (2, 2 * 8)
 
 
 async def test_replies_with_the_same_text_are_equal_and_nobody_is_asked(make_judge):
@@ -197,6 +254,31 @@ async def test_no_more_are_in_flight_than_the_setting_allows(make_judge):
     assert await most_in_flight(judge, work) == 5
 
 
+async def test_a_caller_with_little_to_ask_is_not_kept_waiting_by_one_with_much(make_judge):
+    judge, reader = make_judge(engine={"first_token_delay": 0.01}, concurrency=2)
+    replies = [str(i) for i in range(10)]
+    much = asyncio.ensure_future(rank(judge, "much", replies, judge.terms(), Rules()))
+    while len(reader.asked) < 2:  # noqa: ASYNC110 - the script has no event for it
+        await asyncio.sleep(0)
+    await judge.compare(Comparison("pair", "little", "3", "8"), judge.terms())
+    asked = len(reader.asked)
+    await much
+    assert asked < 10 < len(reader.asked) == 46
+
+
+async def test_a_large_tournament_is_not_begun_all_at_once(make_judge):
+    judge, _ = make_judge(engine={"first_token_delay": 0.02}, concurrency=8)
+    before = len(asyncio.all_tasks())
+    terms = judge.terms(votes=16)
+    working = asyncio.ensure_future(rank(judge, "q", [str(i) for i in range(64)], terms, Rules()))
+    while judge.route.engine.running() < 8:  # noqa: ASYNC110 - the engine has no event for it
+        await asyncio.sleep(0)
+    assert judge.abreast(terms, "pair") == 1
+    assert len(asyncio.all_tasks()) - before < 40, "2,016 comparisons of 16 votes"
+    working.cancel()
+    await asyncio.wait((working,))
+
+
 async def test_a_caller_that_leaves_takes_its_comparisons_with_it(make_judge):
     judge, _ = make_judge(engine={"first_token_delay": 5.0})
     working = asyncio.ensure_future(rank(judge, "q", ["1", "2", "3", "4"], judge.terms(votes=3), Rules()))
@@ -235,6 +317,7 @@ async def test_a_round_robin_rates_every_reply_and_tells_of_its_progress(make_ju
 
     def listen(progress):
         heard.append((progress.round, progress.done, progress.of))
+        assert len(progress.replies) == 2
 
     ranking = await rank(judge, "Which is larger?", ["5", "9", "1", "7"], judge.terms(), Rules(), listen)
     assert ranking.order == [1, 3, 0, 2]
@@ -260,6 +343,43 @@ async def test_a_knockout_finds_the_best_in_rounds_and_rates_nobody(make_judge):
     assert [len(played) for played in ranking.rounds] == [4, 2, 1]
     assert len(reader.asked) == 7
     assert ranking.ratings is ranking.scores is None
+
+
+async def test_a_knockouts_progress_counts_through_all_its_rounds(make_judge):
+    judge, _ = make_judge()
+    heard = []
+    replies = ["5", "9", "1", "7", "2", "8"]
+    await rank(judge, "q", replies, judge.terms(), Rules("knockout"), heard.append)
+    assert [(said.done, said.of) for said in heard] == [(done, 5) for done in range(1, 6)]
+    assert [said.round for said in heard] == [1, 1, 2, 2, 3]
+
+
+@pytest.mark.parametrize("rating", ["bradley_terry", "elo"])
+async def test_ratings_of_teams_do_not_depend_on_the_order_of_the_replies(make_judge, rating):
+    """A judge that goes by the wording, so that it matters who plays for a team."""
+    replies = [f"{'so ' * length}\\boxed{{{answer}}}" for length, answer in ((1, 4), (5, 4), (2, 9), (4, 9), (3, 1))]
+    ratings = []
+    for moved in ([0, 1, 2, 3, 4], [4, 3, 2, 1, 0], [1, 3, 4, 0, 2]):
+        judge, _ = make_judge(lambda first, second: boxed(f"Assistant {1 + (len(second) > len(first))}"))
+        told = await rank(
+            judge, "q", [replies[i] for i in moved], judge.terms(seed=3), Rules(rating=rating, teams=True)
+        )
+        ratings.append([told.ratings[moved.index(i)] for i in range(5)])
+    assert ratings[1] == pytest.approx(ratings[0])
+    assert ratings[2] == pytest.approx(ratings[0])
+
+
+async def test_a_reply_of_which_no_vote_said_anything_has_no_rating_and_comes_last(make_judge):
+    judge, _ = make_judge(
+        lambda first, second: boxed("neither") if "1" in (first, second) else larger_number(first, second)
+    )
+    ranking = await rank(judge, "q", ["1", "5", "9"], judge.terms(), Rules())
+    assert ranking.order == [2, 1, 0]
+    assert ranking.ratings[0] is ranking.scores[0] is None
+    assert ranking.scores[2] > ranking.scores[1] > 0
+    twice = await rank(judge, "q", ["1", "1", "5"], judge.terms(), Rules())
+    assert twice.scores[:2] == [None, None], "to be equal to a reply that was not judged says nothing"
+    assert twice.scores[2] is None
 
 
 async def test_a_knockout_that_nobody_wins_is_drawn_by_lot_and_says_so(make_judge):
@@ -300,3 +420,4 @@ async def test_a_judge_without_a_prompt_for_rubrics_says_so(make_judge):
 
 async def test_nothing_to_do_together_is_done_at_once():
     assert await together([]) == []
+    assert await so_many_at_a_time(5, []) == []

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from controllers.controls import CONTROLS, PolicyError, control_names
-from controllers.policy import Budgets, Defaults, KeyLimits, Policy, fold, modes
+from controllers.policy import Budgets, Defaults, KeyLimits, Policy, cap_of, fold, modes
+from controllers.speculation import Speculation
 from models.families import FAMILIES
 
 AUTO = Defaults("auto")
@@ -38,7 +39,7 @@ def test_a_request_that_says_nothing_gets_the_routes_policy() -> None:
         ({"output_config": {"effort": "low"}}, "think"),
         ({"enable_thinking": True}, "think"),
         ({"enable_thinking": False}, "no_think"),
-        ({"chat_template_kwargs": {"enable_thinking": False, "documents": []}}, "no_think"),
+        ({"chat_template_kwargs": {"enable_thinking": False, "a_templates_own": []}}, "no_think"),
         ({"chat_template_kwargs": {"thinking": True}}, "think"),
         ({"think": True}, "think"),
         ({"think": "none"}, "no_think"),
@@ -125,12 +126,92 @@ def test_no_request_gets_past_a_cap(asked: int | None, numbers: list[int | None]
         assert policy.budget == min([first, *caps])
 
 
+def test_only_a_budget_that_somebody_named_is_written_into_the_models_field() -> None:
+    family = FAMILIES["selfbudgeter"]
+    capped = Defaults("think", budgets=Budgets(cap=72))
+    for asked in ({}, {"thinking_budget": -1}):
+        policy = fold(asked, family, capped)
+        assert (policy.budget, policy.cap, policy.prefill) == (72, 72, None)
+    assert fold({"thinking_budget": 100}, family, capped).prefill == 72
+    assert fold({"thinking_budget": 30}, family, capped, KeyLimits(cap=20)).prefill == 20
+    assert fold({}, family, capped, KeyLimits(budget=50)).prefill == 50
+    assert fold({}, family, Defaults("think", budgets=Budgets(default=40))).prefill == 40
+    assert fold({}, family, capped, KeyLimits(cap=20)).cap == 20
+    assert fold({"thinking_budget": 30}, FAMILIES["lhrm"], AUTO).prefill is None
+
+
+def test_a_request_may_leave_the_models_field_to_the_model() -> None:
+    family = FAMILIES["selfbudgeter"]
+    policy = fold({"reasond": {"budget": 30, "prefill": False}}, family, Defaults("think"))
+    assert (policy.budget, policy.prefill) == (30, None)
+    assert fold({"reasond": {"budget": 30, "prefill": True}}, family, Defaults("think")).prefill == 30
+    with pytest.raises(PolicyError, match=r"reasond\.prefill: this route's model has no budget field"):
+        of({"reasond": {"budget": 30, "prefill": False}})
+    with pytest.raises(PolicyError, match=r"reasond\.prefill: expected true or false"):
+        of({"reasond": {"prefill": 1}})
+
+
+@pytest.mark.parametrize(
+    ("asked", "budgets", "key", "chosen_by"),
+    [
+        ({}, Budgets(default=0), KeyLimits(), "route"),
+        ({}, Budgets(default=90), KeyLimits(budget=0), "key"),
+        ({"reasond": {"mode": "no_think"}}, Budgets(default=0), KeyLimits(), "client"),
+        ({}, Budgets(cap=0), KeyLimits(), "cap"),
+        ({"thinking_budget": 90}, Budgets(), KeyLimits(cap=0), "cap"),
+        ({"thinking_budget": -1}, Budgets(cap=0), KeyLimits(), "cap"),
+        ({"enable_thinking": True}, Budgets(cap=0), KeyLimits(), "cap"),
+        ({"reasoning_effort": "low"}, Budgets(cap=0), KeyLimits(), "cap"),
+        ({"reasoning_effort": "minimal"}, Budgets(efforts={"minimal": 0}), KeyLimits(), "client"),
+    ],
+)
+def test_a_budget_of_0_is_no_thinking_whoever_named_it(
+    asked: dict[str, Any], budgets: Budgets, key: KeyLimits, chosen_by: str
+) -> None:
+    for name in ("lhrm", "qwen3", "deepseek_r1"):
+        policy = fold(asked, FAMILIES[name], Defaults("think", budgets=budgets), key)
+        assert (policy.mode, policy.chosen_by, policy.budget) == ("no_think", chosen_by, 0)
+
+
+def test_a_default_of_0_yields_to_a_request_that_lets_think() -> None:
+    route = Defaults("no_think", budgets=Budgets(default=0, cap=50))
+    policy = fold({"enable_thinking": True}, FAMILIES["lhrm"], route, KeyLimits(budget=0))
+    assert (policy.mode, policy.chosen_by, policy.budget) == ("think", "client", 50)
+
+
+def test_a_key_without_tokens_is_refused_where_the_budget_is_the_whole_reply() -> None:
+    for key in (KeyLimits(budget=0), KeyLimits(cap=0)):
+        with pytest.raises(PolicyError, match="model: the limits of this API key are 0"):
+            fold({}, FAMILIES["selfbudgeter"], Defaults("think"), key)
+    assert fold({"thinking_budget": 5}, FAMILIES["selfbudgeter"], Defaults("think"), KeyLimits(budget=0)).prefill == 5
+
+
+def test_the_limits_of_a_key_say_nothing_to_a_model_that_does_not_think() -> None:
+    policy = fold({}, FAMILIES["plain"], Defaults("no_think"), KeyLimits(budget=0, cap=0))
+    assert (policy.mode, policy.chosen_by, policy.budget, policy.cap) == ("no_think", "route", None, None)
+
+
+def test_the_lower_cap_counts() -> None:
+    assert cap_of(Budgets(), None) is None
+    assert cap_of(Budgets(cap=5), KeyLimits()) == 5
+    assert cap_of(Budgets(cap=5), KeyLimits(cap=0)) == 0
+    assert cap_of(Budgets(), KeyLimits(cap=7)) == 7
+
+
 def test_a_routes_own_efforts_reserve_and_cut_reach_the_policy() -> None:
     budgets = Budgets(efforts={"low": 9}, reserve=64, graceful=False, hold_declared=True)
     policy = of({"reasoning_effort": "low"}, defaults=Defaults("auto", budgets=budgets))
     assert (policy.budget, policy.reserve, policy.tolerance, policy.hold_declared) == (9, 64, None, True)
     assert of({"reasond": {"cut": "graceful"}}, defaults=Defaults("auto", budgets=budgets)).tolerance == 32
     assert of({"reasond": {"cut": "hard"}}).tolerance is None
+
+
+def test_a_whole_reply_with_a_reserve_is_not_cut_hard() -> None:
+    kept = Defaults("think", budgets=Budgets(reserve=4))
+    with pytest.raises(PolicyError, match=r"reasond\.cut: this route's replies keep a reserve"):
+        fold({"reasond": {"cut": "hard"}}, FAMILIES["selfbudgeter"], kept)
+    assert fold({"reasond": {"cut": "hard"}}, FAMILIES["lhrm"], kept).tolerance is None
+    assert fold({"reasond": {"cut": "hard"}}, FAMILIES["selfbudgeter"], Defaults("think")).tolerance is None
 
 
 def test_an_effort_on_a_model_that_does_not_think_is_refused_and_none_is_not() -> None:
@@ -185,6 +266,32 @@ def test_two_fields_that_disagree_are_refused_with_both_names(asked: dict[str, A
     with pytest.raises(PolicyError, match="contradict") as refused:
         of(asked)
     assert all(name in str(refused.value) for name in both)
+
+
+@pytest.mark.parametrize(
+    ("asked", "mode", "budget", "requested"),
+    [
+        ({"thinking": {"type": "adaptive"}}, "auto", 1024, 1024),
+        ({"thinking": {"type": "enabled"}}, "think", 1024, 1024),
+        ({"thinking": {"type": "disabled"}}, "no_think", None, None),
+        ({"reasond": {"mode": "no_think"}}, "no_think", None, None),
+        ({"thinking": {"type": "enabled", "budget_tokens": 9}}, "think", 9, 9),
+        ({"thinking_budget": 9}, "think", 9, 9),
+        ({"thinking_budget": 0}, "no_think", 0, 0),
+        ({"thinking_budget": -1}, "think", None, -1),
+        ({"reasoning_effort": "low"}, "think", 1024, 1024),
+    ],
+)
+def test_the_effort_of_thinking_and_answer_together_says_what_the_rest_leaves_open(
+    asked: dict[str, Any], mode: str, budget: int | None, requested: int | None
+) -> None:
+    policy = of({**asked, "output_config": {"effort": "low"}})
+    assert (policy.mode, policy.budget, policy.requested) == (mode, budget, requested)
+
+
+def test_two_efforts_that_differ_still_contradict_each_other() -> None:
+    with pytest.raises(PolicyError, match=r"reasoning_effort and output_config\.effort contradict"):
+        of({"reasoning_effort": "high", "output_config": {"effort": "low"}})
 
 
 def test_two_fields_that_agree_are_one() -> None:
@@ -247,6 +354,14 @@ def test_a_threshold_needs_mode_auto() -> None:
     with pytest.raises(PolicyError, match="needs mode auto"):
         of({"reasond": {"mode": "think", "think_threshold": 0.5}})
     assert of({"think": True}, defaults=Defaults("auto", 0.5)) == Policy("think", "client")
+    for other, field in (({"enable_thinking": True}, "enable_thinking"), ({"thinking_budget": 0}, "thinking_budget")):
+        with pytest.raises(
+            PolicyError, match=rf"reasond\.think_threshold needs mode auto; {field} makes it"
+        ) as refused:
+            of({**other, "reasond": {"think_threshold": 0.5}})
+        assert refused.value.field == "reasond.think_threshold"
+    with pytest.raises(PolicyError, match="this request's mode is think"):
+        of({"reasond": {"think_threshold": 0.5}}, defaults=Defaults("think"))
 
 
 def test_the_best_of_several_replies_is_the_requests_wish_over_the_routes() -> None:
@@ -273,6 +388,39 @@ def test_reasoning_can_be_hidden() -> None:
     assert of({"include_reasoning": False}).show_reasoning is False
     assert of({"reasoning": {"exclude": True}}).show_reasoning is False
     assert of({"include_reasoning": True, "reasoning": {"exclude": False}}).show_reasoning is True
+
+
+@pytest.mark.parametrize(
+    "hide", [{"include_reasoning": False}, {"reasoning": {"exclude": True}}, {"thinking": {"display": "omitted"}}]
+)
+def test_thinking_that_stands_in_the_answer_cannot_be_hidden(hide: dict[str, Any]) -> None:
+    with pytest.raises(PolicyError, match="stand together") as refused:
+        of(hide, "selfbudgeter", Defaults("think"))
+    assert refused.value.field in str(refused.value)
+    assert of({"include_reasoning": True}, "selfbudgeter", Defaults("think")).show_reasoning
+    assert not of(hide, "plain", Defaults("no_think")).show_reasoning
+
+
+def test_a_way_of_cutting_that_a_route_cannot_have_is_refused() -> None:
+    kind, hard = {"reasond": {"cut": "graceful"}}, {"reasond": {"cut": "hard"}}
+    for asked in (kind, hard):
+        with pytest.raises(PolicyError, match=r"reasond\.cut: .*does not think"):
+            of(asked, "plain", Defaults("no_think"))
+    with pytest.raises(PolicyError, match=r"reasond\.cut: .*no reserve"):
+        of(kind, "selfbudgeter", Defaults("think"))
+    assert of(hard, "selfbudgeter", Defaults("think")).tolerance is None
+    assert of(kind, "selfbudgeter", Defaults("think", budgets=Budgets(reserve=5))).insists
+    assert of(kind).insists
+    assert not of({}).insists
+    assert not of(hard).insists
+
+
+def test_lengths_of_takeovers_beside_no_target_contradict_each_other() -> None:
+    both = {"reasond": {"speculative": {"takeover_tokens": 5, "target": False}}}
+    with pytest.raises(PolicyError, match="contradict") as refused:
+        of(both, defaults=Defaults("think", speculation=Speculation()))
+    assert "reasond.speculative.target" in str(refused.value)
+    assert "reasond.speculative.takeover_tokens" in str(refused.value)
 
 
 def test_nulls_inside_an_object_say_nothing() -> None:

@@ -4,7 +4,7 @@ import pytest
 
 from controllers.ranking import Rules
 from controllers.scoring import NothingToJudgeBy, Yardstick, score
-from tests.judging import boxed
+from tests.judging import boxed, larger_number
 
 pytestmark = pytest.mark.anyio
 
@@ -40,6 +40,55 @@ async def test_against_a_reference_or_a_rubric_the_score_is_the_share_of_votes_t
 async def test_against_a_rival_it_is_whether_the_reply_won(make_judge):
     judge, _ = make_judge()
     assert (await scored(judge, ["9", "3", "5"], Yardstick("rival", "5"))).values == [1.0, 0.0, 0.5]
+
+
+@pytest.mark.parametrize(
+    ("yardstick", "values"),
+    [(Yardstick("rival", "5"), [None, 0.5]), (Yardstick(), [None, None])],
+    ids=["rival", "group"],
+)
+async def test_where_no_vote_held_a_verdict_no_score_is_made_up(make_judge, yardstick, values):
+    judge, _ = make_judge(lambda first, second: boxed("neither"))
+    assert (await scored(judge, ["9", "5"], yardstick, votes=3)).values == values
+
+
+async def test_one_match_without_a_verdict_counts_half_beside_others_that_have_one(make_judge):
+    judge, _ = make_judge(
+        lambda first, second: boxed("neither") if {first, second} == {"1", "5"} else larger_number(first, second)
+    )
+    low, same, high = (await scored(judge, ["1", "5", "9"], Yardstick())).values
+    assert low == pytest.approx(same)
+    assert 0 < low < high < 1
+
+
+async def test_replies_that_are_all_the_same_are_equals(make_judge):
+    judge, reader = make_judge()
+    assert (await scored(judge, ["5", "5", "5"], Yardstick())).values == pytest.approx([0.5] * 3)
+    assert reader.asked == []
+
+
+@pytest.mark.parametrize(("basis", "against"), [("reference", "4"), ("rubric", "even"), ("rival", "5")])
+async def test_progress_is_told_on_every_basis(make_judge, basis, against):
+    judge, _ = make_judge(single=lambda reply, against: boxed("Correct" if against == "4" else "Pass"))
+    heard = []
+    await score(judge, "q", ["4", "6"], judge.terms(), Rules(), Yardstick(basis, against), heard.append)
+    assert [(said.done, said.of, said.verdict.vote.k) for said in heard] == [(1, 2, 1), (2, 2, 1)]
+    assert {said.replies for said in heard} == {(0,), (1,)}
+
+
+async def test_a_judges_own_rubric_is_for_single_replies_that_come_without_anything(make_judge):
+    judge, reader = make_judge(single=lambda reply, against: boxed("Pass"), rubric="Be right.")
+    assert (await scored(judge, ["4"], Yardstick())).values == [1.0]
+    assert (await scored(judge, ["4"], Yardstick("rubric", "Be brief."))).values == [1.0]
+    assert [against for _, against in reader.asked] == ["Be right.", "Be brief."]
+    assert (await scored(judge, ["4", "9"], Yardstick())).basis == "group"
+
+
+def test_of_several_yardsticks_the_first_that_says_something_counts():
+    assert Yardstick.of(None, None, None) == Yardstick.of("", " ", "") == Yardstick()
+    assert Yardstick.of(" ", "be brief", "5") == Yardstick("rubric", "be brief")
+    assert Yardstick.of("4", "be brief", "5") == Yardstick("reference", "4")
+    assert Yardstick.of(None, None, "5").kind == "pair"
 
 
 async def test_a_judge_that_never_says_leaves_no_score(make_judge):

@@ -168,7 +168,7 @@ def test_no_budget_writes_into_a_call(tokenizer, budget, tolerance):
 @pytest.mark.parametrize("budget", [3, 10, 20, 100])
 def test_a_budget_for_the_whole_reply_cuts_a_call_short_and_writes_nothing_into_it(tokenizer, budget):
     model = Model(tokenizer, f"{CALL}</solution>", first=f"<budget>9</budget><solution>{CALL}</solution>")
-    policy = Policy("think", "client", budget=budget, requested=budget, reserve=2)
+    policy = Policy("think", "client", budget=budget, requested=budget, prefill=budget, reserve=2)
     refused = "the answer of this request is tool calls or has a format: it cannot be wrapped up"
     events = reply(route_of(model, "selfbudgeter"), Shape(JSON.grammar, HERMES), policy, wish=refused)
     assert '{"a": 1}'.startswith(text(events, "tool"))
@@ -212,8 +212,16 @@ def test_a_reply_that_is_cancelled_in_a_call_says_what_was_held_back(tokenizer):
         return events
 
     events = asyncio.run(cancelled())
-    assert end(events).stopped_by == "cancelled"
+    assert end(events).cancelled
     assert text(events).startswith("<tool_call>x")
+
+
+def test_a_kind_cut_that_the_client_insists_on_is_refused_where_it_would_fall_into_a_call(tokenizer):
+    route = route_of(Model(tokenizer, "{}"), "selfbudgeter")
+    insisting = Policy("think", "client", budget=50, requested=50, reserve=5, insists=True)
+    with pytest.raises(PolicyError, match=r"reasond\.cut: .*cannot be wrapped up"):
+        reply(route, JSON, insisting)
+    assert text(reply(route, JSON, replace(insisting, insists=False))) == "{}"
 
 
 def test_the_tokens_of_a_prompt_are_counted_with_what_is_forced(tokenizer):
@@ -224,4 +232,4 @@ def test_the_tokens_of_a_prompt_are_counted_with_what_is_forced(tokenizer):
     budgeter = route_of(Model(tokenizer, "{}"), "selfbudgeter")
     bare = prompt_tokens(budgeter, request, Policy("think", "route"))
     field = tokenizer.encode_control("<budget>50</budget><solution>")
-    assert prompt_tokens(budgeter, request, Policy("think", "client", budget=50)) == bare + len(field)
+    assert prompt_tokens(budgeter, request, Policy("think", "client", prefill=50)) == bare + len(field)

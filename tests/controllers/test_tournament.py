@@ -12,11 +12,13 @@ from controllers.tournament import (
     Bracket,
     Match,
     Vote,
+    abreast_of,
     best_first,
     bradley_terry,
     captain,
     elo,
     knockout,
+    matches_of,
     round_robin,
     teams,
     win_rates,
@@ -79,7 +81,7 @@ def test_a_bracket_orders_losers_by_the_round_and_by_whom_they_lost_to():
     bracket = bracket.after([1.0])
     assert bracket.pairings == []
     assert bracket.order == [1, 0, 3, 2], "3 lost to the winner, 2 to the second"
-    assert [match.winner for match in bracket.rounds[0]] == [1, 0]
+    assert [match.share for match in bracket.rounds[0]] == [0.0, 0.8]
 
 
 def test_where_nobody_won_the_seed_decides_and_the_match_says_so():
@@ -87,7 +89,7 @@ def test_where_nobody_won_the_seed_decides_and_the_match_says_so():
     assert ends == {0, 1}
     (match,) = played(knockout(2, 4), lambda i, j: 0.5).rounds[0]
     assert match.by_lot
-    assert match.winner is None
+    assert match.share == 0.5
     assert played(knockout(5, 4), lambda i, j: 0.5) == played(knockout(5, 4), lambda i, j: 0.5)
 
 
@@ -208,5 +210,26 @@ def test_waves_draw_the_votes_up_to_the_deciding_one_and_not_one_more(cast):
 
 def test_replies_with_the_same_answer_form_a_team_and_a_drawn_member_plays():
     assert teams(["4", "5", "4", "6", "5"]) == [(0, 2), (1, 4), (3,)]
-    assert {captain((0, 2), seed) for seed in range(20)} == {0, 2}
-    assert captain((0, 2), 1) == captain((0, 2), 1)
+    assert {captain((0, 2), ["so 4", "5", "it is 4"], seed) for seed in range(20)} == {0, 2}
+    assert captain((0, 2), ["4", "5", "4"], 1) == 0, "the same text is the same player"
+
+
+@settings(deadline=None)
+@given(st.integers(0, 2**63), st.permutations(range(6)))
+def test_who_plays_for_a_team_does_not_depend_on_the_order_of_its_members(seed, moved):
+    texts = [f"because {i}: 4" for i in range(6)]
+    other = [texts[i] for i in moved]
+    assert texts[captain(range(6), texts, seed)] == other[captain(range(6), other, seed)]
+
+
+@pytest.mark.parametrize("method", ["knockout", "round_robin"])
+def test_how_many_matches_there_are_is_known_beforehand(method):
+    for n in range(1, 20):
+        if method == "knockout":
+            rounds = [len(games) for games in played(knockout(n, 0), lambda i, j: 1.0).rounds]
+        else:
+            rounds = [len(round_robin(n))]
+        assert sum(rounds) == matches_of(method, n)
+        assert max(rounds, default=0) <= abreast_of(method, n)
+    assert abreast_of(method, 8) == {"knockout": 4, "round_robin": 28}[method]
+    assert matches_of(method, 0) == abreast_of(method, 0) == 0

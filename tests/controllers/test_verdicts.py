@@ -1,6 +1,10 @@
 """What is asked of a judge, and how its answer is read."""
 
+from time import process_time
+
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from controllers.verdicts import Comparison, digest, final_answer, last_boxed, last_bracketed, verdict_in
 from models.judge_families import FIELDS, JUDGE_FAMILIES, load_forms, parse_form
@@ -54,6 +58,35 @@ def test_boxes_nest_and_brackets_hold_no_brackets():
     assert last_boxed(r"\boxed{a \boxed{b}}") == "b"
     assert last_boxed(r"\boxed{a") is None
     assert last_bracketed("[[a[b]]]") is None
+
+
+def balanced(text: str) -> str | None:
+    """The same by its definition: the last box, by where it begins, whose braces balance."""
+    for opening in reversed(range(len(text))):
+        if text.startswith("\\boxed{", opening):
+            begin = opening + len("\\boxed{")
+            for end in range(begin, len(text)):
+                inside = text[begin:end]
+                if (
+                    text[end] == "}"
+                    and all(inside[:k].count("{") >= inside[:k].count("}") for k in range(len(inside) + 1))
+                    and inside.count("{") == inside.count("}")
+                ):
+                    return inside
+    return None
+
+
+@settings(deadline=None, max_examples=100)
+@given(st.lists(st.sampled_from(["\\boxed{", "{", "}", "a"]), max_size=14).map("".join))
+def test_the_last_balanced_box_is_found_in_any_nesting(text):
+    assert last_boxed(text) == balanced(text)
+
+
+def test_boxes_that_never_close_are_read_once():
+    text = "\\boxed{" * 200_000
+    began = process_time()
+    assert last_boxed(text) is None
+    assert process_time() - began < 2, "seconds; each box read to the end of the text would take hours"
 
 
 def test_replies_are_of_one_team_by_their_box_or_their_whole_text():

@@ -8,11 +8,12 @@ from dataclasses import replace
 import pytest
 
 from controllers import CONTROLLERS
+from controllers.choices import side_by_side
 from controllers.controls import PolicyError
 from controllers.policy import Budgets, Defaults, Policy
 from controllers.reply import Chunk, Decision, Event, Finished, Interrupt, Progress, Request
 from controllers.route import Route, build_route
-from models.engine import Delta, Prompt, Sampling
+from models.engine import Delta, Prompt, PromptTooLong, Sampling
 from models.families import FAMILIES, Family
 from models.scripted_engine import Line, Script, ScriptedEngine
 from models.tokenizer import HubTokenizer
@@ -89,7 +90,7 @@ def ids(events: list[Event], *, forced: bool | None = None) -> list[int]:
 
 
 def budget(tokens: int, tolerance: int | None = None, **more: int) -> Policy:
-    return replace(THINK, budget=tokens, requested=tokens, tolerance=tolerance, **more)  # type: ignore[arg-type]
+    return replace(THINK, budget=tokens, requested=tokens, prefill=tokens, tolerance=tolerance, **more)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("native", [True, False])
@@ -424,6 +425,200 @@ def test_text_behind_a_solution_whose_tag_is_no_token_is_never_asked_for(budgete
     assert (text(events, "answer"), end(events).reason) == ("888", "stop")
 
 
+def test_a_whole_reply_with_a_small_limit_still_comes_to_its_answer(budgeter: MakeBudgeter) -> None:
+    route, asked = budgeter("250", 200)
+    phrase, kept = len(route.wrap_up.token_ids), replace(THINK, reserve=4)
+    for most in range(1, 40):
+        events = reply(route, kept, Sampling(max_tokens=most))
+        assert text(events, "answer"), most
+        assert end(events).completion_tokens <= most
+        if most >= phrase + 4 + len(route.closing.token_ids):
+            assert text(events, "answer").endswith(route.family.wrap_up + "8888"), most
+    assert asked.seen[0][0] == "<budget>1</budget><solution>"  # with so little room the field is filled in with it
+    assert asked.seen[-1][0].startswith("<budget>250</budget><solution>")  # the last limit leaves room to declare
+    filled = end(reply(route, kept, Sampling(max_tokens=12)))
+    assert (filled.record["budget"]["declared"], filled.record["budget"]["enforced"]) == (None, 12)
+    assert filled.cut_by == "reserve"
+    capped = reply(route, replace(kept, budget=9, cap=9), Sampling(max_tokens=14))
+    assert asked.seen[-1][0].startswith("<budget>9</budget><solution>")
+    assert end(capped).answer_tokens <= 9
+
+
+def test_a_field_that_the_model_does_not_end_is_ended_where_an_answer_is_reserved(
+    budgeter: MakeBudgeter, tokenizer: HubTokenizer
+) -> None:
+    for begins in ("<budget>" + "1" * 50, "</budget>" * 50):
+        route, _ = budgeter("12", 30)
+        endless = replace(route, engine=ScriptedEngine(tokenizer, endless_field(tokenizer, begins)))
+        events = reply(endless, replace(THINK, reserve=4), Sampling(max_tokens=60))
+        assert text(events, "answer").startswith("8888")
+        assert ids(events)[route.longest_field :][: len(route.to_solution.token_ids)] == [*route.to_solution.token_ids]
+        assert end(events).completion_tokens == len(ids(events)) <= 60
+        assert end(events).record["budget"]["declared"] is None
+    left_alone = reply(endless, THINK, Sampling(max_tokens=40))
+    assert text(left_alone, "answer") == ""
+
+
+def endless_field(tokenizer: HubTokenizer, begins: str) -> Script:
+    """A model that stays in its budget field until it is brought to its solution."""
+    solve = Declaring("12", 30).over(tokenizer)
+
+    def script(prompt: Prompt, sampling: Sampling) -> Line:
+        said = tokenizer.decode(prompt.token_ids, skip_special_tokens=False)
+        return solve(prompt, sampling) if "<solution>" in said else begins
+
+    return script
+
+
+@pytest.mark.parametrize("penalty", ["presence_penalty", "frequency_penalty"])
+def test_a_whole_reply_with_a_reserve_refuses_penalties(budgeter: MakeBudgeter, penalty: str) -> None:
+    route, _ = budgeter("12", 20)
+    sampling = Sampling(**{penalty: 0.5})  # type: ignore[arg-type]
+    with pytest.raises(PolicyError, match=penalty):
+        reply(route, replace(THINK, reserve=4), sampling)
+    assert text(reply(route, budget(9), sampling), "answer") == "8" * 9
+
+
+def test_a_prompt_that_fills_the_context_is_refused_whatever_stands_behind_it(budgeter: MakeBudgeter) -> None:
+    for policy in (budget(9, tolerance=8, reserve=4), replace(THINK, reserve=4), budget(9)):
+        with pytest.raises(PromptTooLong):
+            reply(budgeter("12", 20, context_length=10)[0], policy)
+
+
+def test_a_whole_reply_is_not_to_be_longer_than_its_own_budget(budgeter: MakeBudgeter) -> None:
+    route, asked = budgeter("12", 50)
+    asking = replace(budget(9), asked_in="thinking_budget")
+    with pytest.raises(PolicyError, match="min_tokens and thinking_budget contradict each other"):
+        reply(route, asking, Sampling(min_tokens=10))
+    assert end(reply(route, asking, Sampling(min_tokens=9))).answer_tokens == 9
+    held = replace(THINK, hold_declared=True, reserve=2, tolerance=0)
+    events = reply(route, held, Sampling(min_tokens=40))  # what it declares is not the client's doing
+    assert text(events, "answer") == "8" * 5 + route.family.wrap_up + "8" * 2
+    assert asked.seen[-1][1].min_tokens == asked.seen[-1][1].max_tokens == 2
+
+
+def test_a_token_that_is_half_tag_and_half_text_counts_once(tokenizer: HubTokenizer) -> None:
+    spelled = replace(FAMILIES["lhrm"], thinking=("1 ", "2 "), closing="2 ", direct=None, prefixes={"think": ""})
+    one, half = tokenizer.encode("1"), tokenizer.encode("1 a")[1]
+    assert tokenizer.token_text(half) == " a"
+    engine = ScriptedEngine(tokenizer, lambda prompt, sampling: [*one, half, *one * 30])
+    route = build_route("r", CONTROLLERS["mode"], spelled, engine, Defaults("think"))
+    for tokens in (1, 2, 5):
+        events = reply(route, budget(tokens))
+        assert end(events).record["budget"]["used"] <= tokens
+        assert end(events).cut == "hard"
+
+
+class Slow:
+    """An engine whose first token takes its time, and what was open there."""
+
+    def __init__(self, engine: ScriptedEngine) -> None:
+        self.engine = engine
+        self.opened = self.closed = 0
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self.engine, name)
+
+    async def generate(self, prompt: Prompt, sampling: Sampling) -> AsyncGenerator[Delta, None]:
+        self.opened += 1
+        try:
+            await asyncio.sleep(5)
+            async for delta in self.engine.generate(prompt, sampling):
+                yield delta
+        finally:
+            self.closed += 1
+
+
+@pytest.mark.parametrize(
+    "policy", [THINK, replace(THINK, mode="auto"), replace(THINK, mode="auto", think_threshold=0.5)]
+)
+@pytest.mark.parametrize("choices", [1, 3])
+def test_a_cancellation_does_not_wait_for_the_engine(thinker: MakeThinker, policy: Policy, choices: int) -> None:
+    route, _ = thinker("1+1")
+    slow = Slow(route.engine)  # type: ignore[arg-type]
+    interrupt = Interrupt()
+
+    async def cancelled() -> tuple[list[Event], float]:
+        waiting = replace(route, engine=slow)  # type: ignore[arg-type]
+        request = Request(ASK, interrupt=interrupt)
+        runs = [route.controller(waiting, request, policy, Sampling()) for _ in range(choices)]
+        loop = asyncio.get_running_loop()
+        loop.call_later(0.05, interrupt.ask, "cancel")
+        begun = loop.time()
+        events = [event async for _, event in side_by_side(runs)]
+        return events, loop.time() - begun
+
+    events, seconds = asyncio.run(cancelled())
+    ends = [event for event in events if isinstance(event, Finished)]
+    assert [(one.reason, one.cancelled, one.completion_tokens) for one in ends] == [("stop", True, 0)] * choices
+    assert seconds < 0.25
+    assert slow.opened == slow.closed == choices
+    assert not interrupt.waiting
+
+
+@pytest.mark.parametrize("threshold", [None, 0.5])
+def test_a_request_cancelled_before_it_begins_asks_no_engine(thinker: MakeThinker, threshold: float | None) -> None:
+    route, asked = thinker("1+1")
+    interrupt = Interrupt()
+    interrupt.ask("cancel")
+    events = reply(route, Policy("auto", "route", threshold), interrupt=interrupt)
+    assert (end(events).cancelled, ids(events), asked.seen) == (True, [], [])
+
+
+def test_who_leaves_is_not_taken_for_one_who_cancels(thinker: MakeThinker) -> None:
+    route, _ = thinker("1+1")
+    slow = Slow(route.engine)  # type: ignore[arg-type]
+
+    async def left() -> None:
+        request = Request(ASK, interrupt=Interrupt())
+        run = route.controller(replace(route, engine=slow), request, THINK, Sampling())  # type: ignore[arg-type]
+        async with asyncio.timeout(0.05), aclosing(run):
+            async for _ in run:
+                pass
+
+    with pytest.raises(TimeoutError):
+        asyncio.run(left())
+    assert slow.opened == slow.closed == 1
+
+
+@pytest.mark.parametrize("order", [("cancel", "leave"), ("leave", "cancel")])
+def test_one_who_cancels_and_leaves_at_once_is_gone(thinker: MakeThinker, order: tuple[str, str]) -> None:
+    route, _ = thinker("1+1")
+    slow = Slow(route.engine)  # type: ignore[arg-type]
+    interrupt = Interrupt()
+
+    async def gone() -> None:
+        run = route.controller(replace(route, engine=slow), Request(ASK, interrupt=interrupt), THINK, Sampling())  # type: ignore[arg-type]
+
+        async def read() -> list[Event]:
+            async with aclosing(run):
+                return [event async for event in run]
+
+        task = asyncio.create_task(read())
+        await asyncio.sleep(0.05)
+        for way in order:
+            _ = task.cancel() if way == "leave" else interrupt.ask("cancel")
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(gone())
+    assert slow.opened == slow.closed == 1
+
+
+def test_a_cut_reply_teaches_the_pace_of_its_thinking(thinker: MakeThinker) -> None:
+    route, asked = thinker("1+" * 60, token_delay=0.004, first_token_delay=0.1)
+    asked.answer = "8"
+    reply(route, budget(60))
+    assert route.pace.first == pytest.approx(0.1, rel=0.5)  # of the reply, not of its second request
+    assert route.pace.token == pytest.approx(0.004, rel=0.5)
+
+
+def test_what_a_reserve_leaves_is_no_forecast(thinker: MakeThinker) -> None:
+    route, _ = thinker("1+" * 20)
+    reply(route)
+    assert reply(route, replace(THINK, reserve=4))[0].seconds_to_answer is None  # type: ignore[union-attr]
+
+
 def test_a_running_reply_answers_now_when_it_is_asked_to(thinker: MakeThinker) -> None:
     route, _ = thinker("1+" * 300)
     events = interrupted(route, "answer", after=10)
@@ -467,7 +662,8 @@ def test_a_whole_reply_told_to_answer_now_gets_its_phrase_once(budgeter: MakeBud
 def test_a_cancelled_reply_ends_with_what_it_has_said(thinker: MakeThinker) -> None:
     route, _ = thinker("1+" * 300)
     events = interrupted(route, "cancel", after=10)
-    assert (end(events).reason, end(events).stopped_by) == ("stop", "cancelled")
+    assert (end(events).reason, end(events).stopped_by, end(events).cancelled) == ("stop", None, True)
+    assert end(events).record["cancelled"] is True
     assert end(events).completion_tokens == len(ids(events)) == 10
     assert route.engine.running() == 0
 
@@ -486,6 +682,20 @@ def test_a_reply_that_cannot_be_cut_says_so(thinker: MakeThinker) -> None:
     assert interrupt.refusal is not None
     assert "presence_penalty" in interrupt.refusal
     assert text(events, "reasoning") == "1+1+1"
+
+
+@pytest.mark.parametrize("name", ["presence_penalty", "frequency_penalty"])
+def test_a_kind_cut_that_the_client_insists_on_is_refused_where_a_penalty_would_be_forgotten(
+    thinker: MakeThinker, name: str
+) -> None:
+    route, _ = thinker("1+1", native=True)
+    sampling = Sampling(**{name: 0.5})  # type: ignore[arg-type]
+    with pytest.raises(PolicyError, match=rf"reasond\.cut: {name}") as refused:
+        reply(route, replace(budget(40, tolerance=32), insists=True), sampling)
+    assert refused.value.field == "reasond.cut"
+    assert text(reply(route, budget(40, tolerance=32), sampling), "answer") == "so 8"
+    unlimited = replace(THINK, insists=True)
+    assert text(reply(route, unlimited, sampling), "answer") == "so 8"
 
 
 def interrupted(
@@ -512,7 +722,7 @@ def test_the_time_to_the_answer_is_estimated_and_brought_up_to_date(budgeter: Ma
     route, _ = budgeter("300", 300, token_delay=0.004)
     first = reply(route)
     assert isinstance(first[0], Decision)
-    assert first[0].seconds_to_answer is None  # nothing was measured yet
+    assert first[0].seconds_to_answer is not None  # from the field's own tokens: nothing else was measured yet
     second = reply(route)
     assert isinstance(second[0], Decision)
     assert second[0].seconds_to_answer == pytest.approx(1.2, rel=0.5)  # 300 tokens of 4 ms
@@ -525,7 +735,8 @@ def test_the_time_to_the_answer_is_estimated_and_brought_up_to_date(budgeter: Ma
 
 def test_a_forced_mode_counts_the_time_to_its_first_token_too(thinker: MakeThinker) -> None:
     route, _ = thinker("1+" * 50, token_delay=0.002)
-    route.pace.measured(first=1.0, tokens=10, seconds=0.1)
+    route.pace.began(1.0)
+    route.pace.wrote(10, 0.1)
     decision = reply(route, budget(40))[0]
     assert isinstance(decision, Decision)
     assert decision.seconds_to_answer == pytest.approx(1.4)

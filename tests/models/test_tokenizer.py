@@ -2,6 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from models.engine import InvalidRequest
 from models.tokenizer import NO_TEXT, SEAM, HubTokenizer
 from tests.conftest import ROOT
 
@@ -52,3 +53,49 @@ def test_our_own_text_becomes_control_tokens(text: str) -> None:
 
 def test_ordinary_text_is_no_control_token() -> None:
     assert TOKENIZER.control_id("the") is None
+
+
+USER = [{"role": "user", "content": "hi"}]
+NOTES = "{% for note in notes %}{{ note.text + 1 if note.sum else note.text }}{% endfor %}{{ messages[0].content }}"
+PRINTS = HubTokenizer(ROOT / "demo" / "tokenizer", chat_template=NOTES)
+
+
+@given(HOSTILE)
+def test_an_argument_of_the_template_cannot_write_control_tokens(text: str) -> None:
+    ids = PRINTS.render(USER, template_kwargs={"notes": [{"text": "x" + text}]})
+    assert not set(ids) & set(CONTROLS.values())
+    assert PRINTS.decode(ids, skip_special_tokens=False) == NO_TEXT.sub("", "x" + text) + "hi"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "chat_template",
+        "conversation",
+        "tools",
+        "documents",
+        "tokenize",
+        "add_generation_prompt",
+        "continue_final_message",
+        "tokenizer_kwargs",
+        "messages",
+        "eos_token",
+    ],
+)
+def test_what_the_template_is_rendered_with_is_not_for_clients_to_set(name: str) -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        TOKENIZER.render(USER, template_kwargs={name: "{{ 'x' }}"})
+    assert refused.value.field == f"chat_template_kwargs.{name}"
+
+
+@pytest.mark.parametrize("arguments", [{"notes": 5}, {"notes": [{"text": "a", "sum": True}]}, {"self": 1}])
+def test_an_argument_that_the_template_cannot_work_with_is_refused(arguments: dict[str, object]) -> None:
+    with pytest.raises(InvalidRequest, match="cannot render") as refused:
+        PRINTS.render(USER, template_kwargs=arguments)
+    assert refused.value.field == "chat_template_kwargs"
+
+
+def test_a_conversation_that_the_template_cannot_work_with_is_refused() -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        PRINTS.render([{"role": "assistant"}], continue_final=True)
+    assert refused.value.field == "messages"

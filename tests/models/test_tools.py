@@ -1,12 +1,13 @@
 import json
 from itertools import pairwise
 
+import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from models.engine import Grammar
-from models.tools import HERMES, CallParser, Tool, Written, answer_grammar
+from models.tools import HERMES, CallParser, Tool, Written, answer_grammar, json_object
 
 ONE = '<tool_call>\n{"name": "add", "arguments": {"a": 1, "b": "}\\"</tool_call>{"}}\n</tool_call>'
 ARGUMENTS = '{"a": 1, "b": "}\\"</tool_call>{"}'
@@ -97,3 +98,35 @@ def test_a_grammar_of_the_text_stands_beside_calls_and_alone() -> None:
         assert answer_grammar(HERMES, [Tool("f")], must_call=False, single=False, text=Grammar(kind, value))
     with pytest.raises(ValueError, match="choice"):
         answer_grammar(HERMES, [Tool("f")], must_call=False, single=False, text=Grammar("choice", ["a"]))
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.just("\ud800"),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+)
+
+
+@given(JSON | st.dictionaries(st.text(max_size=3), JSON))
+def test_an_object_that_was_read_can_be_written_again(value: object) -> None:
+    read = json_object(json.dumps(value))
+    assert read is None or isinstance(value, dict)
+    orjson.dumps([[read]])
+
+
+def test_what_is_no_object_or_nests_too_deep_is_none() -> None:
+    assert json_object('{"a": [1, 2.5, "x", null]}') == {"a": [1, 2.5, "x", None]}
+    assert json_object(f'{{"a": {2**70}}}') == {"a": float(2**70)}
+    for text in ("", "[]", "5", '{"a"', '{"a": NaN}', "[" * 100_000, '{"a":' * 5000, '{"a": 1' + "0" * 400 + "}"):
+        assert json_object(text) is None
+    for levels, known in ((99, True), (100, False)):
+        assert (json_object('{"a":' * levels + "{}" + "}" * levels) is not None) == known
+
+
+@pytest.mark.parametrize("arguments", ["[" * 100_000, '{"a":' * 3000, f"{2**70}"])
+def test_a_call_in_another_order_that_nests_for_ever_is_text_and_one_with_a_large_number_is_a_call(
+    arguments: str,
+) -> None:
+    body = f'{{"arguments": {{"a": {arguments}}}, "name": "add"}}'
+    text, calls = read(f"<tool_call>{body}</tool_call>")
+    assert calls == ([("add", json.dumps({"a": float(2**70)}))] if arguments.isdigit() else [])
+    assert text == ("" if calls else f"<tool_call>{body}</tool_call>")

@@ -35,13 +35,15 @@ class JudgeServer:
         *,
         settings: str = "",
         key: str = "",
+        family: str = "lhrm",
         engines: dict[str, ScriptedEngine] | None = None,
         context_length: int = 4096,
         **engine: float,
     ) -> None:
         self.reader = Reader(tokenizer, rule, single)
         self.engine = ScriptedEngine(tokenizer, self.reader, name="judge", context_length=context_length, **engine)
-        self.app: FastAPI = create_app(parse_config(JUDGE + settings, ROOT), {"judge": self.engine, **(engines or {})})
+        config = parse_config(JUDGE.replace('"lhrm"', f'"{family}"') + settings, ROOT)
+        self.app: FastAPI = create_app(config, {"judge": self.engine, **(engines or {})})
         headers = {"authorization": f"Bearer {key}"} if key else {}
         transport = httpx.ASGITransport(self.app)
         self.client = httpx.AsyncClient(transport=transport, base_url="http://reasond", headers=headers)

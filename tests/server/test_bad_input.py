@@ -112,6 +112,15 @@ REFUSED: list[tuple[str, dict[str, Any], str, int]] = [
         "chat_template",
         400,
     ),
+    (
+        "a chat template of the client's own",
+        {"chat_template_kwargs": {"chat_template": "{% for a in range(9) %}<|im_start|>{% endfor %}"}},
+        "chat_template_kwargs.chat_template",
+        400,
+    ),
+    ("tokenize", {"chat_template_kwargs": {"tokenize": True}}, "chat_template_kwargs.tokenize", 400),
+    ("documents", {"chat_template_kwargs": {"documents": ["x"]}}, "chat_template_kwargs.documents", 400),
+    ("the template's self", {"chat_template_kwargs": {"self": 1}}, "chat_template_kwargs", 400),
     ("thinking a string", {"thinking": "on"}, "thinking", 400),
     ("think_threshold out of range", {"reasond": {"think_threshold": 7}}, "reasond.think_threshold", 400),
     ("reasond unknown field", {"reasond": {"modes": "think"}}, "reasond.modes", 400),
@@ -246,3 +255,34 @@ async def test_a_malformed_completion_is_refused_by_name(
     error = error_of(response)
     assert response.status_code == 400
     assert field in f"{error['param']} {error['message']}"
+
+
+ARGUMENTS = {
+    "nested without end": "[" * 100_000,
+    "an object nested 3,000 deep": '{"a":' * 3000 + "1" + "}" * 3000,
+    "an object nested 200 deep": '{"a":' * 200 + "1" + "}" * 200,
+    "an object nested 90 deep": '{"a":' * 90 + "1" + "}" * 90,
+    "a number of 70 bits": f'{{"a": {2**70}}}',
+    "half a character": '{"a": "\\ud800"}',
+}
+
+
+@pytest.mark.parametrize("arguments", ARGUMENTS.values(), ids=ARGUMENTS)
+async def test_a_call_of_an_earlier_turn_may_hold_any_arguments(client: httpx.AsyncClient, arguments: str) -> None:
+    """None is too much for the server; a context of 512 tokens may be too small for some."""
+    function = {"name": "f", "arguments": arguments}
+    turns = [
+        *GOOD["messages"],
+        {"role": "assistant", "tool_calls": [{"id": "c", "type": "function", "function": function}]},
+    ]
+    chat = await client.post("/v1/chat/completions", json={**GOOD, "messages": turns})
+    call = {"type": "function_call", "call_id": "c", "name": "f", "arguments": arguments}
+    items = [{"role": "user", "content": "hi"}, call]
+    response = await client.post("/v1/responses", json={"model": "demo", "input": items})
+    assert (chat.status_code, response.status_code) == ((200,) * 2 if len(arguments) < 200 else (400,) * 2)
+    for answer in (chat, response):
+        if answer.status_code == 400:
+            assert answer.json()["error"]["code"] == "context_length_exceeded"
+    if response.status_code == 200:
+        again = {"model": "demo", "input": "and?", "previous_response_id": response.json()["id"]}
+        assert (await client.post("/v1/responses", json=again)).status_code == 200

@@ -99,9 +99,9 @@ async def test_a_stream_gives_progress_and_then_the_winner(tokenizer):
     told = [frame["reasond"]["progress"] for frame in frames if "progress" in frame.get("reasond", {})]
     assert told[:4] == [{"drawn": drawn, "of": 4} for drawn in (1, 2, 3, 4)]
     assert told[4:] == [
-        {"round": 1, "compared": 1, "of": 2},
-        {"round": 1, "compared": 2, "of": 2},
-        {"round": 2, "compared": 1, "of": 1},
+        {"round": 1, "compared": 1, "of": 3},
+        {"round": 1, "compared": 2, "of": 3},
+        {"round": 2, "compared": 3, "of": 3},
     ]
     assert frames.index(next(frame for frame in frames if frame["choices"][0]["delta"].get("role"))) == 7
     content = "".join(frame["choices"][0]["delta"].get("content", "") for frame in frames)

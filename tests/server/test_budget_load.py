@@ -5,7 +5,7 @@ import random
 import pytest
 
 from models.tokenizer import HubTokenizer
-from tests.server.budget_load import body, check, client, run
+from tests.server.budget_load import ask, body, check, client, run
 
 
 async def hold(tokenizer: HubTokenizer, requests: int, concurrency: int, seed: int) -> float:
@@ -13,7 +13,7 @@ async def hold(tokenizer: HubTokenizer, requests: int, concurrency: int, seed: i
     rng = random.Random(seed)
     bodies = [body(rng) for _ in range(requests)]
     async with client(tokenizer) as asking:
-        replies = await run(asking, bodies, concurrency)
+        replies = await run(bodies, concurrency, lambda fields: ask(asking, fields))
     assert len(replies) == requests
     for fields, said in zip(bodies, replies, strict=True):
         check(fields, said, tokenizer)

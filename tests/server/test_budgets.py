@@ -221,6 +221,24 @@ async def test_a_running_request_can_be_cancelled(client: httpx.AsyncClient, eng
     assert engine.running() == 0
 
 
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_request_that_waits_for_its_first_token_is_cancelled_at_once(
+    client: httpx.AsyncClient, engine: ScriptedEngine, stream: bool
+) -> None:
+    engine.first_token_delay = 5
+    async with client:
+        running = asyncio.create_task(ask(client, "kind", request_id="run-6", stream=stream))
+        await asyncio.sleep(0.1)
+        asked = time.perf_counter()
+        assert (await client.post("/v1/reasoning/run-6/cancel")).status_code == 200
+        answer = await running
+        seconds = time.perf_counter() - asked
+    assert answer.status_code == 200
+    assert (events(answer)[-1] if stream else answer.json())["reasond"]["cancelled"]
+    assert seconds < 0.2
+    assert engine.running() == 0
+
+
 async def test_only_the_key_that_made_a_request_finds_it(client: httpx.AsyncClient, engine: ScriptedEngine) -> None:
     engine.token_delay = 0.005
     async with client:
@@ -261,6 +279,7 @@ def client_state(client: httpx.AsyncClient) -> dict[Any, Any]:
         ('family = "plain"\nbudgets = { cap = 5 }', r"routes\.r\.budgets: family 'plain' has no budgets"),
         ('family = "selfbudgeter"\nbudgets = { cap = 0 }', r"routes\.r\.budgets\.cap: .*at least 1"),
         ('family = "selfbudgeter"\nbudgets = { efforts = { low = 0 } }', r"budgets\.efforts\.low"),
+        ('family = "selfbudgeter"\nbudgets = { cut = "hard", reserve = 2 }', r"budgets\.cut: .*reserve"),
         ('family = "lhrm"\nbudgets = { hold_declared = true }', r"hold_declared: .*declare no budget"),
         ('family = "lhrm"\nbudgets = { efforts = { extreme = 5 } }', r"routes\.r\.budgets\.efforts\.extreme"),
         ('family = "lhrm"\nbudgets = { cap = -1 }', r"routes\.r\.budgets\.cap"),

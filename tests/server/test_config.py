@@ -89,8 +89,10 @@ def test_a_model_beside_the_file_wins_over_one_in_the_working_directory_and_both
     monkeypatch.chdir(working)
 
     def model(name: str) -> str:
-        engine = parse_config(ENGINE.replace("some/model", name) + ROUTE, beside).engines["demo"]
+        drafts = f'args = {{ speculative_config = {{ model = "{name}", num_speculative_tokens = 4 }} }}\n'
+        engine = parse_config(ENGINE.replace("some/model", name) + drafts + ROUTE, beside).engines["demo"]
         assert isinstance(engine, VllmEngineConfig)
+        assert engine.args["speculative_config"] == {"model": engine.model, "num_speculative_tokens": 4}
         return engine.model
 
     assert model("both") == str(beside / "both")

@@ -1,13 +1,19 @@
 """The trainers' reward protocols: what each client sends, behind a key, and wrong input."""
 
 import json
+import runpy
 from typing import Any
 
 import httpx
 import pytest
 
+from models.tokenizer import HubTokenizer
+from server.config import parse_config
+from server.serve import build_server
 from tests.judging import boxed
-from tests.server.judges import JudgeServer
+from tests.server.conftest import ROOT
+from tests.server.judges import JUDGE, JudgeServer
+from tests.server.running import running
 
 pytestmark = pytest.mark.anyio
 
@@ -30,12 +36,6 @@ CALLS: list[tuple[str, str, dict[str, Any], Any]] = [
         lambda body: body["rewards"][0],
     ),
     ("slime", "/reward", {"prompt": ASKED, "response": "5<|im_end|>", "label": "5"}, lambda body: body),
-    (
-        "verl",
-        "/classify",
-        {"model": "Qwen/any-checkpoint", "input": ASKED + "5<|im_end|>", "use_activation": False, "reference": "5"},
-        lambda body: body["data"][-1]["probs"][-1],
-    ),
     (
         "vLLM",
         "/score",
@@ -90,6 +90,145 @@ async def test_every_trainers_call_needs_the_key_and_a_url_can_carry_it(server, 
 async def test_basic_credentials_that_are_none_are_refused(server, basic):
     answer = await server.client.post("/reward", json={}, headers={"authorization": basic})
     assert answer.status_code == 401
+
+
+async def test_verls_call_is_judged_by_the_routes_rubric(tokenizer, monkeypatch):
+    """What its reward loop posts: the conversation through the template, its reply closed as a turn, and no label."""
+    monkeypatch.setenv("REASOND_API_KEYS", KEY)
+    server = JudgeServer(
+        tokenizer,
+        single=lambda reply, against: boxed("Pass" if reply == "5" else "Fail"),
+        settings='judge = { rubric = "Be right." }',
+    )
+    for reply, reward in (("5", 1.0), ("6", 0.0), ("<think>\nhm\n</think>\n\n5", 1.0)):
+        body = {"model": "Qwen/any-checkpoint", "input": f"{ASKED}{reply}<|im_end|>\n", "use_activation": False}
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(server.app)) as client:
+            assert (await client.post("http://reasond/classify", json=body)).status_code == 401
+            answer = await client.post(f"http://key:{KEY}@reasond/classify", json=body)
+        assert answer.json()["data"][-1]["probs"][-1] == reward
+    assert server.reader.asked == [("5", "Be right."), ("6", "Be right.")], "without its thinking it is the same reply"
+    assert all("## Query\nWhat is 2 + 3?\n\n## Rubric" in prompt for prompt in server.reader.prompts)
+
+
+async def test_the_reward_function_for_verl_asks_again_where_the_judge_came_to_no_verdict(tokenizer, monkeypatch):
+    monkeypatch.setenv("REASOND_API_KEYS", KEY)
+    lines = iter([boxed("?"), boxed("?"), boxed("Correct")])
+    server = JudgeServer(tokenizer, single=lambda reply, against: next(lines))
+    example = runpy.run_path(str(ROOT / "docs/examples/verl_reward.py"))
+    real = build_server(parse_config("[server]\nport = 0\n" + JUDGE, ROOT), server.app)
+    async with running(real) as address:
+        monkeypatch.setenv("REASOND_URL", address)
+        monkeypatch.setenv("REASOND_API_KEY", KEY)
+        reward = await example["compute_score"]("chain", "5", "5", {"question": "2 + 3?"}, num_turns=1)
+    assert reward == 1.0
+    assert server.reader.asked == [("5", "5")] * 3
+    assert "## Query\n2 + 3?\n" in server.reader.prompts[0]
+
+
+async def test_nemo_gyms_comparison_needs_the_key_too(server):
+    body = {"conversation_history": [], "response_objs": [response("4"), response("9")]}
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(server.app)) as client:
+        assert (await client.post("http://reasond/compare", json=body)).status_code == 401
+        answer = await client.post(f"http://key:{KEY}@reasond/compare", json=body)
+    worse, better = answer.json()["rewards"]
+    assert worse < 0.5 < better
+
+
+OPENS_THINKING = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n<think>\n{% endif %}"
+)
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/get_reward", {"query": [ASKED + "<think>\nhm</think>5<|im_end|>"], "prompts": [ASKED + "<think>\n"]}),
+        ("/get_reward", {"query": [ASKED + "<think>\nhm</think>5<|im_end|>"]}),
+        ("/reward", {"prompt": ASKED + "<think>\n", "response": "hm</think>5<|im_end|>"}),
+        ("/classify", {"input": ASKED + "<think>\nhm</think>5<|im_end|>\n"}),
+    ],
+)
+async def test_prompts_of_a_template_that_opens_thinking_are_read_without_it(path, body):
+    tokenizer = HubTokenizer("demo/tokenizer", chat_template=OPENS_THINKING)
+    server = JudgeServer(tokenizer, family="deepseek_r1", settings='judge = { rubric = "Be right." }')
+    server.reader.single = lambda reply, against: "hm</think>\\boxed{Pass}"
+    answer = await server.post(path, body)
+    assert answer.status_code == 200, answer.text
+    assert server.reader.asked == [("5", "Be right.")]
+    assert "## Query\nWhat is 2 + 3?\n\n## Rubric" in server.reader.prompts[0]
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/get_reward", {"query": [f"{ASKED}{i}" for i in range(65)]}),
+        ("/classify", {"input": [f"{ASKED}{i}" for i in range(65)]}),
+        ("/score", {"queries": "q", "documents": [str(i) for i in range(65)]}),
+    ],
+)
+async def test_more_replies_to_one_prompt_than_a_tournament_takes_are_refused_before_any_work(server, path, body):
+    answer = await server.post(path, body)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "too_many_replies")
+    assert server.reader.asked == []
+    answer = await server.post(
+        path, {**body, "reference": "5"} if path != "/get_reward" else {**body, "labels": ["5"] * 65}
+    )
+    assert answer.status_code == 200, "one by one there is no bound but the list's"
+
+
+async def test_one_reply_without_a_verdict_fails_its_call_when_the_others_are_judged_and_can_be_asked_again(tokenizer):
+    lines = {"5": boxed("Correct"), "6": boxed("?"), "7": boxed("Incorrect")}
+    server = JudgeServer(tokenizer, single=lambda reply, against: lines[reply])
+    body = {"query": [f"{ASKED}{i}" for i in (6, 5, 7)], "labels": ["5"] * 3}
+    answer = await server.post("/get_reward", body)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (503, "no_verdict")
+    assert "1 of 3" in answer.json()["error"]["message"]
+    assert answer.headers["retry-after"]
+    assert sorted(reply for reply, _ in server.reader.asked) == ["5", "6", "6", "7"]
+    lines["6"] = boxed("Incorrect")
+    again = await server.post("/get_reward", body)
+    assert again.json()["rewards"] == [0.0, 1.0, 0.0]
+    assert [reply for reply, _ in server.reader.asked[4:]] == ["6"], "the others are remembered"
+    seeds = [sampling.seed for sampling in server.reader.sampled]
+    assert len(set(seeds)) == len(seeds)
+
+
+async def test_nemo_gyms_episodes_may_begin(server):
+    for content in (b"", b"{}", b'{"responses_create_params": {"input": "q"}}'):
+        answer = await server.client.post("/seed_session", content=content)
+        assert (answer.status_code, answer.json()) == (200, {})
+
+
+@pytest.mark.parametrize(
+    ("label", "read"),
+    [("5", "5"), (5, "5"), (True, "true"), ({"answer": [5]}, '{"answer": [5]}'), (10**30, str(10**30))],
+)
+async def test_labels_that_are_no_text_are_read_as_json(tokenizer, label, read):
+    server = JudgeServer(tokenizer, single=lambda reply, against: boxed("Correct"))
+    await server.post("/reward", {"prompt": "q", "response": "5", "label": label})
+    assert server.reader.asked == [("5", read)]
+
+
+async def test_a_null_outside_hides_no_label_inside(tokenizer):
+    server = JudgeServer(tokenizer)
+    body = {
+        "responses_create_params": {"input": "q"},
+        "response": response("5"),
+        "label": None,
+        "verifier_metadata": {"label": "5", "reference": None},
+    }
+    assert (await server.post("/verify", body)).json()["reward"] == 1.0
+
+
+async def test_content_without_text_says_nothing(server):
+    parts = [{"type": "output_text", "text": None}, {"type": "refusal", "refusal": "no"}, {"type": "text", "text": "5"}]
+    output = [{"type": "message", "content": parts}, {"content": None}, {"type": "message"}]
+    asked = [{"role": "user", "content": [{"type": "input_image"}, {"text": None}, {"text": "Sum?"}]}, {"role": "user"}]
+    body = {"responses_create_params": {"input": asked}, "response": {"output": output}, "label": "5"}
+    assert (await server.post("/verify", body)).json()["reward"] == 1.0
+    assert server.reader.asked == [("5", "5")]
+    assert "None" not in server.reader.prompts[0]
 
 
 NOTHING: list[tuple[str, dict[str, Any]]] = [
@@ -204,7 +343,22 @@ async def test_nemo_gyms_verify_gives_back_all_that_it_was_sent(server):
 async def test_what_no_vote_could_judge_is_an_error_and_never_0(tokenizer):
     server = JudgeServer(tokenizer, single=lambda reply, against: boxed("?"))
     answer = await server.post("/reward", {"prompt": "q", "response": "5", "label": "5"})
-    assert (answer.status_code, answer.json()["error"]["code"]) == (422, "no_verdict")
+    assert (answer.status_code, answer.json()["error"]["code"]) == (503, "no_verdict")
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/score", {"queries": "q", "documents": ["4", "9"]}),
+        ("/score", {"queries": "q", "documents": ["4"], "rival": "9"}),
+        ("/rerank", {"query": "q", "documents": ["4", "9"]}),
+        ("/compare", {"conversation_history": [], "response_objs": [{"output": [{"content": n}]} for n in "49"]}),
+    ],
+)
+async def test_no_reward_is_made_up_where_no_vote_held_a_verdict(tokenizer, path, body):
+    server = JudgeServer(tokenizer, lambda first, second: boxed("?"))
+    answer = await server.post(path, body)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (503, "no_verdict")
 
 
 async def test_a_reply_that_speaks_like_a_judge_or_a_template_is_only_judged(server):
@@ -236,6 +390,27 @@ WRONG: list[tuple[str, Any, str, int]] = [
     ("/verify", {"response": {"output": []}}, "responses_create_params", 400),
     ("/verify", {"responses_create_params": {"input": "q"}, "response": {}}, "response.output", 400),
     ("/compare", {"response_objs": []}, "conversation_history", 400),
+    *(
+        (path, {**rest, field: wrap(content)}, field, 400)
+        for content in (["5"], {"a": 1}, 5, True)
+        for path, rest, field, wrap in (
+            (
+                "/verify",
+                {"responses_create_params": {"input": "q"}},
+                "response",
+                lambda it: {"output": [{"content": it}]},
+            ),
+            (
+                "/verify",
+                {"response": {"output": []}},
+                "responses_create_params",
+                lambda it: {"input": [{"content": it}]},
+            ),
+            ("/compare", {"conversation_history": []}, "response_objs", lambda it: [{"output": [{"content": it}]}]),
+            ("/compare", {"response_objs": []}, "conversation_history", lambda it: [{"role": "user", "content": it}]),
+            ("/reward", {"response": "r"}, "prompt", lambda it: [{"role": "user", "content": it}]),
+        )
+    ),
     ("/compare?votes=0", {"conversation_history": [], "response_objs": []}, "votes", 400),
     ("/reward?votes=x", {"prompt": "q", "response": "r"}, "votes", 400),
     ("/reward?speed=9", {"prompt": "q", "response": "r"}, "speed", 400),
@@ -254,6 +429,12 @@ async def test_wrong_input_is_refused_by_name(server, path, body, field, status)
 @pytest.mark.parametrize("raw", [b"", b"{", b"\xff", b"null", b"[" * 10_000])
 async def test_what_is_not_a_request_at_all_is_a_400(server, path, raw):
     assert (await server.client.post(path, content=raw)).status_code == 400
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity"])
+async def test_numbers_that_json_does_not_have_are_refused(server, number):
+    body = '{"responses_create_params": {"input": "q"}, "response": {"output": []}, "label": "5", "score": %s}'
+    assert (await server.client.post("/verify", content=body % number)).status_code == 400
 
 
 async def test_a_url_chooses_the_judge_its_votes_and_its_seed(server):

@@ -71,7 +71,7 @@ async def test_the_cap_of_a_key_holds_for_a_judge_on_every_path(tokenizer, monke
     answer = await server.post(path, body)
     assert answer.status_code == 200, answer.text
     used = answer.json()["usage"]
-    assert used.get("reasoning_tokens", used["completion_tokens"]) <= 2 * 32
+    assert used.get("reasoning_tokens", used["completion_tokens"]) <= 2 * 16
 
 
 async def test_a_conversation_may_stand_for_the_query(server):
@@ -149,6 +149,13 @@ async def test_a_single_reply_with_nothing_to_judge_it_by_is_refused_and_told_wh
     assert server.reader.asked == []
 
 
+async def test_what_no_vote_said_anything_of_has_no_score_on_any_basis(tokenizer):
+    server = JudgeServer(tokenizer, lambda first, second: boxed("both"))
+    for fields in ({"replies": ["5", "9"]}, {"replies": ["5", "9"], "rival": "7"}):
+        answer = (await server.post("/v1/rewards/score", {"query": "q", **fields})).json()
+        assert answer["scores"] == [None, None]
+
+
 async def test_the_routes_own_rubric_judges_what_comes_without_anything(tokenizer):
     server = JudgeServer(
         tokenizer, single=lambda reply, against: boxed("Pass"), settings='judge = { rubric = "Says a number." }'
@@ -175,10 +182,32 @@ async def test_a_stream_gives_progress_and_then_the_answer(server, path):
     assert answer.headers["content-type"].startswith("text/event-stream")
     told = events(answer)
     assert told[0] | {"done": 0, "of": 1} == told[0]
-    assert [event["object"] for event in told[:-1]] == ["reward.progress"] * (len(told) - 1)
-    assert len(told) == (2 if path == "compare" else 3)
+    assert [event["object"] for event in told[:-1]] == ["reward.progress"] * 2
+    assert told[1]["votes"] == {"first": 0, "second": 1, "abstained": 0, "of": 1}
+    assert told[1]["done"] == (0 if path == "compare" else 1)
     assert "usage" in told[-1]
     assert told[-1].get("winner", 1) == 1
+
+
+async def test_a_stream_tells_of_every_vote_of_a_comparison(server):
+    told = events(await server.post("/v1/rewards/compare", {**PAIR, "votes": 5, "stream": True}))
+    assert [event["votes"]["second"] for event in told[1:]] == [1, 2, 3, 3]
+
+
+@pytest.mark.parametrize(
+    ("path", "fields", "of"),
+    [
+        ("rank", {"method": "knockout"}, 5),
+        ("rank", {"teams": True}, 10),
+        ("score", {}, 15),
+        ("score", {"reference": "5"}, 6),
+        ("score", {"rival": "5"}, 6),
+    ],
+)
+async def test_a_stream_counts_through_to_the_number_that_it_announced(server, path, fields, of):
+    body = {"query": "q", "replies": ["1", "2", "3", "4", "6", " 6"], "stream": True, **fields}
+    told = events(await server.post(f"/v1/rewards/{path}", body))
+    assert [(event["done"], event["of"]) for event in told[:-1]] == [(done, of) for done in range(of + 1)]
 
 
 async def test_a_batch_answers_in_order_and_each_item_fails_by_itself(tokenizer):
@@ -239,6 +268,26 @@ async def test_thousands_of_items_keep_no_more_than_a_window_in_flight(tokenizer
     looking.cancel()
     assert most == 16
     assert [result.get("winner") for result in body["results"]] == [1] * 500 + [None] + [0] * 499
+
+
+@pytest.mark.parametrize(
+    ("item", "terms", "path"),
+    [
+        ({"replies": [str(i) for i in range(8)]}, {"method": "knockout"}, "rank"),
+        ({"replies": ["3", "8"]}, {"votes": 128}, "compare"),
+        ({"replies": ["5"], "reference": "5"}, {"votes": 128}, "score"),
+    ],
+)
+async def test_a_batch_keeps_the_engine_busy_and_no_more_than_that_in_flight(tokenizer, item, terms, path):
+    server = JudgeServer(tokenizer, settings="judge = { concurrency = 16 }", first_token_delay=0.02)
+    before = len(asyncio.all_tasks())
+    items = [{"query": f"q{i}", **item} for i in range(100)]
+    asking = asyncio.ensure_future(server.post(f"/v1/rewards/{path}", {"items": items, **terms}))
+    while server.engine.running() < 16:  # noqa: ASYNC110 - the engine has no event for it
+        await asyncio.sleep(0.001)
+    assert len(asyncio.all_tasks()) - before < 300
+    asking.cancel()
+    await asyncio.wait((asking,))
 
 
 REFUSED: list[tuple[str, str, dict[str, Any], str]] = [
@@ -360,7 +409,47 @@ async def test_what_is_still_in_flight_when_the_grace_ends_is_named_too(tokenize
     asking = asyncio.ensure_future(server.post("/v1/rewards/compare", many(3)))
     while server.engine.running() < 3:  # noqa: ASYNC110 - the engine has no event for it
         await asyncio.sleep(0.005)
-    server.app.state.runtime.draining.set()
+    server.app.state.runtime.closing.set()
     told = (await asking).json()
     assert told["not_judged"] == [0, 1, 2]
     assert server.engine.running() == 0
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_batch_that_is_cut_off_is_whole_and_names_the_first_item_that_was_not_judged(tokenizer, stream):
+    server = JudgeServer(tokenizer, settings="judge = { concurrency = 1 }", first_token_delay=0.2)
+    real = build_server(parse_config("[server]\nport = 0\n" + JUDGE, ROOT), server.app)
+    async with (
+        running(real) as address,
+        httpx.AsyncClient(base_url=address, timeout=20) as client,
+        client.stream("POST", "/v1/rewards/compare", json={**many(50), "stream": stream}) as answer,
+    ):
+        body = b""
+        async for piece in answer.aiter_bytes():
+            body += piece
+            if b'"winner"' in body:
+                real.should_exit = True
+                real.runtime.cut.set()
+    if stream:
+        frames = body.decode().split("\n\n")
+        assert frames[-2:] == ["data: [DONE]", ""]
+        *results, told = [json.loads(frame.removeprefix("data: ")) for frame in frames[:-2]]
+        assert told["object"] == "reward.end"
+    else:
+        told = json.loads(body)
+        results = told["results"]
+    assert 1 <= told["judged"] == told["not_judged_from"] == len(results) < 50
+    assert told["error"]["code"] == "server_stopping"
+    assert server.engine.running() == 0
+
+
+async def test_until_the_notice_is_over_batches_are_judged(tokenizer):
+    settings = "[server]\nport = 0\nnotice_seconds = 30\n"
+    server = JudgeServer(tokenizer, settings=settings)
+    real = build_server(parse_config(settings + JUDGE, ROOT), server.app)
+    async with running(real) as address, httpx.AsyncClient(base_url=address, timeout=20) as client:
+        real.should_exit = True
+        await real.runtime.draining.wait()
+        told = (await client.post("/v1/rewards/compare", json=many(20))).json()
+        assert (told["judged"], told.get("not_judged")) == (20, None)
+        real.runtime.cut.set()

@@ -5,11 +5,14 @@ import orjson
 import pytest
 
 from controllers.steps import CUES, CueList
-from models.scripted_engine import ScriptedEngine
+from models.engine import Grammar, Prompt, Sampling
+from models.scripted_engine import Line, Script, ScriptedEngine
 from models.tokenizer import HubTokenizer
 from server.app import create_app
 from server.config import ConfigError, parse_config
+from tests.controllers.stories import said
 from tests.processes import ROOT
+from tests.wire.test_tools import ADD, CALL, FORMAT
 
 ROUTES = """
 [engines.small]
@@ -35,7 +38,7 @@ SMALL = "One.\n\nWait, no. And on.\n\nSo.</think>two"
 pytestmark = pytest.mark.anyio
 
 
-def app_over(tokenizer: HubTokenizer, small: list[str], target: list[str], extra: str = ""):
+def app_over(tokenizer: HubTokenizer, small: Script | list[str], target: list[str], extra: str = ""):
     engines = {
         "small": ScriptedEngine(tokenizer, small, name="small"),
         "large": ScriptedEngine(tokenizer, target, name="large"),
@@ -134,6 +137,30 @@ async def test_a_whole_reply_lists_the_positions_of_the_target_s_tokens(tokenize
     start = len(tokenizer.encode("One.\n\n"))
     assert choice["target"] == [start, start + 1, start + 2]
     assert len(choice["token_ids"]) == answer["usage"]["completion_tokens"]
+
+
+FORMATTED = ({"response_format": FORMAT}, '{"sum": 2}')
+
+
+@pytest.mark.parametrize(("asked", "answer"), [FORMATTED, ({"tools": [ADD]}, CALL)], ids=["format", "tools"])
+async def test_formats_and_tools_are_kept_to_behind_a_takeover(tokenizer, asked, answer):
+    grammars: list[Grammar | None] = []
+
+    def small(prompt: Prompt, sampling: Sampling) -> Line:
+        grammars.append(sampling.grammar)
+        reply = said(tokenizer, prompt.token_ids)
+        if "</think>" in reply:
+            return answer
+        return f" on</think>{answer}" if "Hold" in reply else SMALL
+
+    app, _ = app_over(tokenizer, small, ["Hold on, it"])
+    async with client_of(app) as client:
+        reply = (await client.post("/v1/chat/completions", json={**BODY, **asked})).json()
+    message = reply["choices"][0]["message"]
+    assert (message["content"] or message["tool_calls"][0]["function"]["name"]) in (answer, "add")
+    assert reply["reasond"]["takeovers"] == {"reflection": 1}
+    *thinking, answering = grammars
+    assert thinking == [None, None] and answering is not None
 
 
 async def test_a_request_s_lengths_are_held_within_the_route_s(tokenizer):

@@ -9,7 +9,8 @@ import pytest
 
 from models.engine import EngineDead
 from models.scripted_engine import Reply
-from tests.wire.served import ANSWER, DIRECT, THINKING, THOUGHT, chat_body, record
+from tests.wire.served import ANSWER, DIRECT, SETTINGS, THINKING, THOUGHT, ask, chat_body, record, served
+from tests.wire.test_tools import Model
 
 RECORD = {"mode": "think", "chosen_by": "model"}
 
@@ -142,6 +143,41 @@ def test_thinking_that_is_not_shown_is_still_decided_reported_and_charged_for(th
         assert stream.joined("content") == ANSWER
         assert stream.events[0].data["reasond"] == RECORD
         assert stream.events[-1].data["usage"]["completion_tokens_details"]["reasoning_tokens"] > 0
+
+
+@pytest.mark.parametrize("budget", [None, 4])
+def test_token_ids_of_hidden_thinking_are_told_and_nothing_that_spells_it(serve, tokenizer, budget):
+    server = serve(Model(tokenizer, ANSWER, thought=THOUGHT))
+    wish = {"return_token_ids": True, "logprobs": True, "include_reasoning": False, "thinking_budget": budget}
+    whole = ask(server.url, chat_body(**wish)).json()
+    stream = record(
+        server.url, chat_body(**wish, stream_options={"include_usage": True, "continuous_usage_stats": True})
+    )
+    choices = [event.data["choices"][0] for event in stream.events if event.data["choices"]]
+    ids = [token for choice in choices for token in choice.get("token_ids", ())]
+    assert ids == whole["choices"][0]["token_ids"]
+    assert len(ids) == whole["usage"]["completion_tokens"] == stream.events[-1].data["usage"]["completion_tokens"]
+    forced = [token for choice in choices if choice.get("forced") for token in choice["token_ids"]]
+    assert forced == [ids[at] for at in whole["choices"][0]["forced"]]
+    assert stream.joined("content") == whole["choices"][0]["message"]["content"] == ANSWER
+    assert not any("reasoning" in choice["delta"] for choice in choices)
+    streamed = [item for choice in choices if choice["logprobs"] for item in choice["logprobs"]["content"]]
+    told = whole["choices"][0]["logprobs"]["content"]
+    assert [item["token"] for item in streamed] == [item["token"] for item in told]
+    assert (
+        "".join(item["token"] for item in told).replace("<think>", "").replace("<|im_end|>", "") == f"</think>{ANSWER}"
+    )
+
+
+def test_token_ids_of_a_declared_budget_are_told(tokenizer):
+    settings = SETTINGS.replace('family = "lhrm"', 'family = "selfbudgeter"', 1)
+    with served(tokenizer, ["<budget>12</budget><solution>so 8</solution>"], settings) as server:
+        whole = ask(server.url, chat_body(return_token_ids=True)).json()
+        stream = record(server.url, chat_body(return_token_ids=True))
+    ids = [token for event in stream.events for token in event.data["choices"][0].get("token_ids", ())]
+    assert ids == whole["choices"][0]["token_ids"]
+    assert len(ids) == whole["usage"]["completion_tokens"]
+    assert stream.joined("content") == "so 8"
 
 
 def test_a_client_that_hides_thinking_hears_at_once_that_there_is_some(serve):

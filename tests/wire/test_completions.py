@@ -1,10 +1,13 @@
 """Raw completions on the wire: what the model writes, tags and all."""
 
+import json
+
+import httpx
 import pytest
 
 from models.engine import EngineDead
 from models.scripted_engine import Reply
-from tests.wire.served import ask, record
+from tests.wire.served import ask, record, served
 
 PATH = "/v1/completions"
 TEXT = "one two. three"
@@ -128,3 +131,81 @@ def test_an_error_behind_the_first_byte_is_an_event(serve):
     assert stream.events[-1].data["error"]["code"] == "engine_dead"
     texts = [event.data["choices"][0]["text"] for event in stream.events[:-1]]
     assert "".join(texts) == "so far"
+
+
+CAPPED = """
+[server]
+port = 0
+
+[engines.demo]
+kind = "scripted"
+model = "demo/tokenizer"
+
+[routes.demo]
+engine = "demo"
+family = "lhrm"
+budgets = { cap = 6 }
+
+[routes.reply]
+engine = "demo"
+family = "selfbudgeter"
+budgets = { cap = 6 }
+
+[routes.free]
+engine = "demo"
+family = "lhrm"
+
+[routes.plain]
+engine = "demo"
+family = "plain"
+
+[keys.environment-1]
+budget_cap = 4
+"""
+
+
+@pytest.mark.parametrize("native", [True, False])
+def test_a_cap_holds_or_the_route_is_refused(tokenizer, monkeypatch, native):
+    monkeypatch.setenv("REASOND_API_KEYS", "one,two")
+    thinking = ("<think>", "</think>") if native else None
+    with served(tokenizer, ["1+1+1+1+1+1</think>so 8"], CAPPED, thinking=thinking) as server:
+        for route, key, cap in (
+            ("demo", "two", 6),
+            ("demo", "one", 4),
+            ("free", "one", 4),
+            ("free", "two", None),
+            ("plain", "one", None),
+            ("reply", "two", 0),
+        ):
+            said = body(model=route, prompt="hi<think>")
+            answer = httpx.post(server.url + PATH, json=said, headers={"x-api-key": key})
+            if cap == 0 or (cap and not native):
+                assert (answer.status_code, answer.json()["error"]["param"]) == (400, "model")
+            else:
+                thought = answer.json()["choices"][0]["text"].partition("</think>")[0]
+                assert thought == ("1+" * 6)[: cap or 11]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    ("prompt", "said", "told", "finish"),
+    [
+        ("hi<think>", "1+1</think>so<think>1+1+1", "1+1</think>so", "length"),
+        ("hi<think>", "1+1<think>1+1+1", "1+1", "length"),
+        ("<think>1</think>hi", "<think>1+1</think>so<think>1", "<think>1+1</think>so", "length"),
+        ("hi", "<think>1+1</think>so", "<think>1+1</think>so", "stop"),
+    ],
+)
+def test_under_a_cap_thinking_is_opened_once(tokenizer, monkeypatch, stream, prompt, said, told, finish):
+    monkeypatch.setenv("REASOND_API_KEYS", "one")
+    with served(tokenizer, [said], CAPPED, thinking=("<think>", "</think>")) as server:
+        answer = httpx.post(
+            server.url + PATH,
+            json=body(prompt=prompt, stream=stream, skip_special_tokens=False),
+            headers={"x-api-key": "one"},
+        )
+        lines = [line[6:] for line in answer.text.splitlines() if line.startswith("data: {")] or [answer.text]
+        choices = [json.loads(line)["choices"][0] for line in lines]
+        assert "".join(choice["text"] for choice in choices).removesuffix("<|im_end|>") == told
+        assert choices[-1]["finish_reason"] == finish
+        assert server.until_idle() == 0

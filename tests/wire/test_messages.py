@@ -168,6 +168,34 @@ def test_a_budget_holds_and_the_limit_is_told(serve, tokenizer, stream):
     assert (message.usage.output_tokens, message.stop_reason) == (20, "max_tokens")
 
 
+@pytest.mark.parametrize(("kind", "mode"), [("adaptive", "think"), ("disabled", "no_think")])
+@pytest.mark.parametrize("stream", [False, True])
+def test_the_effort_stands_beside_anthropics_own_ways_of_thinking(serve, tokenizer, kind, mode, stream):
+    asked = {**ASKED, "thinking": {"type": kind}, "output_config": {"effort": "low"}}
+    with client_of(serve(Model(tokenizer, ANSWER))) as client:
+        if stream:
+            with client.messages.stream(**asked) as events:
+                message = events.get_final_message()
+        else:
+            message = client.messages.create(**asked)
+    assert message.reasond["mode"] == mode
+    assert message.reasond.get("budget", {}).get("enforced") == (1024 if mode == "think" else None)
+    assert message.content[-1].text == ANSWER
+
+
+def test_a_number_of_more_than_64_bits_in_a_call_is_told(serve, tokenizer):
+    call = CALL.replace('"a": 1', f'"a": {2**70}')
+    with client_of(serve(Model(tokenizer, call))) as client:
+        message = client.messages.create(**ASKED, tools=[TOOL])
+    assert message.content[-1].input["a"] == float(2**70)
+
+
+def test_a_stop_sequence_of_any_name_is_told_as_one(serve):
+    with client_of(serve(["<no_think>it was cancelled and done</no_think>"])) as client:
+        message = client.messages.create(**ASKED, stop_sequences=["cancelled"])
+    assert (message.stop_reason, message.stop_sequence) == ("stop_sequence", "cancelled")
+
+
 def test_hidden_thinking_is_no_block(client):
     message = client.messages.create(**ASKED, thinking={"type": "adaptive", "display": "omitted"})
     assert [block.type for block in message.content] == ["text"]

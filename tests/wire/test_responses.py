@@ -12,7 +12,8 @@ from pydantic import TypeAdapter
 
 from models.engine import EngineDead
 from models.scripted_engine import Reply
-from tests.wire.served import ANSWER, DIRECT, SETTINGS, THINKING, THOUGHT, served
+from models.tokenizer import HubTokenizer
+from tests.wire.served import ANSWER, DIRECT, ROOT, SETTINGS, THINKING, THOUGHT, served
 from tests.wire.test_openai_client import client_of
 from tests.wire.test_tools import ADD, ARGUMENTS, CALL, SCHEMA, Model
 
@@ -188,6 +189,80 @@ def test_a_response_that_runs_is_cancelled(serve):
         assert list(stream)[-1].response.status == "cancelled"
 
 
+def test_a_stop_string_of_any_name_does_not_cancel(serve):
+    with client_of(serve(["<no_think>it was cancelled and done</no_think>"])) as client:
+        chat = client.chat.completions.create(
+            model="demo", messages=[{"role": "user", "content": "hi"}], stop=["cancelled"], stream=True
+        )
+        *_, last = chat
+    assert last.choices[0].stop_reason == "cancelled"
+    assert "cancelled" not in last.reasond
+
+
+@pytest.mark.parametrize("fields", [{"input": "word " * 2000}, {"extra_body": {"chat_template_kwargs": {"tools": []}}}])
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_response_that_was_refused_pushes_nothing_out(tokenizer, monkeypatch, fields, stream):
+    with few(tokenizer, monkeypatch, [DIRECT]) as server, client_of(server) as client:
+        ids = [client.responses.create(model="demo", input="hi").id for _ in range(2)]
+        for _ in range(2):
+            with pytest.raises(openai.BadRequestError):
+                client.responses.create(**{"model": "demo", "input": "hi", "stream": stream, **fields})
+        assert [client.responses.retrieve(kept).id for kept in ids] == ids
+
+
+def test_what_runs_in_the_background_is_found_however_much_comes_after_it(tokenizer, monkeypatch):
+    script = [THINKING * 20, DIRECT, DIRECT, DIRECT]
+    with few(tokenizer, monkeypatch, script, token_delay=0.02) as server, client_of(server) as client:
+        slow = client.responses.create(model="demo", input="hi", background=True)
+        for _ in range(3):
+            client.responses.create(model="demo", input="hi")
+        assert client.responses.retrieve(slow.id).status == "in_progress"
+        assert client.responses.cancel(slow.id).status == "cancelled"
+        assert server.until_idle() == 0
+
+
+def test_no_more_runs_in_the_background_than_can_be_kept(tokenizer, monkeypatch):
+    with few(tokenizer, monkeypatch, [THINKING * 20], token_delay=0.02) as server, client_of(server) as client:
+        runs = [client.responses.create(model="demo", input="hi", background=True).id for _ in range(2)]
+        with pytest.raises(openai.InternalServerError) as full:
+            client.responses.create(model="demo", input="hi", background=True)
+        assert (full.value.status_code, full.value.response.headers["retry-after"]) == (503, "1")
+        client.responses.delete(runs[0])  # it runs on
+        with pytest.raises(openai.InternalServerError):
+            client.responses.create(model="demo", input="hi", background=True)
+        client.responses.cancel(runs[1])
+
+
+@pytest.mark.parametrize("bound", ["stored_responses = 0", "stored_bytes = 50"])
+def test_what_could_not_be_asked_for_again_does_not_run_in_the_background(tokenizer, monkeypatch, bound):
+    with few(tokenizer, monkeypatch, [DIRECT], bound) as server, client_of(server) as client:
+        with pytest.raises(openai.BadRequestError, match="background"):
+            client.responses.create(model="demo", input="hi", background=True)
+        assert client.responses.create(model="demo", input="hi").output_text == ANSWER
+
+
+@pytest.mark.parametrize(
+    ("path", "fields"),
+    [
+        ("chat/completions", {"messages": [{"role": "user", "content": "hi"}]}),
+        ("messages", {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 50}),
+        ("responses", {"input": "hi"}),
+    ],
+)
+def test_arguments_of_the_models_own_template_reach_it_on_every_api(monkeypatch, path, fields):
+    monkeypatch.delenv("REASOND_API_KEYS", raising=False)
+    written = (ROOT / "demo/tokenizer/chat_template.jinja").read_text(encoding="utf-8")
+    noting = HubTokenizer(ROOT / "demo/tokenizer", chat_template="{{ note }}" + written)
+    model = Model(noting, ANSWER)
+    with served(noting, model) as server:
+        for name, status in (("note", 200), ("chat_template", 400)):
+            body = {"model": "demo", "chat_template_kwargs": {name: "be brief<think>"}, **fields}
+            answer = httpx.post(f"{server.url}/v1/{path}", json=body)
+            assert answer.status_code == status, answer.text
+    assert answer.json()["error"]["param"] == "chat_template_kwargs.chat_template"
+    assert [prompt.startswith("be brief<think><|im_start|>user") for prompt in model.prompts] == [True]
+
+
 def test_a_client_that_leaves_cancels_its_response(serve):
     server = serve([THINKING * 20], token_delay=0.02)
     with client_of(server) as client:
@@ -282,10 +357,23 @@ def test_one_key_does_not_find_anothers_response(tokenizer, monkeypatch):
             two.responses.retrieve(reply.id)
 
 
-def test_the_oldest_responses_are_forgotten(tokenizer, monkeypatch):
+def test_what_is_kept_holds_its_input_once(tokenizer, monkeypatch):
+    room = few(tokenizer, monkeypatch, [DIRECT], "stored_bytes = 12_000", context_length=20_000)
+    with room as server, client_of(server) as client:
+        reply = client.responses.create(model="demo", input="1" * 8000)
+        assert client.responses.retrieve(reply.id).status == "completed"
+        second = client.responses.create(model="demo", input="and?", previous_response_id=reply.id)
+        assert client.responses.retrieve(second.id).previous_response_id == reply.id
+
+
+def few(tokenizer, monkeypatch, script, bound="stored_responses = 2", **delays):
+    """A server that keeps two responses, or as `bound` says."""
     monkeypatch.delenv("REASOND_API_KEYS", raising=False)
-    few = SETTINGS.replace("port = 0", "port = 0\nstored_responses = 2")
-    with served(tokenizer, [DIRECT], few) as server, client_of(server) as client:
+    return served(tokenizer, script, SETTINGS.replace("port = 0", f"port = 0\n{bound}"), **delays)
+
+
+def test_the_oldest_responses_are_forgotten(tokenizer, monkeypatch):
+    with few(tokenizer, monkeypatch, [DIRECT]) as server, client_of(server) as client:
         ids = [client.responses.create(model="demo", input="hi").id for _ in range(3)]
         with pytest.raises(openai.NotFoundError):
             client.responses.retrieve(ids[0])
