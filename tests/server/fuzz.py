@@ -47,6 +47,7 @@ controller = "judge"
 judge = { family = "rrm", votes = 1 }
 """
 HANG_SECONDS = 30
+NO_VERDICT = b'"code":"no_verdict"'  # what trainers are told when a judge babbles, so that they ask again
 TOKENS = 40
 ONE_ITEM = {"query": "2+2?", "replies": ["4", "5"]}  # where the reward routes would else have nothing to do
 
@@ -112,7 +113,8 @@ class Asking:
                     case.body = ONE_ITEM | case.body
             answer = case.call(base_url=self.url, session=self.session, timeout=HANG_SECONDS)
             self.seen[f"{operation.method.upper()} {operation.path}", answer.status_code] += 1
-            assert answer.status_code < 500, (case.as_curl_command(), answer.status_code, answer.content[:500])
+            said = (case.as_curl_command(), answer.status_code, answer.content[:500])
+            assert answer.status_code < 500 or (answer.status_code == 503 and NO_VERDICT in answer.content), said
 
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the fuzzer's own
