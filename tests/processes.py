@@ -44,6 +44,19 @@ def running(
             process.wait(60)
 
 
+def session_seconds(leader: int) -> float:
+    """Processor time of all living processes of the session that this process leads: a server with its engines."""
+    total = 0.0
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text().rpartition(") ")[2].split()
+        except OSError:
+            continue  # it ended meanwhile
+        if int(fields[3]) == leader:
+            total += int(fields[11]) + int(fields[12])
+    return total / os.sysconf("SC_CLK_TCK")
+
+
 @contextmanager
 def reasond(
     config: Path, port: int | None = None, log: Path | None = None

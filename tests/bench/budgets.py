@@ -1,7 +1,8 @@
 """What budgets cost and what they buy. `python -m tests.bench.budgets cost | sweep`.
 
-`cost`: throughput with a budget over throughput without, at one server, in alternating rounds; the budget is larger
-than any thought, so that both sides do the same work. It is measured on a route of its own, without any budgets.
+`cost`: throughput, and processor time a token, with a budget over those without, at one server, in alternating rounds;
+the budget is larger than any thought, so that both sides do the same work. It is measured on a route of its own, without
+any budgets.
 
 `sweep`: tokens used and accuracy over budgets, as JSON and as a plot: hard cuts and graceful ones, and with `--prefill`
 budgets written into the model's own field as well. There, hard and graceful cuts leave the field to the model, so that
@@ -24,12 +25,13 @@ import uvloop
 
 from loadtest.arrivals import Concurrent
 from loadtest.compare import compared
+from loadtest.distribution import mean_ratio
 from loadtest.records import Record, Request, Result, Target
 from loadtest.run import run
 from loadtest.workload import last_digit
 from models.families import FAMILIES, Family
 from server.config import load_config
-from tests.processes import ROOT, reasond
+from tests.processes import ROOT, reasond, session_seconds
 
 NEVER_BINDS = 1000  # tokens; the model thinks at most about 50
 WAYS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
@@ -52,8 +54,8 @@ def main() -> None:
     log, config = ROOT / "runs/bench-budgets.log", ROOT / "runs/bench-budgets.toml"
     log.parent.mkdir(exist_ok=True)
     config.write_text(options.config.read_text() + (BARE if options.what == "cost" else ""))
-    with reasond(config, log=log) as (url, _):
-        figures = uvloop.run((cost if options.what == "cost" else sweep)(url, options))
+    with reasond(config, log=log) as (url, process):
+        figures = uvloop.run(cost(url, process.pid, options) if options.what == "cost" else sweep(url, options))
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_bytes(orjson.dumps(figures, option=orjson.OPT_INDENT_2))
     if options.what == "sweep":
@@ -77,23 +79,30 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
-async def cost(url: str, options: argparse.Namespace) -> list[dict[str, Any]]:
+async def cost(url: str, server: int, options: argparse.Namespace) -> list[dict[str, Any]]:
     sides = {name: asking(options.requests, (8,), body) for name, body in WAYS.items()}
     rounds: dict[str, list[Result]] = {name: [] for name in sides}
+    work: dict[str, list[float]] = {name: [] for name in sides}
     target, arrivals = Target(url, "bare"), Concurrent(options.concurrency)
     for requests in sides.values():
         await run(target, requests[: 2 * options.concurrency], arrivals)
     for number in range(options.rounds):
         for name in list(sides) if number % 2 == 0 else reversed(sides):
+            before = session_seconds(server)
             result = await run(target, sides[name], arrivals, keep_text=False)
             good(result.records)
+            tokens = sum(record.completion_tokens or 0 for record in result.records)
+            work[name].append((session_seconds(server) - before) / tokens)
             rounds[name].append(result)
     rows = []
     for name in ("native", "graceful"):
         found = compared((name, rounds[name]), ("without", rounds["without"])).ratios[0]["output_tokens_per_second"]
         interval = found.ratio
         print(f"{name} over without: {interval.value:.4f} [{interval.low:.4f}, {interval.high:.4f}], {found.rounds}")
-        rows.append({"way": name, "ratio": interval.value, "low": interval.low, "high": interval.high})
+        spent = mean_ratio([one / other for one, other in zip(work[name], work["without"], strict=True)])
+        print(f"  processor time a token: {spent.value:.4f} [{spent.low:.4f}, {spent.high:.4f}]")
+        figures = {"ratio": interval.value, "low": interval.low, "high": interval.high}
+        rows.append({"way": name, **figures, "work": spent.value, "work_low": spent.low, "work_high": spent.high})
     return rows
 
 
