@@ -1,8 +1,8 @@
 """What budgets cost and what they buy. `python -m tests.bench.budgets cost | sweep`.
 
 `cost`: throughput, and processor time a token, with a budget over those without, at one server, in alternating rounds;
-the budget is larger than any thought, so that both sides do the same work. It is measured on a route of its own, without
-any budgets.
+the budget is larger than any thought, so that both sides do the same work. It is measured on a route of its own,
+without any budgets.
 
 `sweep`: tokens used and accuracy over budgets, as JSON and as a plot: hard cuts and graceful ones, and with `--prefill`
 budgets written into the model's own field as well. There, hard and graceful cuts leave the field to the model, so that
