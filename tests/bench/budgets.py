@@ -72,6 +72,7 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--depths", type=int, nargs="*", default=tuple(range(1, 9)))
     top.add_argument("--concurrency", type=int, default=32)
     top.add_argument("--rounds", type=int, default=6)
+    top.add_argument("--tokens", type=int, help="of every reply of `cost`, whatever the model: it may know no end")
     top.add_argument("--requests", type=int, default=256, help="of a round, or of one budget")
     top.add_argument("--budgets", type=int, nargs="*", default=(2, 4, 8, 12, 16, 24, 32, 48, 64, 96, 128))
     top.add_argument("--out", type=Path, default=ROOT / "runs/budgets.json")
@@ -80,7 +81,8 @@ def parser() -> argparse.ArgumentParser:
 
 
 async def cost(url: str, server: int, options: argparse.Namespace) -> list[dict[str, Any]]:
-    sides = {name: asking(options.requests, (8,), body) for name, body in WAYS.items()}
+    length = {"ignore_eos": True, "max_tokens": options.tokens} if options.tokens else {}
+    sides = {name: asking(options.requests, (8,), {**body, **length}) for name, body in WAYS.items()}
     rounds: dict[str, list[Result]] = {name: [] for name in sides}
     work: dict[str, list[float]] = {name: [] for name in sides}
     target, arrivals = Target(url, "bare"), Concurrent(options.concurrency)
