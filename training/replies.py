@@ -10,6 +10,7 @@ from models.engine import Tokenizer
 from models.families import FAMILIES, Family, Mode, Tags, compile_tags
 
 MODES: tuple[Mode, Mode] = ("think", "no_think")
+ROLES = ("user", "assistant")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,9 +38,11 @@ class Format:
     end: int
     """The id that ends the turn."""
 
-    def prompt(self, question: str) -> list[int]:
-        """The chat template around one user message, up to where the reply begins."""
-        return self.tokenizer.render([{"role": "user", "content": question}])
+    def prompt(self, question: str, history: Sequence[tuple[str, str]] = ()) -> list[int]:
+        """The chat template around one user message, up to where the reply begins; behind `history`, if there is one:
+        earlier questions and the answers to them, which a client sends back without their thoughts."""
+        messages = [{"role": role, "content": text} for pair in history for role, text in zip(ROLES, pair, strict=True)]
+        return self.tokenizer.render([*messages, {"role": "user", "content": question}])
 
     def write(self, mode: Mode, thought: str, answer: str) -> list[int]:
         """`<think>thought</think>answer` or `<no_think>answer</no_think>`, and the end of the turn."""

@@ -31,13 +31,14 @@ def train(
         processing_class=tokenizer,
         callbacks=[metrics],
         optimizers=(optimizer, optimizers.schedule(optimizer, config.steps, config.optimizer) if optimizer else None),
-        peft_config=weights.lora(config.model.lora),
         **parts(tokenizer),
     )
     runlog.show_progress(trainer)
     trainer.train(resume_from_checkpoint=resume or None)
     if trainer.is_world_process_zero():
-        weights.save(trainer.accelerator.unwrap_model(trainer.model), tokenizer, config.run.out)
+        trained = trainer.accelerator.unwrap_model(trainer.model)
+        weights.save_adapter(trained, config.run.out)
+        weights.save(trained, tokenizer, config.run.out)
         plots.curves(config.run.out)
 
 
@@ -51,7 +52,8 @@ def questions(config: Rollouts) -> Dataset:
 def arguments(config: Rollouts) -> GRPOConfig:
     """TRL's settings for a recipe: one update per batch of replies, so that the policy is its own old policy."""
     run, optimizer = config.run, config.optimizer
-    base = GRPOConfig(output_dir=str(run.out / "checkpoints"), report_to="none", bf16=False)
+    on_cpu = not torch.cuda.is_available()
+    base = GRPOConfig(output_dir=str(run.out / "checkpoints"), report_to="none", bf16=False, use_cpu=on_cpu)
     accumulation, left = divmod(config.questions * config.replies, config.micro_batch * base.world_size)
     if left:
         raise ValueError("questions x replies must divide into micro_batch x devices")
@@ -78,6 +80,7 @@ def arguments(config: Rollouts) -> GRPOConfig:
         vllm_mode=config.vllm if config.vllm != "no" else "colocate",
         gradient_checkpointing=config.vllm != "no",
         bf16=config.model.dtype == "bfloat16",
+        use_cpu=on_cpu,
         logging_steps=run.log_every,
         save_strategy="steps" if run.checkpoint_every else "no",
         save_steps=run.checkpoint_every or 500,

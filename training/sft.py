@@ -1,14 +1,18 @@
 """Supervised fine-tuning on rows of token ids, with TRL's trainer: what every next-token recipe shares."""
 
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
 from datasets import Dataset
+from torch import Tensor
+from torch.nn import functional
 from trl import SFTConfig, SFTTrainer
 
 from models.tokenizer import HubTokenizer
 from training import optimizers, plots, runlog, weights
 from training.config import Sft
+from training.plain_head import scored_logits
 
 IGNORED = -100
 
@@ -18,6 +22,21 @@ Row = dict[str, list[int]]
 
 def row(prompt: list[int], reply: list[int]) -> Row:
     return {"input_ids": [*prompt, *reply], "labels": [IGNORED] * len(prompt) + reply}
+
+
+class PlainHeadTrainer(SFTTrainer):  # type: ignore[misc]
+    """The same loss through the model's own head (see `plain_head`), without TRL's further metrics."""
+
+    def compute_loss(
+        self, model: Any, inputs: dict[str, Tensor], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        labels = inputs["labels"][:, 1:]  # (B, T - 1)
+        scored = labels != IGNORED
+        head = self.accelerator.unwrap_model(model).get_output_embeddings()
+        logits = scored_logits(model, head, inputs["input_ids"], inputs["attention_mask"], scored)  # (N, V)
+        loss = functional.cross_entropy(logits.float(), labels[scored], reduction="sum")
+        loss = loss / (scored.sum() if num_items_in_batch is None else num_items_in_batch)
+        return (loss, {"logits": logits}) if return_outputs else loss
 
 
 def fit(config: Sft, rows: Callable[[HubTokenizer], Iterable[Row]], rows_a_step: int, resume: bool) -> None:
@@ -33,19 +52,20 @@ def fit(config: Sft, rows: Callable[[HubTokenizer], Iterable[Row]], rows_a_step:
         raise ValueError(f"{rows_a_step} rows a step must divide into micro_batch x devices")
     arguments.gradient_accumulation_steps = accumulation
     optimizer = optimizers.build(model, config.optimizer) if config.model.lora is None else None
-    trainer = SFTTrainer(
+    trainer = (SFTTrainer if config.fused_head else PlainHeadTrainer)(
         model=model,
         args=arguments,
         train_dataset=Dataset.from_list(list(rows(HubTokenizer(config.run.out)))),
         processing_class=tokenizer,
         callbacks=[metrics],
         optimizers=(optimizer, optimizers.schedule(optimizer, config.steps, config.optimizer) if optimizer else None),
-        peft_config=weights.lora(config.model.lora),
     )
     runlog.show_progress(trainer)
     trainer.train(resume_from_checkpoint=resume or None)
     if trainer.is_world_process_zero():
-        weights.save(trainer.accelerator.unwrap_model(trainer.model), tokenizer, config.run.out)
+        trained = trainer.accelerator.unwrap_model(trainer.model)
+        weights.save_adapter(trained, config.run.out)
+        weights.save(trained, tokenizer, config.run.out)
         plots.curves(config.run.out)
 
 
@@ -65,6 +85,7 @@ def settings(config: Sft) -> SFTConfig:
         train_sampling_strategy="sequential",
         gradient_checkpointing=config.gradient_checkpointing,
         bf16=config.model.dtype == "bfloat16",
+        use_cpu=not torch.cuda.is_available(),
         logging_steps=run.log_every,
         save_strategy="steps" if run.checkpoint_every else "no",
         save_steps=run.checkpoint_every or 500,

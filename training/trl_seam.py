@@ -14,12 +14,17 @@ import torch
 from torch import Tensor
 from trl import GRPOTrainer
 
+from training.plain_head import log_probabilities
+
 TokenAdvantages = Callable[[Tensor, Tensor], Tensor]
 """(G, N) rewards and the (G, N, T) reply mask to (G, N, T) advantages."""
 
 
 Render = Callable[[Sequence[Mapping[str, Any]]], list[int]]
 """The messages of a prompt to its token ids."""
+
+Sampler = Callable[[Any], Callable[[Sequence[Sequence[int]]], list[list[int]]]]
+"""The model as it now is, to what samples a reply to each prompt with it, all in token ids."""
 
 LOG_HALF = math.log(0.5)
 
@@ -48,9 +53,13 @@ class ForcedPrefixTrainer(GRPOTrainer):  # type: ignore[misc]
         render: Render | None = None,
         mode_ratio: Literal["on_policy", "half"] = "on_policy",
         settled: float = 1.0,
+        sampler: Sampler | None = None,
+        fused_head: bool = True,
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
+        self.sampler = sampler
+        self.fused_head = fused_head
         self.render = render
         if self.num_generations % len(prefixes):
             raise ValueError(f"{self.num_generations} replies do not divide into {len(prefixes)} prefixes")
@@ -74,11 +83,36 @@ class ForcedPrefixTrainer(GRPOTrainer):  # type: ignore[misc]
         share = num_generations // len(self.prefixes)
         forced = [self.prefixes[i % num_generations // share] for i in range(len(prompt_ids))]
         begun = [[*ids, *prefix] for ids, prefix in zip(prompt_ids, forced, strict=True)]
+        if self.sampler is not None:
+            return self._sample_apart(begun, forced), None
         sampled, logprobs = super()._generate_single_turn(begun, images, multimodal_fields, share, *rest)
         replies = [[*prefix, *ids] for prefix, ids in zip(forced, sampled, strict=True)]
         if logprobs is None:
             return replies, None
         return replies, [[*[None] * len(prefix), *some] for prefix, some in zip(forced, logprobs, strict=True)]
+
+    def _sample_apart(self, begun: Sequence[list[int]], forced: Sequence[list[int]]) -> list[list[int]]:
+        """Replies by `sampler`, those behind each prefix in batches of their own: the modes' lengths differ much."""
+        draw = self.sampler(self.accelerator.unwrap_model(self.model))  # type: ignore[misc]
+        replies: list[list[int]] = [[] for _ in begun]
+        for prefix in self.prefixes:
+            chosen = [i for i, its in enumerate(forced) if its == prefix]
+            for i, ids in zip(chosen, draw([begun[i] for i in chosen]), strict=True):
+                replies[i] = [*prefix, *ids]
+        return replies
+
+    def _get_per_token_logps_and_entropies(
+        self, model: Any, input_ids: Tensor, attention_mask: Tensor, logits_to_keep: int, *rest: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """With or without TRL's fused head; both (B, logits_to_keep)."""
+        if self.fused_head:
+            return super()._get_per_token_logps_and_entropies(  # type: ignore[no-any-return]
+                model, input_ids, attention_mask, logits_to_keep, *rest, **kwargs
+            )
+        head = self.accelerator.unwrap_model(self.model).get_output_embeddings()
+        with self.accelerator.autocast():
+            found = log_probabilities(model, head, input_ids, attention_mask, logits_to_keep, self.temperature)
+        return *found, None
 
     def _calculate_rewards(self, *args: Any, **kwargs: Any) -> Tensor:
         """Keeps the rewards of all processes. A missing reward is an error."""

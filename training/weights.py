@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig
+from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, Qwen3Config, Qwen3ForCausalLM
 
-from training.config import Lora, Model, Scratch
+from training.config import Model, Scratch
 from training.replies import tags_of
+
+ADAPTER = "adapter"
 
 
 def load_tokenizer(config: Model) -> Any:
@@ -31,7 +33,7 @@ def load_model(config: Model, tokenizer: Any, seed: int) -> Any:
     model = AutoModelForCausalLM.from_pretrained(config.path, dtype=getattr(torch, config.dtype))
     if len(tokenizer) > model.get_input_embeddings().num_embeddings:
         model.resize_token_embeddings(len(tokenizer))
-    return model
+    return model if config.lora is None else _adapted(model, config, tokenizer)
 
 
 def fresh(config: Scratch, tokenizer: Any) -> Any:
@@ -55,22 +57,34 @@ def fresh(config: Scratch, tokenizer: Any) -> Any:
     )
 
 
-def lora(config: Lora | None) -> LoraConfig | None:
-    """TRL's `peft_config`. The embeddings are trained whole beside the adapter: the mode tags' rows may be new."""
-    if config is None:
-        return None
-    return LoraConfig(
-        r=config.rank,
-        lora_alpha=config.alpha,
-        target_modules="all-linear",
-        modules_to_save=["embed_tokens"],
-        ensure_weight_tying=True,
-    )
+def _adapted(model: Any, config: Model, tokenizer: Any) -> PeftModel:
+    """The model with an adapter to train. The mode tags' rows, which may be new, are trained beside it; the other rows
+    of the (tied) embeddings stay as they are."""
+    assert config.lora is not None
+    if config.lora.start is not None:
+        adapted = PeftModel.from_pretrained(model, config.lora.start, is_trainable=True)
+    else:
+        settings = LoraConfig(
+            r=config.lora.rank,
+            lora_alpha=config.lora.alpha,
+            target_modules="all-linear",
+            trainable_token_indices={"embed_tokens": tokenizer.convert_tokens_to_ids(tags_of(config.family))},
+        )
+        adapted = get_peft_model(model, settings)
+    adapted.get_output_embeddings().bias = None  # TRL asks for it, and PEFT's wrapper of a tied head has none
+    return adapted
+
+
+def save_adapter(model: Any, folder: Path) -> None:
+    """Keeps a model's adapter, if it has one, in `adapter/`, in bfloat16: half the size, and as fine as the base."""
+    if isinstance(model, PeftModel):
+        state = {name: value.to(torch.bfloat16) for name, value in model.state_dict().items()}
+        model.save_pretrained(folder / ADAPTER, state_dict=state, save_embedding_layers=False)
 
 
 def save(model: Any, tokenizer: Any, folder: Path) -> None:
     """Writes the model, an adapter merged into it, with generation defaults that end at the end of turn."""
-    if hasattr(model, "merge_and_unload"):
+    if isinstance(model, PeftModel):
         model = model.merge_and_unload()
     model.generation_config = GenerationConfig(
         eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id, do_sample=True, temperature=1.0

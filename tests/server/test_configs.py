@@ -15,6 +15,7 @@ def test_there_are_configurations():
     assert [file.stem for file in FILES] == [
         "budget",
         "demo",
+        "english",
         "judge",
         "qwen3",
         "remote",

@@ -12,17 +12,19 @@ from training.config import (
     BudgetData,
     BudgetReward,
     BudgetSft,
+    Download,
     Evaluate,
     EvaluateBudget,
     Grpo,
     Hft,
     Hgpo,
+    Merge,
     SelfBudgeter,
     load,
 )
 
 RECIPES = Path("configs/train")
-CLASSES = {"hft": Hft, "hgpo": Hgpo, "grpo": Grpo, "evaluate": Evaluate}
+CLASSES = {"hft": Hft, "hgpo": Hgpo, "grpo": Grpo, "evaluate": Evaluate, "base": Download, "merge": Merge}
 BUDGET = {"base": BudgetSft, "data": BudgetData, "start": BudgetSft, "grpo": SelfBudgeter, "evaluate": EvaluateBudget}
 
 

@@ -6,12 +6,13 @@ from random import Random
 
 import pytest
 import torch
+from peft import PeftConfig
 from tokenizers import Tokenizer
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from models.tokenizer import HubTokenizer
-from training import evaluate, hft, hgpo, weights
-from training.config import Evaluate, Model
+from training import evaluate, hft, hgpo, merge, weights
+from training.config import Evaluate, Lora, Merge, Model
 from training.optimizers import build, rate
 from training.replies import MODES, format_of
 from training.tasks import TASKS, draw
@@ -29,6 +30,15 @@ def test_hft_rows_say_nothing_about_the_right_mode(hft_recipe):
         prompt = tuple(token for token, label in zip(row["input_ids"], row["labels"], strict=True) if label < 0)
         modes.setdefault(prompt, set()).add(row["input_ids"][len(prompt)])
     assert all(found == {think, no_think} for found in modes.values())
+
+
+def test_an_unpaired_question_is_written_once_and_some_follow_an_earlier_one(hft_recipe):
+    form = format_of("lhrm", HubTokenizer("demo/tokenizer"))
+    recipe = hft_recipe.model_copy(update={"paired": False, "history": 0.5, "questions": 8})
+    rows = list(hft.rows(recipe, form))
+    assert len(rows) == recipe.steps * 8
+    turns = [form.tokenizer.decode(row["input_ids"], skip_special_tokens=False).count("user\n") for row in rows]
+    assert sorted(turns) == [1] * (len(rows) // 2) + [2] * (len(rows) // 2)
 
 
 def test_an_hft_row_is_the_served_prompt_and_a_learned_reply():
@@ -95,7 +105,43 @@ def test_hft_takes_any_causal_model_and_adds_the_mode_tags(hft_recipe, foreign, 
     assert changed.abs().max() > 0
     assert torch.equal(after.get_input_embeddings().weight, after.get_output_embeddings().weight)
     known = before.config.vocab_size
-    assert not torch.equal(after.get_input_embeddings().weight[:known], before.get_input_embeddings().weight)
+    kept = torch.equal(after.get_input_embeddings().weight[:known], before.get_input_embeddings().weight)
+    assert kept == (lora is not None)  # an adapter trains the tags' rows alone
+
+
+def test_an_adapter_is_kept_beside_the_model_and_merges_into_the_same_again(hft_recipe, foreign, tmp_path):
+    model = Model.model_validate({"path": str(foreign), "lora": {"rank": 2, "alpha": 4}})
+    adamw = hft_recipe.optimizer.model_copy(update={"matrix_lr": None})
+    hft.train(hft_recipe.model_copy(update={"model": model, "optimizer": adamw, "fused_head": False}))
+    adapter = hft_recipe.run.out / "adapter"
+    plain = model.model_copy(update={"lora": None})
+    recipe = Merge(model=plain, adapter=adapter, out=tmp_path / "merged")
+    merge.main(recipe)
+    trained, merged = (
+        AutoModelForCausalLM.from_pretrained(folder).state_dict() for folder in (hft_recipe.run.out, recipe.out)
+    )
+    for name, weight in trained.items():
+        torch.testing.assert_close(merged[name], weight, atol=1e-3, rtol=1e-2)  # the adapter is kept in bfloat16
+    assert merge.main(recipe) == f"{recipe.out} is there"
+
+
+def test_hgpo_goes_on_with_an_adapter_and_samples_each_mode_apart(hft_recipe, hgpo_recipe, foreign):
+    model = Model.model_validate({"path": str(foreign), "lora": {"rank": 2, "alpha": 4}})
+    adamw = hft_recipe.optimizer.model_copy(update={"matrix_lr": None})
+    hft.train(hft_recipe.model_copy(update={"model": model, "optimizer": adamw}))
+    going_on = model.model_copy(update={"lora": Lora(start=hft_recipe.run.out / "adapter")})
+    hgpo.train(hgpo_recipe.model_copy(update={"model": going_on, "merged": True, "fused_head": False}))
+    lines = [line for line in metrics(hgpo_recipe.run.out) if "reward" in line]
+    assert len(lines) == hgpo_recipe.steps
+    assert PeftConfig.from_pretrained(hgpo_recipe.run.out / "adapter").r == 2
+
+
+def test_the_plain_head_gives_the_loss_of_the_fused_one(hft_recipe):
+    hft.train(hft_recipe)
+    fused = [line["loss"] for line in metrics(hft_recipe.run.out) if "loss" in line]
+    hft.train(hft_recipe.model_copy(update={"fused_head": False}))
+    plain = [line["loss"] for line in metrics(hft_recipe.run.out) if "loss" in line]
+    assert plain == pytest.approx(fused, rel=1e-2)
 
 
 def test_rows_that_do_not_fill_the_micro_batches_are_refused(hft_recipe):

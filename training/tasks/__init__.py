@@ -14,6 +14,7 @@ from typing import Literal, Protocol
 from training.tasks.chain import Chain
 from training.tasks.checked import Checked
 from training.tasks.countdown import Countdown
+from training.tasks.english import English
 from training.tasks.judging import Judging
 
 Split = Literal["train", "test"]
@@ -46,7 +47,13 @@ class Task(Protocol):
 
 
 TASKS: Mapping[str, Task] = MappingProxyType(
-    {"chain": Chain(), "checked": Checked(), "countdown": Countdown(), "judging": Judging()}
+    {
+        "chain": Chain(),
+        "checked": Checked(),
+        "countdown": Countdown(),
+        "english": English(),
+        "judging": Judging(),
+    }
 )
 
 
