@@ -8,7 +8,7 @@ import torch
 from datasets import Dataset
 from trl import GRPOConfig, GRPOTrainer
 
-from training import optimizers, plots, runlog, weights
+from training import trainer
 from training.config import Rollouts
 from training.tasks import TASKS, draw_many
 
@@ -20,26 +20,7 @@ def train(
 
     `parts` makes, from the tokenizer, what is each method's own of the trainer's arguments: the rewards, the questions.
     """
-    tokenizer = weights.load_tokenizer(config.model)
-    model = weights.load_model(config.model, tokenizer, config.run.seed)
-    metrics = runlog.begin(config.run.out, config, resume)
-    tokenizer.save_pretrained(config.run.out)
-    optimizer = optimizers.build(model, config.optimizer) if config.model.lora is None else None
-    trainer = trainer_class(
-        model=model,
-        args=arguments(config),
-        processing_class=tokenizer,
-        callbacks=[metrics],
-        optimizers=(optimizer, optimizers.schedule(optimizer, config.steps, config.optimizer) if optimizer else None),
-        **parts(tokenizer),
-    )
-    runlog.show_progress(trainer)
-    trainer.train(resume_from_checkpoint=resume or None)
-    if trainer.is_world_process_zero():
-        trained = trainer.accelerator.unwrap_model(trainer.model)
-        weights.save_adapter(trained, config.run.out)
-        weights.save(trained, tokenizer, config.run.out)
-        plots.curves(config.run.out)
+    trainer.fit(config, resume, trainer_class, arguments(config), parts)
 
 
 def questions(config: Rollouts) -> Dataset:

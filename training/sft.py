@@ -10,7 +10,7 @@ from torch.nn import functional
 from trl import SFTConfig, SFTTrainer
 
 from models.tokenizer import HubTokenizer
-from training import optimizers, plots, runlog, weights
+from training import trainer
 from training.config import Sft
 from training.plain_head import scored_logits
 
@@ -42,31 +42,16 @@ class PlainHeadTrainer(SFTTrainer):  # type: ignore[misc]
 def fit(config: Sft, rows: Callable[[HubTokenizer], Iterable[Row]], rows_a_step: int, resume: bool) -> None:
     """Trains on `rows` in their order and writes the model to `config.run.out`. Under `accelerate launch`, on every
     device. ValueError where a step's rows do not divide into micro-batches."""
-    tokenizer = weights.load_tokenizer(config.model)
-    model = weights.load_model(config.model, tokenizer, config.run.seed)
-    metrics = runlog.begin(config.run.out, config, resume)
-    tokenizer.save_pretrained(config.run.out)
     arguments = settings(config)
     accumulation, left = divmod(rows_a_step, config.micro_batch * arguments.world_size)
     if left:
         raise ValueError(f"{rows_a_step} rows a step must divide into micro_batch x devices")
     arguments.gradient_accumulation_steps = accumulation
-    optimizer = optimizers.build(model, config.optimizer) if config.model.lora is None else None
-    trainer = (SFTTrainer if config.fused_head else PlainHeadTrainer)(
-        model=model,
-        args=arguments,
-        train_dataset=Dataset.from_list(list(rows(HubTokenizer(config.run.out)))),
-        processing_class=tokenizer,
-        callbacks=[metrics],
-        optimizers=(optimizer, optimizers.schedule(optimizer, config.steps, config.optimizer) if optimizer else None),
-    )
-    runlog.show_progress(trainer)
-    trainer.train(resume_from_checkpoint=resume or None)
-    if trainer.is_world_process_zero():
-        trained = trainer.accelerator.unwrap_model(trainer.model)
-        weights.save_adapter(trained, config.run.out)
-        weights.save(trained, tokenizer, config.run.out)
-        plots.curves(config.run.out)
+
+    def parts(_: Any) -> dict[str, Any]:
+        return {"train_dataset": Dataset.from_list(list(rows(HubTokenizer(config.run.out))))}
+
+    trainer.fit(config, resume, SFTTrainer if config.fused_head else PlainHeadTrainer, arguments, parts)
 
 
 def settings(config: Sft) -> SFTConfig:
