@@ -110,7 +110,7 @@ def _recorded(event: Event, record: Mapping[str, Any]) -> Event:
 def _record(
     judge: Judge, drawn: Sequence[_Drawn], playing: Sequence[int], winner: int, ranking: Ranking
 ) -> dict[str, Any]:
-    ballots = [ballot for played in ranking.rounds for one in played for ballot in one.verdict.ballots]
+    ballots = [ballot for one in ranking.played for ballot in one.verdict.ballots]
     return {
         "n": len(drawn),
         "winner": winner,

@@ -13,15 +13,17 @@ T = TypeVar("T")
 
 
 def single(delta: Delta) -> Iterator[Delta]:
-    """A delta's tokens one by one; what it says of its end goes with the last."""
+    """A delta's tokens one by one; what it says of the prompt goes with the first, of its end with the last."""
     last = len(delta.token_ids) - 1
     if last <= 0:
         yield delta
         return
     for index, token_id in enumerate(delta.token_ids):
         logprobs = None if delta.logprobs is None else delta.logprobs[index : index + 1]
-        one = Delta((token_id,), delta.pieces[index : index + 1], logprobs)
-        yield replace(one, finish=delta.finish, stopped_by=delta.stopped_by) if index == last else one
+        one = replace(delta, token_ids=(token_id,), pieces=delta.pieces[index : index + 1], logprobs=logprobs)
+        if index:
+            one = replace(one, cached_tokens=0, prompt_logprobs=None)
+        yield one if index == last else replace(one, finish=None, stopped_by=None)
 
 
 async def attended(

@@ -121,6 +121,12 @@ class Duet:
         self.alone, self.failure = True, failure
         self._end_turn()
 
+    def close(self) -> None:
+        """The reply has ended: what is still held is not said."""
+        self._stop_holding()
+        self._discard(self.held)
+        self._discard(self._backlog)
+
     # The small model's turn
 
     @property
@@ -131,8 +137,6 @@ class Duet:
         said: Said = []
         while self._backlog and not (self._ended or self.unscored):
             said += self._step(self._backlog.popleft())
-        if self._ended:
-            self._discard(self._backlog)
         return said
 
     def _step(self, step: Delta) -> Said:

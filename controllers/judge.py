@@ -126,10 +126,10 @@ class Cache(Generic[Known]):
 @dataclass(frozen=True, slots=True)
 class Audience:
     """Somebody who asked in a conversation and reads along: `tell` hears the first try of the first vote as it is
-    written. What else the conversation wants of its reply, `request` says."""
+    written, and None the others. What else the conversation wants of its reply, `request` says: of every vote."""
 
     request: Request
-    tell: Callable[[Event], None]
+    tell: Callable[[Event], None] | None
 
 
 Counted = Callable[[Vote], None]
@@ -207,12 +207,18 @@ class Judge:
 
         async def cast(index: int) -> Ballot:
             nonlocal vote
-            ballot = await self._cast(comparison, terms, content, index, audience if index == 0 else None)
+            heard = replace(audience, tell=None) if audience and index else audience
+            ballot = await self._cast(comparison, terms, content, index, heard)
             vote = vote.counted(ballot.side)
             counted(vote)
             return ballot
 
-        while wave := vote.wave if comparison.kind == "pair" else vote.left:
+        def wanted() -> int:
+            if ballots and audience and audience.request.cancelled:
+                return 0
+            return vote.wave if comparison.kind == "pair" else vote.left
+
+        while wave := wanted():
             ballots += await together([cast(index) for index in range(len(ballots), len(ballots) + wave)])
         return Verdict(vote, tuple(ballots))
 
@@ -231,9 +237,10 @@ class Judge:
         in_vain = self._abstentions.get(key) or 0
         async with self._slots.taken(terms.caller):
             ballot = await self._ask(comparison, terms, content, index, in_vain, audience)
-        if ballot.side is None:
+        whole = not (audience and audience.request.cancelled)  # half a reply is no verdict, and no abstention
+        if whole and ballot.side is None:
             self._abstentions.put(key, in_vain + ballot.tries)
-        else:
+        if whole and ballot.side is not None and not terms.as_they_stand:  # a chat reads the reasoning, never the cache
             self.cache.put(key, _turned(ballot.side, comparison.turned))
         return ballot
 

@@ -76,6 +76,11 @@ class Ranking:
     ratings: list[float | None] | None = None
     scores: list[float | None] | None = None
 
+    @property
+    def played(self) -> list[Played]:
+        """The comparisons of all rounds, in order."""
+        return [one for games in self.rounds for one in games]
+
 
 Notify = Callable[[Progress], None]
 

@@ -63,7 +63,7 @@ class Scores:
 
     @property
     def ballots(self) -> list[Ballot]:
-        played = [one.verdict for games in self.ranking.rounds for one in games] if self.ranking else []
+        played = [one.verdict for one in self.ranking.played] if self.ranking else []
         return [ballot for verdict in (*self.verdicts, *played) for ballot in verdict.ballots]
 
 

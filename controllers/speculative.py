@@ -88,7 +88,8 @@ async def together(
                     if reply.finish is not None or duet.handover:
                         break
         except EngineError as error:
-            engines.failed(error)
+            for event in opening.told(engines.failed(error)):
+                yield event
         for event in opening.told(opening.watcher.left()):
             yield event
     yield engines.finished()
@@ -202,14 +203,15 @@ class Engines:
             self._seconds["target"] += time.perf_counter() - asked
         return None
 
-    def failed(self, error: EngineError) -> None:
-        """A request failed. Raises the error unless the small model can go on alone."""
+    def failed(self, error: EngineError) -> Sequence[Event]:
+        """A request failed. Raises the error unless the small model can go on alone; what was held back comes out where
+        the reply ends."""
         if self._duet.turn is not None:
             self._give_up(error)
-        elif isinstance(error, PromptTooLong) and self._reply.position:
-            self._reply.end("length")  # what the target wrote takes more tokens of this vocabulary
-        else:
-            raise error
+            return ()
+        if isinstance(error, PromptTooLong) and self._reply.position:
+            return self._reply.end("length")  # what the target wrote takes more tokens of this vocabulary
+        raise error
 
     def _give_up(self, error: EngineError) -> None:
         failure = next(name for kind, name in FAILURES if isinstance(error, kind))
@@ -224,6 +226,7 @@ class Engines:
 
     def finished(self) -> Finished:
         duet, reply = self._duet, self._reply
+        duet.close()
         use = TargetUse(
             takeovers=dict(duet.takeovers),
             target_tokens=duet.target_tokens,

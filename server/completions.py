@@ -65,7 +65,7 @@ async def _opened_once(
     opened = next((token_id == tags[0] for token_id in reversed(prompt) if token_id in tags), False)
     async with aclosing(deltas):
         async for delta in deltas:
-            for step in single(delta) if tags else (delta,):
+            for step in single(delta) if tags and tags[0] in delta.token_ids else (delta,):
                 if tags and tags[0] in step.token_ids:
                     if opened:
                         yield Delta((), (), finish="length")

@@ -62,15 +62,16 @@ class ResponseStore:
         runs now takes all the room."""
         self.delete(key_name, stored.id)
         stored.size = len(orjson.dumps([stored.body, stored.earlier, stored.items]))
-        if not self.takes(stored.size):
-            return False
+        running = [
+            one.size for shelf in self._shelves.values() for one in shelf.kept.values() if one.interrupt is not None
+        ]
+        if len(running) >= self.most or sum(running) + stored.size > self._most_bytes:
+            return False  # before anything is forgotten for its sake
         shelf = self._shelves.setdefault(key_name, _Shelf())
         shelf.kept[stored.id] = stored
         shelf.size += stored.size
         while self._full and self._forget_oldest():
             pass
-        if self._full:
-            self.delete(key_name, stored.id)
         return self.find(key_name, stored.id) is stored
 
     def takes(self, size: int) -> bool:

@@ -88,7 +88,8 @@ class Batch:
         self._sent += 1
         if isinstance(result, Judged):
             self._judged += 1
-            self._usage = {name: count + usage(result.ballots)[name] for name, count in self._usage.items()}
+            more = usage(result.ballots)
+            self._usage = {name: count + more[name] for name, count in self._usage.items()}
         elif isinstance(result, NotJudged):
             self._not_judged.append(self._sent - 1)
 

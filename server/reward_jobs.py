@@ -106,8 +106,7 @@ async def compare_item(job: Job, item: CompareItem, tell: Tell) -> Judged:
 
 async def rank_item(job: Job, item: RankItem, tell: Tell) -> Judged:
     outcome = await rank(job.judge, query_of(item), item.replies, job.terms, job.rules, tell)
-    verdicts = [one.verdict for played in outcome.rounds for one in played]
-    return Judged(ranking_json(outcome), [ballot for verdict in verdicts for ballot in verdict.ballots])
+    return Judged(ranking_json(outcome), [ballot for one in outcome.played for ballot in one.verdict.ballots])
 
 
 async def score_item(job: Job, item: ScoreItem, tell: Tell) -> Judged:

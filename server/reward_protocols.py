@@ -272,7 +272,7 @@ async def _nemo_compare(call: Call, body: Compare) -> dict[str, Any]:
     replies = [call.marks.reply_text(response.text) for response in body.response_objs]
     scores = await call.score(query, replies, Yardstick())
     rewards = had(scores.values)
-    played = [one for games in scores.ranking.rounds for one in games] if scores.ranking else []
+    played = scores.ranking.played if scores.ranking else []
     results = [result for one in played for result in _results(one.match.first, one.match.second, one.verdict)]
     abstained = sum(ballot.side is None for ballot in scores.ballots)
     metrics = {"comparisons": len(played), "votes": len(scores.ballots), "abstentions": abstained}

@@ -81,10 +81,12 @@ WORDS = ("try", "2*3=6,", "left", "9", "naïve", "日本語", "😀", "checkmate
 
 def other_tokenizer(kind: str) -> HubTokenizer:
     """A tokenizer with the demo's template but other ids: `bytes` has no merges at all, `tagless` no tokens for tags
-    either, `lower` no capitals, `words` writes a blank before every text it begins, as sentencepiece does."""
+    either, `merged` is `tagless` but for one merge, `lower` has no capitals, `words` writes a blank before every text
+    it begins, as sentencepiece does."""
     if kind != "words":
-        alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-        tokenizer = Tokenizer(models.BPE({character: number for number, character in enumerate(alphabet)}, []))
+        alphabet, merges = sorted(pre_tokenizers.ByteLevel.alphabet()), [("s", "t")] if kind == "merged" else []
+        pieces = [*alphabet, *map("".join, merges)]
+        tokenizer = Tokenizer(models.BPE({piece: number for number, piece in enumerate(pieces)}, merges))
         tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
         tokenizer.decoder = decoders.ByteLevel()
         if kind == "lower":
@@ -97,7 +99,7 @@ def other_tokenizer(kind: str) -> HubTokenizer:
         tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
         tokenizer.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
     tokenizer.add_special_tokens([*SPECIAL])
-    if kind != "tagless":
+    if kind not in ("tagless", "merged"):
         tokenizer.add_tokens([*CONTROLS])
     fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|im_end|>", pad_token="<|endoftext|>")
     fast.chat_template = Path("demo/tokenizer/chat_template.jinja").read_text(encoding="utf-8")

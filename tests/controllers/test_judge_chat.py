@@ -1,5 +1,6 @@
 """A judge that is chatted with in MT-Bench's form."""
 
+import asyncio
 from dataclasses import replace
 from time import process_time
 
@@ -234,3 +235,24 @@ def test_a_form_that_is_never_complete_is_read_once(text):
     assert asked_in([{"role": "user", "content": text}]) is None
     assert process_time() - began < 2, "seconds"
     assert asked_in([{"role": "assistant", "content": "Hi"}, *asking("3", "8").messages]) is None
+
+
+async def test_whoever_cancels_ends_every_vote_and_changes_no_later_seed(make_judge):
+    interrupt = Interrupt()
+    judge, reader = make_judge(lambda first, second: "<think>" + "hm " * 200, votes=5, engine={"token_delay": 0.01})
+    policy = fold({}, judge.route.family, judge.route.defaults)
+
+    async def chat(request: Request) -> list[int | None]:
+        reader.sampled.clear()
+        async for event in answering(judge)(judge.route, request, policy, Sampling(max_tokens=400, seed=7)):
+            if isinstance(event, Chunk):
+                interrupt.ask("cancel")
+        return [sampling.seed for sampling in reader.sampled]
+
+    async with asyncio.timeout(2):  # a whole vote takes four seconds
+        seeds = await chat(replace(asking("3", "8"), interrupt=interrupt))
+    assert len(seeds) == 3, "the first wave, and no vote more"
+    async with asyncio.timeout(2):
+        assert await chat(replace(asking("3", "8"), interrupt=interrupt)) == []
+        interrupt = Interrupt()
+        assert sorted(await chat(replace(asking("3", "8"), interrupt=interrupt))) == sorted(seeds)

@@ -645,15 +645,14 @@ def test_log_probabilities_come_from_whoever_wrote(pair: MakePair) -> None:
             assert chunk.logprobs is not None and len(chunk.logprobs) == len(chunk.token_ids)
 
 
-def test_a_reply_that_outgrows_the_small_model_s_context_through_another_vocabulary_ends(
-    tokenizer, in_bytes: HubTokenizer
-) -> None:
-    lengths = Lengths(takeover_tokens=60, verification_tokens=0)
-    long_words = "Assistant reference another step " * 60
-    two = Pair(in_bytes, SMALL, long_words, lengths, other=tokenizer, context_length=200)
-    events = two.events()
-    assert end(events).reason == "length"
-    assert (use(events).target_tokens, use(events).failure) == (60, None)
+def test_a_reply_that_outgrows_the_small_model_s_context_through_another_vocabulary_ends() -> None:
+    long_words = "stst<" * 60  # `<` is held back: it may become a tag
+    small, target = other_tokenizer("tagless"), other_tokenizer("merged")
+    for length in (120, 121, 122):
+        lengths = Lengths(takeover_tokens=length, verification_tokens=0)
+        events = Pair(small, SMALL, long_words, lengths, other=target, context_length=200).events()
+        assert (end(events).reason, use(events).target_tokens, use(events).failure) == ("length", length, None)
+        assert text(events, "reasoning") == START + target.decode(target.encode(long_words)[:length])
 
 
 def test_tags_that_one_vocabulary_spells_are_tokens_in_the_other(pair: MakePair) -> None:
@@ -837,6 +836,19 @@ def test_a_cancellation_waits_for_neither_model(pair: MakePair, slow: str) -> No
     assert seconds < 1
     assert end(events).cancelled
     assert engine.running() == 0
+
+
+def test_what_a_cancellation_leaves_held_is_counted_as_discarded(pair: MakePair) -> None:
+    two, interrupt = pair(START + "so " * 400, TARGET, small_delays={"token_delay": 0.02}), Interrupt()
+
+    async def cancelled() -> list[Event]:
+        asyncio.get_running_loop().call_later(0.25, interrupt.ask, "cancel")
+        return await two.collect(interrupt=interrupt)
+
+    events = asyncio.run(cancelled())
+    assert (end(events).cancelled, text(events, "reasoning")) == (True, START)
+    assert end(events).discarded_tokens > 0
+    assert use(events).held_seconds > 0
 
 
 def test_the_target_s_full_context_is_no_outage(pair: MakePair) -> None:

@@ -75,6 +75,10 @@ def test_a_response_that_runs_is_not_forgotten_and_may_leave_no_room() -> None:
     assert not store.put(None, response("e"))
     assert not store.put(None, response("f", runs=True))
     assert kept(store, "adef") == "ad"
+    small = ResponseStore(10, 3 * size(response("a")))
+    assert small.put("one", response("b", runs=True)) and small.put("two", response("c"))
+    assert not small.put("one", response("d", "x" * 2 * size(response("a")), runs=True))
+    assert kept(small, "c", "two") == "c", "nothing is forgotten for one that has no room"
     running.interrupt = None
     assert store.put(None, response("g"))
     assert kept(store, "adg") == "dg"
