@@ -36,15 +36,19 @@ def written_replies(config: BudgetSft, form: BudgetFormat) -> Iterator[sft.Row]:
 
 
 def own_replies(config: BudgetSft, form: BudgetFormat) -> Iterator[sft.Row]:
-    """The right replies of `config.data`, drawn at random for each step. ValueError where there is none."""
+    """The right replies of `config.data`, drawn at random for each step: of each difficulty equally many, however few
+    the base got right. ValueError where there is none."""
     if config.data is None:
         raise ValueError("the cold start needs data")
     rng = Random(config.run.seed)
-    right = [one for one in budget_data.read(config.data) if one.correct]
+    right: dict[int, list[budget_data.Observed]] = {}
+    for one in budget_data.read(config.data):
+        if one.correct:
+            right.setdefault(one.difficulty, []).append(one)
     if not right:
         raise ValueError(f"{config.data} holds no right reply")
     for _ in range(config.steps):
-        chosen = rng.choices(right, k=config.questions)
+        chosen = [rng.choice(right[difficulty]) for difficulty in rng.choices(sorted(right), k=config.questions)]
         yield from by_length(sft.row(form.prompt(one.text), form.write(one.solution)) for one in chosen)
 
 
