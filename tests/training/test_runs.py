@@ -177,6 +177,25 @@ def test_an_evaluation_measures_every_mode_and_difficulty(hgpo_recipe, tmp_path)
     assert table in (recipe.out / "evaluation.md").read_text()
 
 
+@pytest.mark.parametrize(("threshold", "mode"), [(0.0, "think"), (1.0, "no_think")])
+def test_an_evaluation_may_choose_by_a_threshold_as_a_route_does(hgpo_recipe, tmp_path, threshold, mode):
+    recipe = Evaluate.model_validate(
+        {
+            "model": hgpo_recipe.model.model_dump(),
+            "task": {"name": "chain", "difficulties": [1]},
+            "out": str(tmp_path / "evaluation"),
+            "questions": 3,
+            "samples": 1,
+            "max_new_tokens": 6,
+            "resamples": 10,
+            "think_threshold": threshold,
+        }
+    )
+    evaluate.main(recipe)
+    (cell,) = json.loads((recipe.out / "evaluation.json").read_text())["by_difficulty"]
+    assert cell["free"] == cell[mode]
+
+
 def test_a_model_of_one_mode_is_measured_without_a_choice(hft_recipe, tmp_path):
     made = hft_recipe.model_copy(update={"modes": ("think",)})
     hft.train(made)
