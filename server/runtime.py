@@ -53,14 +53,18 @@ class Runtime:
     @property
     def targets(self) -> Mapping[str, str]:
         """The target engines of routes that can do without them, by route."""
-        speculative = {name: route.speculative for name, route in self.config.routes.items()}
-        return {name: each.target for name, each in speculative.items() if each and each.on_failure == "alone"}
+        return self._targets("alone")
 
     @property
     def needed(self) -> frozenset[str]:
-        """The engines without which the server cannot serve all its routes."""
+        """The engines without which the server cannot serve all its routes. One route's doing without a target does
+        not spare another that cannot."""
         own = {route.engine for route in self.config.routes.values()}
-        return frozenset(own | (self.engines.keys() - self.targets.values()))
+        return frozenset(own | set(self._targets("fail").values()) | (self.engines.keys() - self.targets.values()))
+
+    def _targets(self, on_failure: str) -> dict[str, str]:
+        speculative = {name: route.speculative for name, route in self.config.routes.items()}
+        return {name: each.target for name, each in speculative.items() if each and each.on_failure == on_failure}
 
     def route(self, name: str) -> Route:
         """The route that a client named. Raises the API's 404."""

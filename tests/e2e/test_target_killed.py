@@ -104,7 +104,7 @@ async def killed(client: httpx.AsyncClient, target: Engine, kill: Callable[[], N
     async def among_them() -> None:
         while target.running() < 50:  # noqa: ASYNC110 - no event tells
             await asyncio.sleep(0.005)
-        await asyncio.sleep(2.0)
+        await asyncio.sleep(0.5)
         kill()
 
     assert '"target":true' in await ask(client, "alone")  # an engine's first request is slow

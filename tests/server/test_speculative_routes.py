@@ -188,8 +188,12 @@ async def test_a_server_without_its_target_is_ready_and_says_what_is_degraded(to
     assert 'reasond:route_degraded{route="both"} 1.0' in metrics
 
 
-async def test_a_route_that_fails_with_its_target_needs_it_to_be_ready(tokenizer):
-    app, engines = app_over(tokenizer, [SMALL], ["5"], 'on_failure = "fail"\n')
+SPARED = ROUTES[ROUTES.index("[routes.both]") :].replace("both", "spared")
+
+
+@pytest.mark.parametrize("other", ["", SPARED], ids=["alone", "beside a route that can do without"])
+async def test_a_route_that_fails_with_its_target_needs_it_to_be_ready(tokenizer, other):
+    app, engines = app_over(tokenizer, [SMALL], ["5"], 'on_failure = "fail"\n' + other)
     await engines["large"].close()
     async with client_of(app) as client:
         assert (await client.get("/ready")).status_code == 503
