@@ -1,15 +1,18 @@
 """Everyday English: every question is solved from its text, and the steps are those of a hand that writes them."""
 
+import json
 import re
 from fractions import Fraction
+from pathlib import Path
 from random import Random
 
 import pytest
 
 from training.tasks import TASKS, draw
-from training.tasks.english import clock
+from training.tasks.english import English, clock, digest
 from training.tasks.english.numerals import stated, write
 from training.tasks.english.steps import NotWhole, work
+from training.tasks.english.talk import _written, exchanges
 from training.tasks.english.templates import Wording
 
 ENGLISH = TASKS["english"]
@@ -112,3 +115,26 @@ def test_every_question_is_solved_from_its_text_alone(level):
 def test_another_text_is_an_error_and_not_wrong():
     with pytest.raises(ValueError, match="not a question of this task"):
         ENGLISH.is_correct("Why?", "42")
+
+
+HELD_OUT = Path(__file__).parents[1] / "accept"
+
+
+def judged_by() -> list[str]:
+    phrasings = json.loads((HELD_OUT / "english_phrasings.json").read_text())
+    samples = json.loads((HELD_OUT / "english_everyday.json").read_text())
+    return [entry["question"] for part in phrasings.values() for entry in part] + samples
+
+
+def test_what_the_demo_is_judged_by_is_never_drawn(monkeypatch):
+    assert {digest(text) for text in judged_by()} == ENGLISH.held_out
+    drawn = iter([("Hello, Half of 86", "", "43"), ("half of 88?", "", "44")])
+    monkeypatch.setattr(English, "_draw", lambda *_: next(drawn))
+    assert ENGLISH.draw(1, Random(0))[0] == "half of 88?"
+
+
+def test_talk_is_half_real_and_says_nothing_twice():
+    said = [text.lower() for text, _ in exchanges()]
+    written = set(map(str.lower, dict(_written())))
+    assert len(set(said)) == len(said)
+    assert 0.4 < sum(text not in written for text in said) / len(said) < 0.6

@@ -4,10 +4,11 @@
     thought: 347+285, digit by digit (see `steps`)      answer: 632
 
 Level 0 is everyday talk; levels 1 to 4 are arithmetic, from what is known by heart to four digits. `arithmetic.toml`
-holds the kinds of questions and their wordings, `words.toml` what fills them, `everyday.jsonl` the talk.
+holds the kinds of questions and their wordings, `words.toml` what fills them; the talk is that of `talk`.
+`held_out.txt` keeps what the demo is judged by out of training.
 """
 
-import json
+import hashlib
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -17,7 +18,7 @@ from importlib.resources import files
 from random import Random
 from typing import Any
 
-from training.tasks.english import clock, numerals, steps
+from training.tasks.english import clock, numerals, steps, talk
 from training.tasks.english.numerals import Unit
 from training.tasks.english.templates import MARKS, Wording
 
@@ -108,6 +109,13 @@ class English:
     difficulties = range(5)
 
     def draw(self, difficulty: int, rng: Random) -> tuple[str, str, str]:
+        """A random question, but for those that the demo is judged by."""
+        while True:
+            text, thought, answer = self._draw(difficulty, rng)
+            if digest(text) not in self.held_out:
+                return text, thought, answer
+
+    def _draw(self, difficulty: int, rng: Random) -> tuple[str, str, str]:
         if difficulty == 0:
             said, answer = rng.choice(self.talk)
             return typed(said.fill({}, {}, rng), rng), rng.choice(NOTHING), answer
@@ -145,8 +153,12 @@ class English:
     @cached_property
     def talk(self) -> list[tuple[Wording, str]]:
         """What is said, and an answer to it."""
-        lines = [json.loads(line) for line in _read("everyday.jsonl").splitlines()]
-        return [(Wording(line["said"]), line["answer"]) for line in lines]
+        return [(Wording(said), answer) for said, answer in talk.exchanges()]
+
+    @cached_property
+    def held_out(self) -> frozenset[str]:
+        """`digest`s of the questions that are never drawn, so that the demo can be judged by them."""
+        return frozenset(_read("held_out.txt").split())
 
     @cached_property
     def _lists(self) -> dict[str, list[Any]]:
@@ -224,6 +236,11 @@ def plainly(text: str) -> str:
     ends = [closer.lower().rstrip(MARKS) for closer in CLOSERS]
     text = text.removesuffix(max((end for end in ends if text.endswith(end)), key=len, default=""))
     return text.rstrip(MARKS)
+
+
+def digest(text: str) -> str:
+    """A question's name in `held_out.txt`, however it is decorated and typed."""
+    return hashlib.sha256(plainly(text).encode()).hexdigest()[:16]
 
 
 def _read(name: str) -> str:
