@@ -55,6 +55,8 @@ DEFAULTED = (
     "frequency_penalty",
     "repetition_penalty",
 )
+CHANGING: Mapping[str, Any] = {"worker_extension_cls": "models.vllm_worker.TakesWeights", "enforce_eager": True}
+"""Arguments of an engine whose weights will change: a compiled graph may hold on to those it was compiled with."""
 # vLLM's classes for the client's mistakes and for a full queue, by version.
 CLIENT_ERROR: type[Exception] = getattr(vllm_exceptions, "VLLMClientError", ValueError)
 BUSY_ERROR: type[Exception] = getattr(vllm_exceptions, "GracefulHTTPError", EngineBusy)
@@ -165,6 +167,12 @@ class VllmEngine:
             # vLLM often leaves the field out; grammars are what it checks beyond our own admission.
             field = getattr(error, "parameter", None) or ("grammar" if sampling.grammar else "sampling")
             raise InvalidRequest(str(error), field) from error
+
+    async def take_weights(self, folder: str) -> None:
+        """Goes on with the weights of `folder`, of the same architecture, and forgets every cached prefix. For
+        an engine that was started with the arguments `CHANGING`, while no request runs."""
+        await self._llm.collective_rpc("take_weights", args=(folder,))
+        await self._llm.reset_prefix_cache()
 
     def running(self) -> int:
         if self._llm.errored:  # its books stay open

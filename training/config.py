@@ -146,8 +146,10 @@ class BudgetData(Recipe):
 class Rollouts(Recipe):
     """A policy that learns from its own replies: `questions` x `replies` of them a step.
 
-    `vllm` generates with vLLM in the trainer's process ("colocate") or elsewhere ("server"). `fused_head` takes TRL's
-    fused head, which saves memory on a GPU and costs time on a CPU.
+    `generation` is who writes them: the model that is trained ("trainer"), a copy with its adapter merged ("merged",
+    faster on a CPU), reasond's own engine with `engine` as vLLM's arguments ("engine", one process), or TRL's vLLM, on
+    the trainer's device ("colocate") or elsewhere ("server"). `fused_head` takes TRL's fused head, which saves memory
+    on a GPU and costs time on a CPU.
     """
 
     model: Model
@@ -162,7 +164,8 @@ class Rollouts(Recipe):
     temperature: PositiveFloat = 1.0
     epsilon: PositiveFloat = 0.5
     beta: float = 0.0
-    vllm: Literal["no", "colocate", "server"] = "no"
+    generation: Literal["trainer", "merged", "engine", "colocate", "server"] = "trainer"
+    engine: dict[str, Any] = {}
     fused_head: bool = True
 
 
@@ -184,16 +187,14 @@ class Advantage(Recipe):
 class Hgpo(Rollouts):
     """Hybrid Group Policy Optimization: half of the replies to each question are in each mode.
 
-    `merged` samples with a copy of the model into which its adapter is merged, each mode in batches of its own: faster
-    on a CPU. `mode_ratio` is the importance ratio of the forced mode token: "on_policy" is 1, "half" takes 1/2 as its
-    old probability. `settled` is the probability at which a mode token is pushed no further (1: never), see
+    `mode_ratio` is the importance ratio of the forced mode token: "on_policy" is 1, "half" takes 1/2 as its old
+    probability. `settled` is the probability at which a mode token is pushed no further (1: never), see
     `training.trl_seam`.
     """
 
     advantage: Advantage = Advantage()
     mode_ratio: Literal["on_policy", "half"] = "on_policy"
     settled: float = Field(1.0, gt=0.5, le=1)
-    merged: bool = False
 
 
 class BudgetReward(Recipe):

@@ -4,8 +4,6 @@ A step: draw questions; sample N replies each, half of them behind each mode tag
 advantage (`advantages.py`); one clipped policy-gradient update. What touches TRL's inside is in `trl_seam.py`.
 """
 
-from collections.abc import Sequence
-from copy import deepcopy
 from typing import Any
 
 from torch import Tensor
@@ -16,9 +14,8 @@ from training.advantages import Settings, token_advantages
 from training.config import Hgpo
 from training.replies import MODES, Format, format_of
 from training.rewards import correctness
-from training.sampling import sample
 from training.tasks import TASKS
-from training.trl_seam import ForcedPrefixTrainer, Sampler
+from training.trl_seam import ForcedPrefixTrainer
 
 
 def reward_function(config: Hgpo, form: Format) -> Any:
@@ -30,28 +27,6 @@ def reward_function(config: Hgpo, form: Format) -> Any:
         return [correctness(task, text, form.read(ids)) for ids, text in asked]
 
     return reward
-
-
-def sampler(config: Hgpo, form: Format) -> Sampler:
-    """Samples with a merged copy of the model as it now is."""
-
-    def begin(model: Any) -> Any:
-        copy = deepcopy(model)
-        plain = (copy.merge_and_unload() if hasattr(copy, "merge_and_unload") else copy).eval()
-
-        def draw(prompts: Sequence[Sequence[int]]) -> list[list[int]]:
-            return sample(
-                plain,
-                prompts,
-                form.end,
-                max_new_tokens=config.max_new_tokens,
-                temperature=config.temperature,
-                batch=config.micro_batch,
-            )
-
-        return draw
-
-    return begin
 
 
 def train(config: Hgpo, resume: bool = False) -> None:
@@ -71,7 +46,6 @@ def train(config: Hgpo, resume: bool = False) -> None:
             "token_advantages": advantages,
             "mode_ratio": config.mode_ratio,
             "settled": config.settled,
-            "sampler": sampler(config, form) if config.merged else None,
             "fused_head": config.fused_head,
         }
 

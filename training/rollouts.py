@@ -6,21 +6,24 @@ from typing import Any
 
 import torch
 from datasets import Dataset
-from trl import GRPOConfig, GRPOTrainer
+from trl import GRPOConfig
 
 from training import trainer
 from training.config import Rollouts
+from training.samplers import sampler_of
 from training.tasks import TASKS, draw_many
+from training.trl_seam import SampledTrainer
 
 
 def train(
-    config: Rollouts, resume: bool, parts: Callable[[Any], dict[str, Any]], trainer_class: type[Any] = GRPOTrainer
+    config: Rollouts, resume: bool, parts: Callable[[Any], dict[str, Any]], trainer_class: type[Any] = SampledTrainer
 ) -> None:
     """Runs the recipe and writes the model to `config.run.out`. Under `accelerate launch`, on every device.
 
     `parts` makes, from the tokenizer, what is each method's own of the trainer's arguments: the rewards, the questions.
     """
-    trainer.fit(config, resume, trainer_class, arguments(config), parts)
+    with sampler_of(config) as sampler:
+        trainer.fit(config, resume, trainer_class, arguments(config), lambda it: {"sampler": sampler, **parts(it)})
 
 
 def questions(config: Rollouts) -> Dataset:
@@ -35,6 +38,9 @@ def arguments(config: Rollouts) -> GRPOConfig:
     run, optimizer = config.run, config.optimizer
     on_cpu = not torch.cuda.is_available()
     base = GRPOConfig(output_dir=str(run.out / "checkpoints"), report_to="none", bf16=False, use_cpu=on_cpu)
+    if config.generation == "engine" and base.world_size > 1:
+        raise ValueError('generation = "engine" is for one process')
+    by_vllm = config.generation in ("colocate", "server")
     accumulation, left = divmod(config.questions * config.replies, config.micro_batch * base.world_size)
     if left:
         raise ValueError("questions x replies must divide into micro_batch x devices")
@@ -57,9 +63,9 @@ def arguments(config: Rollouts) -> GRPOConfig:
         adam_beta1=optimizer.betas[0],
         adam_beta2=optimizer.betas[1],
         weight_decay=optimizer.weight_decay,
-        use_vllm=config.vllm != "no",
-        vllm_mode=config.vllm if config.vllm != "no" else "colocate",
-        gradient_checkpointing=config.vllm != "no",
+        use_vllm=by_vllm,
+        vllm_mode=config.generation if by_vllm else "colocate",
+        gradient_checkpointing=by_vllm,
         bf16=config.model.dtype == "bfloat16",
         use_cpu=on_cpu,
         logging_steps=run.log_every,

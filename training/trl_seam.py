@@ -15,6 +15,7 @@ from torch import Tensor
 from trl import GRPOTrainer
 
 from training.plain_head import log_probabilities
+from training.samplers import Sampler
 
 TokenAdvantages = Callable[[Tensor, Tensor], Tensor]
 """(G, N) rewards and the (G, N, T) reply mask to (G, N, T) advantages."""
@@ -22,9 +23,6 @@ TokenAdvantages = Callable[[Tensor, Tensor], Tensor]
 
 Render = Callable[[Sequence[Mapping[str, Any]]], list[int]]
 """The messages of a prompt to its token ids."""
-
-Sampler = Callable[[Any], Callable[[Sequence[Sequence[int]]], list[list[int]]]]
-"""The model as it now is, to what samples a reply to each prompt with it, all in token ids."""
 
 LOG_HALF = math.log(0.5)
 
@@ -35,7 +33,22 @@ def unless_settled(advantages: Tensor, probability: Tensor, settled: float) -> T
     return advantages.masked_fill(there, 0.0)
 
 
-class ForcedPrefixTrainer(GRPOTrainer):  # type: ignore[misc]
+class SampledTrainer(GRPOTrainer):  # type: ignore[misc]
+    """GRPO whose replies come from `sampler`, or from TRL where it is None."""
+
+    def __init__(self, *args: Any, sampler: Sampler | None = None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.sampler = sampler
+
+    def _generate_single_turn(
+        self, prompt_ids: list[list[int]], *rest: Any
+    ) -> tuple[list[list[int]], list[list[float | None]] | None]:
+        if self.sampler is None:
+            return super()._generate_single_turn(prompt_ids, *rest)  # type: ignore[no-any-return]
+        return self.sampler(self.accelerator.unwrap_model(self.model), prompt_ids), None
+
+
+class ForcedPrefixTrainer(SampledTrainer):
     """GRPO with forced prefixes: the first N/k replies of a group begin with prefix 0, the next with prefix 1, …
 
     A mode token is forced, so it was not sampled from the policy, and its importance ratio is a choice. "on_policy": 1,
@@ -53,12 +66,10 @@ class ForcedPrefixTrainer(GRPOTrainer):  # type: ignore[misc]
         render: Render | None = None,
         mode_ratio: Literal["on_policy", "half"] = "on_policy",
         settled: float = 1.0,
-        sampler: Sampler | None = None,
         fused_head: bool = True,
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
-        self.sampler = sampler
         self.fused_head = fused_head
         self.render = render
         if self.num_generations % len(prefixes):
@@ -83,23 +94,11 @@ class ForcedPrefixTrainer(GRPOTrainer):  # type: ignore[misc]
         share = num_generations // len(self.prefixes)
         forced = [self.prefixes[i % num_generations // share] for i in range(len(prompt_ids))]
         begun = [[*ids, *prefix] for ids, prefix in zip(prompt_ids, forced, strict=True)]
-        if self.sampler is not None:
-            return self._sample_apart(begun, forced), None
         sampled, logprobs = super()._generate_single_turn(begun, images, multimodal_fields, share, *rest)
         replies = [[*prefix, *ids] for prefix, ids in zip(forced, sampled, strict=True)]
         if logprobs is None:
             return replies, None
         return replies, [[*[None] * len(prefix), *some] for prefix, some in zip(forced, logprobs, strict=True)]
-
-    def _sample_apart(self, begun: Sequence[list[int]], forced: Sequence[list[int]]) -> list[list[int]]:
-        """Replies by `sampler`, those behind each prefix in batches of their own: the modes' lengths differ much."""
-        draw = self.sampler(self.accelerator.unwrap_model(self.model))  # type: ignore[misc]
-        replies: list[list[int]] = [[] for _ in begun]
-        for prefix in self.prefixes:
-            chosen = [i for i, its in enumerate(forced) if its == prefix]
-            for i, ids in zip(chosen, draw([begun[i] for i in chosen]), strict=True):
-                replies[i] = [*prefix, *ids]
-        return replies
 
     def _get_per_token_logps_and_entropies(
         self, model: Any, input_ids: Tensor, attention_mask: Tensor, logits_to_keep: int, *rest: Any, **kwargs: Any

@@ -130,7 +130,7 @@ def test_hgpo_goes_on_with_an_adapter_and_samples_each_mode_apart(hft_recipe, hg
     adamw = hft_recipe.optimizer.model_copy(update={"matrix_lr": None})
     hft.train(hft_recipe.model_copy(update={"model": model, "optimizer": adamw}))
     going_on = model.model_copy(update={"lora": Lora(start=hft_recipe.run.out / "adapter")})
-    hgpo.train(hgpo_recipe.model_copy(update={"model": going_on, "merged": True, "fused_head": False}))
+    hgpo.train(hgpo_recipe.model_copy(update={"model": going_on, "generation": "merged", "fused_head": False}))
     lines = [line for line in metrics(hgpo_recipe.run.out) if "reward" in line]
     assert len(lines) == hgpo_recipe.steps
     assert PeftConfig.from_pretrained(hgpo_recipe.run.out / "adapter").r == 2
