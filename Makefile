@@ -24,8 +24,8 @@ english: english-model
 	$(BIN)/reasond serve configs/english.toml --host $(HOST) --port $(PORT)
 
 english-model: install
-	$(BIN)/reasond-train download configs/train/english_base.toml
-	$(BIN)/reasond-train merge configs/train/english_merge.toml
+	$(BIN)/reasond-train configs/train/english_base.toml
+	$(BIN)/reasond-train configs/train/english_merge.toml
 
 test: install
 	$(BIN)/python -m pytest tests/controllers --cov --cov-report=term:skip-covered --cov-fail-under=100
@@ -47,53 +47,45 @@ accept: install
 docs: install
 	$(BIN)/python -m tests.docs.files
 
-# Trains demo/hybrid anew, in at most 20 minutes. One thread: on a shared machine more are slower, and the sums differ.
+# What trains the models in demo/. One thread: on a shared machine more are slower, and the sums differ.
 TRAIN := OMP_NUM_THREADS=1 $(BIN)/reasond-train
-demo-hybrid: install
-	$(TRAIN) hft configs/train/hybrid_hft.toml
-	$(TRAIN) evaluate configs/train/hybrid_evaluate.toml --set model.path=runs/hybrid_hft --set out=demo/hybrid/hft
-	cp runs/hybrid_hft/recipe.json runs/hybrid_hft/metrics.jsonl demo/hybrid/hft/
-	$(TRAIN) hgpo configs/train/hybrid_hgpo.toml
-	$(TRAIN) evaluate configs/train/hybrid_evaluate.toml
+# What is kept of a run that only leads to a model of demo/: its recipe, log, plots and evaluation.
+keep = mkdir -p $(2) && find $(1) -maxdepth 1 -regex '.*/\(recipe\|metrics\|evaluation\)\..*' -exec cp -t $(2) {} +
 
-# Trains demo/judge anew, from demo/hybrid, in about ten minutes.
+# In at most 20 minutes.
+demo-hybrid: install
+	$(TRAIN) configs/train/hybrid_hft.toml
+	$(call keep,runs/hybrid_hft,demo/hybrid/hft)
+	$(TRAIN) configs/train/hybrid_hgpo.toml
+
+# From demo/hybrid, in about ten minutes.
 demo-judge: install
-	$(TRAIN) hft configs/train/judge_hft.toml
-	$(TRAIN) evaluate configs/train/judge_evaluate.toml --set model.path=runs/judge_hft --set out=demo/judge/hft
-	cp runs/judge_hft/recipe.json runs/judge_hft/metrics.jsonl demo/judge/hft/
-	$(TRAIN) grpo configs/train/judge_grpo.toml
-	$(TRAIN) evaluate configs/train/judge_evaluate.toml
+	$(TRAIN) configs/train/judge_hft.toml
+	$(call keep,runs/judge_hft,demo/judge/hft)
+	$(TRAIN) configs/train/judge_grpo.toml
 
 # The pair for Speculative Thinking: demo/small and demo/target.
-PAIR := config.json generation_config.json model.safetensors tokenizer.json tokenizer_config.json chat_template.jinja \
-	recipe.json metrics.jsonl metrics.png
 demo-pair: install
-	for one in small target; do \
-	  $(TRAIN) hft configs/train/countdown_$${one}_hft.toml && mkdir -p demo/$$one && \
-	  (cd runs/countdown_$$one && cp $(PAIR) ../../demo/$$one/) && \
-	  $(TRAIN) evaluate configs/train/countdown_evaluate.toml --set model.path=demo/$$one --set out=demo/$$one || exit 1; \
-	done
+	$(TRAIN) configs/train/countdown_small_hft.toml
+	$(TRAIN) configs/train/countdown_target_hft.toml
 
-# SelfBudgeter: its base, the base's replies, the cold start, budget-guided GRPO, and the comparison with the base.
+# SelfBudgeter: its base, the base's replies, the cold start, and budget-guided GRPO, each compared with the base.
 demo-budget: install
-	$(TRAIN) budget-sft configs/train/selfbudgeter_base.toml
-	$(TRAIN) budget-data configs/train/selfbudgeter_data.toml
-	$(TRAIN) budget-sft configs/train/selfbudgeter_start.toml
-	$(TRAIN) evaluate-budget configs/train/selfbudgeter_evaluate.toml --set model.path=runs/selfbudgeter_start --set out=demo/budget/start
-	cp runs/selfbudgeter_start/recipe.json runs/selfbudgeter_start/metrics.jsonl demo/budget/start/
-	$(TRAIN) selfbudgeter configs/train/selfbudgeter_grpo.toml
-	$(TRAIN) evaluate-budget configs/train/selfbudgeter_evaluate.toml
+	$(TRAIN) configs/train/selfbudgeter_base.toml
+	$(TRAIN) configs/train/selfbudgeter_data.toml
+	$(TRAIN) configs/train/selfbudgeter_start.toml
+	$(call keep,runs/selfbudgeter_start,demo/budget/start)
+	$(TRAIN) configs/train/selfbudgeter_grpo.toml
 
-# Trains demo/english anew: an adapter on a pretrained model of 135 M parameters, about two hours on one core.
+# An adapter on a pretrained model of 135 M parameters, about two hours on one core.
 demo-english: install
-	$(TRAIN) download configs/train/english_base.toml
-	$(TRAIN) hft configs/train/english_hft.toml
-	$(TRAIN) hft configs/train/english_more_hft.toml
-	$(TRAIN) hgpo configs/train/english_hgpo.toml
-	mkdir -p demo/english/hft && cp -r runs/english_hgpo/adapter demo/english/
-	cp runs/english_hft/recipe.json runs/english_hft/metrics.jsonl demo/english/hft/
-	mkdir -p demo/english/more && cp runs/english_more/recipe.json runs/english_more/metrics.jsonl demo/english/more/
-	cp runs/english_hgpo/recipe.json runs/english_hgpo/metrics.jsonl demo/english/
-	$(TRAIN) merge configs/train/english_merge.toml
-	$(TRAIN) evaluate configs/train/english_evaluate.toml
+	$(TRAIN) configs/train/english_base.toml
+	$(TRAIN) configs/train/english_hft.toml
+	$(call keep,runs/english_hft,demo/english/hft)
+	$(TRAIN) configs/train/english_more_hft.toml
+	$(call keep,runs/english_more,demo/english/more)
+	$(TRAIN) configs/train/english_hgpo.toml
+	$(call keep,runs/english_hgpo,demo/english)
+	cp -r runs/english_hgpo/adapter demo/english/
+	$(TRAIN) configs/train/english_merge.toml
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.accept.english --out demo/english/phrasings_result.json

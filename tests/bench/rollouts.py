@@ -1,6 +1,6 @@
 """Replies to learn from, by transformers and by our engine: `python -m tests.bench.rollouts RECIPE [key=value ...]`.
 
-What `reasond-train hgpo RECIPE` does in a step before it learns: a copy of the weights is made or handed over, and
+What `reasond-train RECIPE` (`hgpo`) does in a step before it learns: a copy of the weights is made or handed over, and
 every reply of a step is sampled. Both ways in turn on the same prompts, with the model that the recipe starts from;
 printed are the seconds of each, tokens a second, and the ratio with its least and greatest round.
 """

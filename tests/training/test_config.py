@@ -7,31 +7,17 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from training.cli import main
-from training.config import (
-    BudgetData,
-    BudgetReward,
-    BudgetSft,
-    Download,
-    Evaluate,
-    EvaluateBudget,
-    Grpo,
-    Hft,
-    Hgpo,
-    Merge,
-    SelfBudgeter,
-    load,
-)
+from training.cli import main, read
+from training.config import BudgetReward, Hft, Hgpo, load
 
 RECIPES = Path("configs/train")
-CLASSES = {"hft": Hft, "hgpo": Hgpo, "grpo": Grpo, "evaluate": Evaluate, "base": Download, "merge": Merge}
-BUDGET = {"base": BudgetSft, "data": BudgetData, "start": BudgetSft, "grpo": SelfBudgeter, "evaluate": EvaluateBudget}
 
 
 @pytest.mark.parametrize("path", sorted(RECIPES.glob("*.toml")), ids=lambda path: path.stem)
-def test_every_shipped_recipe_is_valid(path):
-    model, _, stage = path.stem.rpartition("_")
-    assert (BUDGET if model == "selfbudgeter" else CLASSES)[stage].model_validate(load(path))
+def test_every_shipped_recipe_is_valid_and_so_is_the_one_that_measures_it(path):
+    recipe = read(path)
+    if hasattr(recipe, "run") and recipe.run.evaluate is not None:
+        assert read(recipe.run.evaluate).method in ("evaluate", "evaluate-budget")
 
 
 def test_a_reward_in_which_a_right_reply_can_lose_is_refused():
@@ -56,8 +42,15 @@ def test_an_override_without_a_value_is_refused():
 
 
 def test_a_wrong_recipe_ends_with_a_message_and_status_2(capsys):
-    assert main(["hft", str(RECIPES / "hybrid_hft.toml"), "--set", "steps=-1"]) == 2
+    assert main([str(RECIPES / "hybrid_hft.toml"), "--set", "steps=-1"]) == 2
     assert "steps" in capsys.readouterr().err
+    assert main([str(RECIPES / "hybrid_hft.toml"), "--set", "method=sft"]) == 2
+    assert "'sft' is none of download, merge, hft" in capsys.readouterr().err
+
+
+def test_what_does_not_train_has_nothing_to_go_on_from(capsys):
+    assert main([str(RECIPES / "english_merge.toml"), "--resume"]) == 2
+    assert "no checkpoints" in capsys.readouterr().err
 
 
 def test_neither_the_command_line_nor_the_recipes_import_torch():

@@ -36,7 +36,7 @@ def command(kind: str, folder: Path, data: Path, *more: str) -> list[str]:
         *([f"data={data}"] if kind == "selfbudgeter" else []),
     ]
     overrides = [part for setting in settings for part in ("--set", setting)]
-    return [sys.executable, "-m", "training.cli", kind, f"configs/train/{recipe}", *overrides, *more]
+    return [sys.executable, "-m", "training.cli", f"configs/train/{recipe}", "--no-evaluate", *overrides, *more]
 
 
 def lines(folder: Path) -> list[dict[str, float]]:

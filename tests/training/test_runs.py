@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 from random import Random
 
 import pytest
@@ -12,6 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, Llama
 
 from models.tokenizer import HubTokenizer
 from training import evaluate, hft, hgpo, merge, weights
+from training.cli import main
 from training.config import Evaluate, Lora, Merge, Model
 from training.optimizers import build, rate
 from training.replies import MODES, format_of
@@ -237,3 +239,21 @@ def test_the_rate_warms_up_holds_and_falls():
     # 10 steps, 2 of warm-up, falling from step 5 on: (10 - 8) / (10 - 5)
     assert [rate(step, 10, 2, 0.5) for step in (0, 1, 4, 8, 10)] == [0.5, 1.0, 1.0, 0.4, 0.0]
     assert rate(9, 10, 0, 1.0) == 1.0
+
+
+def test_a_run_ends_with_the_evaluation_that_its_recipe_names(tmp_path, monkeypatch, capsys):
+    out, settings = tmp_path / "run", ["steps=2", "questions=2", "micro_batch=2", "easy=[]", "easy_share=0.0"]
+    scratch = "{ hidden = 32, layers = 1, heads = 2, feed_forward = 64, context = 256 }"
+    settings += ["model.path=demo/tokenizer", f"model.scratch={scratch}", f"run.out={out}", "run.log_every=1"]
+    small = tmp_path / "evaluate.toml"
+    small.write_text(Path("configs/train/hybrid_evaluate.toml").read_text().replace("questions = 250", "questions = 2"))
+    overrides = [part for setting in [*settings, f"run.evaluate={small}"] for part in ("--set", setting)]
+    monkeypatch.setenv("RANK", "1")
+    assert main(["configs/train/hybrid_hft.toml", *overrides]) == 0
+    assert not (out / "evaluation.md").exists()  # another process of the same run does it
+    monkeypatch.setenv("RANK", "0")
+    assert main(["configs/train/hybrid_hft.toml", *overrides]) == 0
+    assert {"evaluation.md", "evaluation.json", "evaluation.png", "metrics.png"} <= {
+        file.name for file in out.iterdir()
+    }
+    assert (out / "evaluation.md").read_text() in capsys.readouterr().out
