@@ -69,7 +69,7 @@ demo-pair: install
 	$(TRAIN) configs/train/countdown_small_hft.toml
 	$(TRAIN) configs/train/countdown_target_hft.toml
 
-# SelfBudgeter: its base, the base's replies, the cold start, and budget-guided GRPO, each compared with the base.
+# SelfBudgeter: its base, the base's replies, the cold start, and budget-guided GRPO, the last two compared with the base.
 demo-budget: install
 	$(TRAIN) configs/train/selfbudgeter_base.toml
 	$(TRAIN) configs/train/selfbudgeter_data.toml

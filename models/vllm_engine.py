@@ -8,6 +8,7 @@ import asyncio
 import dataclasses
 import difflib
 import json
+import os
 import typing
 import uuid
 from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping
@@ -170,9 +171,14 @@ class VllmEngine:
 
     async def take_weights(self, folder: str) -> None:
         """Goes on with the weights of `folder`, of the same architecture, and forgets every cached prefix. For
-        an engine that was started with the arguments `CHANGING`, while no request runs."""
-        await self._llm.collective_rpc("take_weights", args=(folder,))
-        await self._llm.reset_prefix_cache()
+        an engine that was started with the arguments `CHANGING`, on this machine, while no request runs."""
+        try:
+            await self._llm.collective_rpc("take_weights", args=(folder, os.getpid()))
+            emptied = await self._llm.reset_prefix_cache()
+        except EngineDeadError as error:
+            raise EngineDead(f"engine {self.name} has stopped; the log says why") from error
+        if not emptied:
+            raise EngineError(f"engine {self.name} holds prefixes of its old weights: a request still runs")
 
     def running(self) -> int:
         if self._llm.errored:  # its books stay open

@@ -1,7 +1,8 @@
 """`reasond-train`: runs a recipe file. Nothing heavy is imported before the recipe is read and valid."""
 
 import argparse
-import os
+import gc
+import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -79,6 +80,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser().parse_args(argv)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # what was started is ended
     try:
         recipe = read(arguments.recipe, arguments.overrides)
         run(recipe, arguments.resume, not arguments.no_evaluate)
@@ -92,31 +94,42 @@ def read(path: Path, overrides: Sequence[str] = ()) -> Any:
     """The recipe in a file, of its method's class. ValueError where it does not say what it is, or is not valid."""
     table = config.load(path, overrides)
     name = table.get("method")
-    if name not in METHODS:
+    if not isinstance(name, str) or name not in METHODS:
         raise ValueError(f"method = {name!r} is none of {', '.join(METHODS)}")
     return METHODS[name].recipe.model_validate(table)
 
 
 def run(recipe: Any, resume: bool = False, evaluates: bool = True) -> None:
-    """Imports what runs the recipe, and runs it. What trains ends with its evaluation, on the first process."""
+    """Imports what runs the recipe, and runs it. What trains ends with its evaluation, on the main process."""
     method = METHODS[recipe.method]
+    if resume and not method.trains:
+        raise ValueError(f"{recipe.method} keeps no checkpoints to go on from")
+    evaluation = _evaluation(recipe.run) if method.trains and evaluates else None
     module = import_module(f"training.{method.module}")
     if not method.trains:
-        if resume:
-            raise ValueError(f"{recipe.method} keeps no checkpoints to go on from")
         print(module.main(recipe))
         return
-    evaluation = _evaluation(recipe.run) if evaluates else None
     module.train(recipe, resume)
-    if evaluation is not None and os.environ.get("RANK", "0") == "0":
+    if evaluation is not None and _is_main_process():
+        gc.collect()  # the trainer, and what it holds of a GPU
         run(evaluation)
+
+
+def _is_main_process() -> bool:
+    from accelerate import PartialState
+
+    return bool(PartialState().is_main_process)
 
 
 def _evaluation(settings: config.Run) -> Any:
     """The recipe that measures what a run leaves, read before it begins, so that a mistake in it is found then."""
     if settings.evaluate is None:
         return None
-    return read(settings.evaluate, [f"model.path={settings.out}", f"out={settings.out}"])
+    recipe = read(settings.evaluate)
+    if not isinstance(recipe, config.Evaluate | config.EvaluateBudget):
+        raise ValueError(f"{settings.evaluate} measures nothing: its method is {recipe.method}")
+    model = recipe.model.model_copy(update={"path": str(settings.out)})
+    return recipe.model_copy(update={"model": model, "out": settings.out})
 
 
 if __name__ == "__main__":

@@ -175,6 +175,12 @@ class Rollouts(Recipe):
     engine: dict[str, Any] = {}
     fused_head: bool = True
 
+    @model_validator(mode="after")
+    def _engine_is_used(self) -> Self:
+        if self.engine and self.generation != "engine":
+            raise ValueError('[engine] is for generation = "engine"')
+        return self
+
 
 class Grpo(Rollouts):
     """Group-relative policy optimization with a rule reward; every reply thinks."""

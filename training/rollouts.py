@@ -65,7 +65,7 @@ def arguments(config: Rollouts) -> GRPOConfig:
         weight_decay=optimizer.weight_decay,
         use_vllm=by_vllm,
         vllm_mode=config.generation if by_vllm else "colocate",
-        gradient_checkpointing=by_vllm,
+        gradient_checkpointing=not on_cpu and (by_vllm or config.generation == "engine"),
         bf16=config.model.dtype == "bfloat16",
         use_cpu=on_cpu,
         logging_steps=run.log_every,

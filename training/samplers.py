@@ -9,8 +9,6 @@ import asyncio
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import aclosing, contextmanager
 from copy import deepcopy
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -20,6 +18,8 @@ from training import weights
 from training.config import Rollouts
 from training.sampling import sample
 
+CACHE_BYTES = 2**30
+"""The engine's key-value cache, where `[engine]` does not say. The trainer wants the rest of the memory."""
 Sampler = Callable[[Any, Sequence[Sequence[int]]], list[list[int]]]
 """The model as it now is and prompts to a sampled reply to each, its end of turn included, all in token ids."""
 
@@ -30,8 +30,8 @@ def sampler_of(config: Rollouts) -> Iterator[Sampler | None]:
     if config.generation == "merged":
         yield merged(config, weights.load_tokenizer(config.model).eos_token_id)
     elif config.generation == "engine":
-        with TemporaryDirectory() as folder, asyncio.Runner() as runner:
-            engine = EngineSampler(config, Path(folder))
+        with asyncio.Runner() as runner:
+            engine = EngineSampler(config)
             try:
                 yield lambda model, prompts: runner.run(engine.sample(model, prompts))
             finally:
@@ -72,23 +72,32 @@ def without_adapter(model: Any) -> Any:
 class EngineSampler:
     """Samples with an engine of this process, started with the first weights. `folder` holds the weights of now."""
 
-    def __init__(self, config: Rollouts, folder: Path) -> None:
+    def __init__(self, config: Rollouts) -> None:
         self.config = config
-        self.folder = folder
+        self.folder = config.run.out / "checkpoints" / "policy"
         self.tokenizer = weights.load_tokenizer(config.model)
         self.engine: Any = None
 
     async def sample(self, model: Any, prompts: Sequence[Sequence[int]]) -> list[list[int]]:
         weights.save(without_adapter(model), self.tokenizer, self.folder)
         if self.engine is None:
-            from models.vllm_engine import CHANGING, VllmEngine  # here: it takes seconds, and few recipes need it
-
-            args = {**CHANGING, **self.config.engine}
-            self.engine = await VllmEngine.load(str(self.folder), name="policy", args=args)
-        else:
-            await self.engine.take_weights(str(self.folder))
-        seeds = torch.randint(2**31, (len(prompts),)).tolist()  # the trainer's generator, which a checkpoint keeps
+            self.engine = await self._start()
+        await self.engine.take_weights(str(self.folder))
+        if (longest := max(map(len, prompts)) + self.config.max_new_tokens) > self.engine.context_length:
+            raise ValueError(f"engine.max_model_len must be at least {longest}")
+        seeds = torch.randint(2**31, (len(prompts),)).tolist()
         return await asyncio.gather(*map(self._reply, prompts, seeds))
+
+    async def _start(self) -> Any:
+        from models.vllm_engine import CHANGING, VllmEngine  # here: it takes seconds, and few recipes need it
+
+        args = {
+            **CHANGING,
+            "dtype": self.config.model.dtype,
+            "kv_cache_memory_bytes": CACHE_BYTES,
+            **self.config.engine,
+        }
+        return await VllmEngine.load(str(self.folder), name="policy", args=args)
 
     async def _reply(self, prompt: Sequence[int], seed: int) -> list[int]:
         sampling = Sampling(

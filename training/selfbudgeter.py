@@ -2,7 +2,7 @@
 
 A step: sample N replies to each question, each with a budget that the model declares itself; reward them by budget,
 length and correctness (`budget_rewards.py`); one clipped policy-gradient update with TRL's group advantages. The
-tolerance shrinks from step to step. No private method of TRL is touched.
+tolerance shrinks from step to step.
 """
 
 from collections.abc import Sequence

@@ -1,9 +1,9 @@
 """The one file that touches private methods of TRL's GRPOTrainer. `tests/training/test_trl_seam.py` holds the contract.
 
-Three things are added to GRPO and nothing is copied from it: equal shares of every group begin with a forced prefix,
-prompts are rendered as they are served, and advantages have a token dimension. A reply's tokens are `prefix + sampled`.
-The first token of a prefix is the mode token; the rest of a prefix is masked, the policy never learns from tokens that
-it did not choose.
+Four things are added to GRPO and nothing is copied from it: replies may come from a sampler of our own, equal shares
+of every group begin with a forced prefix, prompts are rendered as they are served, and advantages have a token
+dimension. A reply's tokens are `prefix + sampled`. The first token of a prefix is the mode token; the rest of a prefix
+is masked, the policy never learns from tokens that it did not choose.
 """
 
 import math

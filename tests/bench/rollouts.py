@@ -14,6 +14,7 @@ from statistics import median
 
 from models.tokenizer import HubTokenizer
 from training import config, rollouts, weights
+from training.cli import read
 from training.replies import MODES, format_of
 from training.samplers import Sampler, sampler_of
 
@@ -41,7 +42,7 @@ def main() -> None:
     parser.add_argument("overrides", nargs="*")
     parser.add_argument("--rounds", type=int, default=7)
     options = parser.parse_args()
-    recipe = config.Hgpo.model_validate(config.load(options.recipe, options.overrides))
+    recipe = read(options.recipe, options.overrides)
     tokenizer = weights.load_tokenizer(recipe.model)
     model = weights.load_model(recipe.model, tokenizer, recipe.run.seed)
     prompts = prompts_of(recipe)

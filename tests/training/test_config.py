@@ -48,6 +48,17 @@ def test_a_wrong_recipe_ends_with_a_message_and_status_2(capsys):
     assert "'sft' is none of download, merge, hft" in capsys.readouterr().err
 
 
+def test_a_run_is_measured_by_what_measures(capsys):
+    path = RECIPES / "english_merge.toml"
+    assert main([str(RECIPES / "hybrid_hft.toml"), "--set", f"run.evaluate={path}"]) == 2
+    assert "measures nothing" in capsys.readouterr().err
+
+
+def test_settings_of_an_engine_that_nobody_asked_for_are_refused():
+    with pytest.raises(ValidationError, match="generation"):
+        read(RECIPES / "hybrid_hgpo.toml", ["engine.max_model_len=128"])
+
+
 def test_what_does_not_train_has_nothing_to_go_on_from(capsys):
     assert main([str(RECIPES / "english_merge.toml"), "--resume"]) == 2
     assert "no checkpoints" in capsys.readouterr().err

@@ -133,8 +133,6 @@ def test_what_the_demo_is_judged_by_is_never_drawn(monkeypatch):
     assert ENGLISH.draw(1, Random(0))[0] == "half of 88?"
 
 
-def test_talk_is_half_real_and_says_nothing_twice():
-    said = [text.lower() for text, _ in exchanges()]
-    written = set(map(str.lower, dict(_written())))
-    assert len(set(said)) == len(said)
-    assert 0.4 < sum(text not in written for text in said) / len(said) < 0.6
+def test_talk_is_half_real():
+    written = dict(_written())
+    assert 0.4 < sum(said not in written for said, _ in exchanges()) / len(exchanges()) < 0.6

@@ -2,6 +2,7 @@
 
 Half of it was written for this task (`everyday.jsonl`), half is real: first exchanges of the ChatterBot corpus
 (`chatterbot-corpus`, BSD licence, contributed by its users), of which the subjects are taken that ask for something.
+Most of those are questions of trivia with short answers; some answers are jokes, and a few are wrong.
 """
 
 import json
