@@ -86,6 +86,6 @@ demo-english: install
 	$(call keep,runs/english_more,demo/english/more)
 	$(TRAIN) configs/train/english_hgpo.toml
 	$(call keep,runs/english_hgpo,demo/english)
-	cp -r runs/english_hgpo/adapter demo/english/
+	cp runs/english_hgpo/adapter/adapter_* demo/english/adapter/
 	$(TRAIN) configs/train/english_merge.toml
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.accept.english --out demo/english/phrasings_result.json
