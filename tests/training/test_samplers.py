@@ -83,7 +83,7 @@ class Roomless:
 @pytest.mark.e2e
 def test_hgpo_learns_from_the_engines_replies_and_the_engine_ends_with_it_when_it_is_killed(tmp_path):
     settings = ["model.path=demo/hybrid", f"run.out={tmp_path}", "questions=2", "micro_batch=16", "generation=engine"]
-    overrides = [part for one in [*settings, "steps=1000", "run.log_every=1"] for part in ("--set", one)]
+    overrides = [part for one in [*settings, "settled=1.0", "steps=1000", "run.log_every=1"] for part in ("--set", one)]
     command = [sys.executable, "-m", "training.cli", "configs/train/hybrid_hgpo.toml", "--no-evaluate", *overrides]
     log = tmp_path / "metrics.jsonl"
     quiet = subprocess.DEVNULL
