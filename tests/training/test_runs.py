@@ -17,6 +17,7 @@ from training.config import Evaluate, Lora, Merge, Model
 from training.optimizers import build, rate
 from training.replies import MODES, format_of
 from training.tasks import TASKS, draw
+from training.trainer import last_checkpoint
 
 
 def metrics(folder):
@@ -256,3 +257,13 @@ def test_a_run_ends_with_the_evaluation_that_its_recipe_names(tmp_path, monkeypa
         file.name for file in out.iterdir()
     }
     assert (out / "evaluation.md").read_text() in capsys.readouterr().out
+
+
+def test_a_run_goes_on_from_the_newest_checkpoint_that_is_whole(tmp_path):
+    for step, state in ((8, "{\n}\n"), (10, "{\n}\n"), (12, '{\n "glo'), (14, None)):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+        if state is not None:
+            (tmp_path / f"checkpoint-{step}" / "trainer_state.json").write_text(state)
+    assert last_checkpoint(tmp_path) == str(tmp_path / "checkpoint-10")
+    with pytest.raises(ValueError, match="no checkpoint"):
+        last_checkpoint(tmp_path / "checkpoint-8")
