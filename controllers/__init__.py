@@ -2,8 +2,9 @@
 
 from collections.abc import Mapping
 
-from controllers import mode, speculative
+from controllers.generation import driver
 from controllers.route import Controller
+from controllers.speculative import controller as speculative
 
-CONTROLLERS: Mapping[str, Controller] = {"mode": mode.run, "speculative": speculative.run}
+CONTROLLERS: Mapping[str, Controller] = {"mode": driver.run, "speculative": speculative.run}
 """Every controller that a route can name in its configuration."""

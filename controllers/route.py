@@ -4,18 +4,18 @@ from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
-from controllers.budget import MOST_DECLARED
-from controllers.outage import Outage
-from controllers.pace import Pace
-from controllers.policy import Defaults, Policy
-from controllers.reply import Event, Request
-from controllers.speculation import OnFailure, Speculation
-from models.engine import Engine, Sampling, Tokenizer
-from models.families import Family, Mode, Tags, compile_tags
-from models.templates import writes_calls
-from models.tools import ToolFormat
+from controllers.generation.events import Conversation, Event
+from controllers.generation.throughput import ThroughputEstimate
+from controllers.policy.fold import Defaults, Policy
+from controllers.rules.budget import MOST_DECLARED
+from controllers.speculative.circuit_breaker import CircuitBreaker
+from controllers.speculative.takeovers import OnFailure, Speculation
+from models.engines.base import Engine, Sampling, Tokenizer
+from models.formats.families import Family, Mode, Tags, compile_tags
+from models.formats.templates import writes_calls
+from models.tool_calls.hermes import ToolFormat
 
-Controller = Callable[["Route", Request, Policy, Sampling], AsyncGenerator[Event, None]]
+Controller = Callable[["Route", Conversation, Policy, Sampling], AsyncGenerator[Event, None]]
 """Turns one request into a stream of events: a decision and chunks, then one `Finished`. Closing it ends its work."""
 
 
@@ -28,7 +28,7 @@ class Forced:
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class TargetModel:
     """The large model of a speculative route: an inner route of its own, that no client can name.
 
     `on_failure` says whether a reply goes on alone without it or fails. `patience` is the longest silence, in seconds,
@@ -38,7 +38,7 @@ class Target:
 
     route: "Route"
     settings: Speculation
-    outage: Outage
+    outage: CircuitBreaker
     on_failure: OnFailure = "alone"
     patience: float | None = None
     rest: float = 0.0
@@ -74,9 +74,9 @@ class Route:
     longest_field: int = 0
     ends: int | None = None
     native_budget: bool = False
-    pace: Pace = field(default_factory=Pace)
+    pace: ThroughputEstimate = field(default_factory=ThroughputEstimate)
     calls: ToolFormat | None = None
-    target: Target | None = None
+    target: TargetModel | None = None
 
     @property
     def answers_at_once(self) -> bool:
@@ -104,7 +104,7 @@ def build_route(
     adapter: str | None = None,
     sampling: Sampling | None = None,
     description: str = "",
-    pace: Pace | None = None,
+    pace: ThroughputEstimate | None = None,
 ) -> Route:
     """A route with its family's tags, prefixes and phrases resolved against the engine's vocabulary."""
     tokenizer = engine.tokenizer
@@ -126,7 +126,7 @@ def build_route(
         len(tokenizer.encode_control(family.budget_field(MOST_DECLARED))),
         tokenizer.control_id(family.solution[1]) if family.solution else None,
         closed_by_token and engine.native_budget == family.thinking,
-        pace or Pace(),
+        pace or ThroughputEstimate(),
         family.tools if family.tools is not None and writes_calls(tokenizer, family.tools) else None,
     )
 
@@ -135,7 +135,7 @@ def with_target(
     route: Route,
     engine: Engine,
     settings: Speculation,
-    outage: Outage,
+    outage: CircuitBreaker,
     *,
     adapter: str | None = None,
     on_failure: OnFailure = "alone",
@@ -148,7 +148,7 @@ def with_target(
     digits = [other.encode_control(str(digit)) for digit in range(10)]
     if settings.method == "accept" and any(len(token_ids) != 1 for token_ids in digits):
         raise ValueError("a digit is not one token of the target's vocabulary")
-    target = Target(
+    target = TargetModel(
         inner,
         settings,
         outage,

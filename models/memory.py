@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from models.registry import EngineSpec
+from models.engines.registry import EngineSpec
 
 BYTES = {"float32": 4, "float": 4, "float16": 2, "half": 2, "bfloat16": 2}
 GPU_MEMORY_UTILIZATION = 0.92  # vLLM's default

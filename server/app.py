@@ -8,25 +8,21 @@ from collections.abc import Mapping, Sequence
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
-from models.engine import Engine
-from server import (
-    __version__,
-    chat,
-    completions,
-    errors,
-    messages,
-    openapi,
-    ops,
-    reasoning,
-    responses,
-    reward_protocols,
-    rewards,
-)
-from server.auth import Authentication, load_keys
-from server.body_limit import BodyLimit
-from server.config import Config, ConfigError
-from server.request_scope import Observer, RequestScope
-from server.runtime import assemble
+from models.engines.base import Engine
+from server import __version__
+from server.apis import interrupts, openapi, ops
+from server.apis.chat import routes as chat
+from server.apis.completions import routes as completions
+from server.apis.messages import routes as messages
+from server.apis.responses import routes as responses
+from server.apis.reward_protocols import routes as reward_protocols
+from server.apis.rewards import routes as rewards
+from server.assemble import assemble
+from server.config.load import Config, ConfigError
+from server.edges import errors
+from server.edges.auth import Authentication, load_keys
+from server.edges.body_limit import BodyLimit
+from server.edges.request_scope import Observer, RequestScope
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +43,7 @@ def create_app(config: Config, engines: Mapping[str, Engine], observers: Sequenc
     app.include_router(completions.router)
     app.include_router(responses.router)
     app.include_router(messages.router)
-    app.include_router(reasoning.router)
+    app.include_router(interrupts.router)
     app.include_router(rewards.router)
     app.include_router(reward_protocols.router)
     return app

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from server import __version__
-from server.config import Config, ConfigError, load_config
+from server.config.load import Config, ConfigError, load_config
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -51,8 +51,8 @@ def run_serve(args: argparse.Namespace) -> int:
 
 
 def run_check(args: argparse.Namespace) -> int:
-    from server.auth import load_keys
-    from server.plan import plan_lines
+    from server.edges.auth import load_keys
+    from server.memory_plan import plan_lines
 
     config = load_config(args.config)
     load_keys(config.server.keys_file, os.environ)
@@ -63,7 +63,7 @@ def run_check(args: argparse.Namespace) -> int:
 
 
 def run_key_new(args: argparse.Namespace) -> int:
-    from server.auth import key_line, new_key
+    from server.edges.auth import key_line, new_key
 
     key = new_key()
     print(f"key, shown this once:     {key}")

@@ -7,10 +7,10 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
-from models.engine import Engine, EngineError
-from models.registry import EngineSpec, load
-from server.config import Config, ConfigError
-from server.engine_config import RemoteEngineConfig, ScriptedEngineConfig
+from models.engines.base import Engine, EngineError
+from models.engines.registry import EngineSpec, load
+from server.config.engines import RemoteEngineConfig, ScriptedEngineConfig
+from server.config.load import Config, ConfigError
 
 log = logging.getLogger(__name__)
 

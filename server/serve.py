@@ -15,13 +15,13 @@ import uvicorn
 import uvloop
 from fastapi import FastAPI
 
-from server import logs
 from server.app import create_app
-from server.auth import load_keys
-from server.config import Config, ConfigError
+from server.config.load import Config, ConfigError
+from server.edges.auth import load_keys
+from server.edges.request_scope import Observer
 from server.engines import start_engines
-from server.request_scope import Observer
-from server.tracing import start_tracing
+from server.observability import logs
+from server.observability.tracing import start_tracing
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)

@@ -12,9 +12,9 @@ from typing import Any, Protocol, TypeVar
 import pytest
 from hypothesis import settings
 
-from models.engine import Engine
-from models.registry import EngineSpec, load
-from models.tokenizer import HubTokenizer
+from models.engines.base import Engine
+from models.engines.registry import EngineSpec, load
+from models.text.tokenizer import HubTokenizer
 from tests.processes import vllm
 
 ROOT = Path(__file__).parent.parent

@@ -2,9 +2,9 @@
 
 from collections.abc import Callable
 
-from models.engine import Prompt, Sampling
-from models.scripted_engine import Line
-from models.tokenizer import HubTokenizer
+from models.engines.base import Prompt, Sampling
+from models.engines.scripted import Line
+from models.text.tokenizer import HubTokenizer
 
 
 class Reader:

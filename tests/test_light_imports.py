@@ -12,8 +12,14 @@ import loadtest
 from tests.conftest import ROOT
 
 HEAVY = ("torch", "transformers", "vllm")
-LIGHT = ["models.engine", "models.families", "models.stops", "models.logprobs", "models.admission"]
-LIGHT += ["models.registry", "models.memory"]
+LIGHT = [
+    "models.engines.base",
+    "models.formats.families",
+    "models.text.stop_strings",
+    "models.engines.logprobs",
+    "models.engines.validation",
+]
+LIGHT += ["models.engines.registry", "models.memory"]
 LIGHT += [
     module.name
     for folder in (controllers, loadtest)

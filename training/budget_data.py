@@ -8,7 +8,7 @@ from random import Random
 
 import torch
 
-from models.tokenizer import HubTokenizer
+from models.text.tokenizer import HubTokenizer
 from training import weights
 from training.budget_format import budget_format_of
 from training.config import BudgetData

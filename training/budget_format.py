@@ -8,10 +8,10 @@ tokens between the solution tags, which is what a server's budget of this family
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from controllers.budget import declared_budget
-from controllers.thinking import ThinkingParser
-from models.engine import Tokenizer
-from models.families import FAMILIES, Family, Tags, compile_tags
+from controllers.generation.parser import ThinkingParser
+from controllers.rules.budget import declared_budget
+from models.engines.base import Tokenizer
+from models.formats.families import FAMILIES, Family, Tags, compile_tags
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ before it, so that a budget comes to mean a length.
 from collections.abc import Iterator
 from random import Random
 
-from models.tokenizer import HubTokenizer
+from models.text.tokenizer import HubTokenizer
 from training import budget_data, sft
 from training.budget_format import BudgetFormat, budget_format_of
 from training.config import BudgetSft

@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from transformers.utils.logging import tqdm
 
-from models.families import Mode
-from models.tokenizer import HubTokenizer
+from models.formats.families import Mode
+from models.text.tokenizer import HubTokenizer
 from training import plots, weights
 from training.config import Evaluate
 from training.hybrid_accuracy import Trial, bootstrap, hits, mean

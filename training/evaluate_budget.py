@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from transformers.utils.logging import tqdm
 
-from models.tokenizer import HubTokenizer
+from models.text.tokenizer import HubTokenizer
 from training import budget_data, plots, weights
 from training.adherence import Measured, compression, interval, slope, within
 from training.budget_format import BudgetFormat, BudgetReply, budget_format_of

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from models.tokenizer import HubTokenizer
+from models.text.tokenizer import HubTokenizer
 from training import rollouts
 from training.advantages import Settings, token_advantages
 from training.config import Hgpo

@@ -5,9 +5,9 @@ machine that serves it, so that a reward sees what a client would see.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from controllers.thinking import ThinkingParser
-from models.engine import Tokenizer
-from models.families import FAMILIES, Family, Mode, Tags, compile_tags
+from controllers.generation.parser import ThinkingParser
+from models.engines.base import Tokenizer
+from models.formats.families import FAMILIES, Family, Mode, Tags, compile_tags
 
 MODES: tuple[Mode, Mode] = ("think", "no_think")
 ROLES = ("user", "assistant")

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from models.engine import Prompt, Sampling
+from models.engines.base import Prompt, Sampling
 from training import weights
 from training.config import Rollouts
 from training.sampling import sample
@@ -89,7 +89,7 @@ class EngineSampler:
         return await asyncio.gather(*map(self._reply, prompts, seeds))
 
     async def _start(self) -> Any:
-        from models.vllm_engine import CHANGING, VllmEngine  # here: it takes seconds, and few recipes need it
+        from models.engines.vllm import CHANGING, VllmEngine  # here: it takes seconds, and few recipes need it
 
         args = {
             **CHANGING,

@@ -12,7 +12,7 @@ from typing import Any
 
 from datasets import Dataset
 
-from models.tokenizer import HubTokenizer
+from models.text.tokenizer import HubTokenizer
 from training import budget_data, budget_rewards, rollouts
 from training.budget_format import BudgetFormat, budget_format_of
 from training.config import SelfBudgeter

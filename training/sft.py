@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 from trl import SFTConfig, SFTTrainer
 
-from models.tokenizer import HubTokenizer
+from models.text.tokenizer import HubTokenizer
 from training import trainer
 from training.config import Sft
 from training.plain_head import scored_logits

@@ -17,8 +17,8 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from models.families import Mode
-from models.tokenizer import HubTokenizer
+from models.formats.families import Mode
+from models.text.tokenizer import HubTokenizer
 from tests.processes import ROOT
 from training import weights
 from training.config import Model

@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 import httpx
 import pytest
 
-from models.tokenizer import HubTokenizer
+from models.text.tokenizer import HubTokenizer
 from tests.processes import ROOT, reasond
 from tests.server.budget_load import run
 from training.adherence import Measured, interval, slope, within

@@ -19,11 +19,11 @@ import uvloop
 
 from loadtest.arrivals import Concurrent
 from loadtest.compare import compared
-from loadtest.records import Record, Request, Result, Target
+from loadtest.records import Conversation, Record, Result, Target
 from loadtest.run import run
 from loadtest.workload import last_digit
-from server.config import load_config
-from server.engine_config import VllmEngineConfig
+from server.config.engines import VllmEngineConfig
+from server.config.load import load_config
 from tests.processes import ROOT, reasond, vllm
 
 DEPTH = 8  # of the questions: a reply that thinks has about 46 tokens, one that does not has 3
@@ -61,7 +61,7 @@ class Side:
 
     served: Served
     target: Target
-    requests: Sequence[Request]
+    requests: Sequence[Conversation]
     results: list[Result] = field(default_factory=list)
     cpu_seconds: float = 0.0
 
@@ -138,7 +138,7 @@ async def one(
     return {"mode": case.mode, "stream": stream, "concurrency": concurrency, **figures(*sides)}
 
 
-def requests(count: int, stream: bool, body: dict[str, Any]) -> Sequence[Request]:
+def requests(count: int, stream: bool, body: dict[str, Any]) -> Sequence[Conversation]:
     drawn = last_digit(count, seed=7, depths=(DEPTH,), body={"temperature": 0, **body})
     return [replace(request, stream=stream) for request in drawn]
 

@@ -26,11 +26,11 @@ import uvloop
 from loadtest.arrivals import Concurrent
 from loadtest.compare import compared
 from loadtest.distribution import mean_ratio
-from loadtest.records import Record, Request, Result, Target
+from loadtest.records import Conversation, Record, Result, Target
 from loadtest.run import run
 from loadtest.workload import last_digit
-from models.families import FAMILIES, Family
-from server.config import load_config
+from models.formats.families import FAMILIES, Family
+from server.config.load import load_config
 from tests.processes import ROOT, reasond, session_seconds
 
 NEVER_BINDS = 1000  # tokens; the model thinks at most about 50
@@ -141,7 +141,7 @@ def right(record: Record, family: Family) -> bool:
     return text.strip() == record.request.answer
 
 
-def asking(count: int, depths: Sequence[int], body: Mapping[str, Any]) -> list[Request]:
+def asking(count: int, depths: Sequence[int], body: Mapping[str, Any]) -> list[Conversation]:
     drawn = last_digit(count, seed=11, depths=tuple(depths), body={"temperature": 0, "max_tokens": 400, **body})
     return [replace(request, stream=False) for request in drawn]
 

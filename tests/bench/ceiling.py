@@ -12,10 +12,10 @@ from collections.abc import Iterable, Sequence
 
 import uvloop
 
-from models.engine import Engine, Prompt, Sampling
-from models.vllm_engine import VllmEngine
-from server.config import load_config
-from server.engine_config import VllmEngineConfig
+from models.engines.base import Engine, Prompt, Sampling
+from models.engines.vllm import VllmEngine
+from server.config.engines import VllmEngineConfig
+from server.config.load import load_config
 from tests.bench.__main__ import requests
 from tests.processes import ENVIRONMENT, ROOT
 

@@ -25,11 +25,11 @@ import httpx
 import orjson
 import uvloop
 
-from models.engine import Delta, Engine, Prompt, Sampling
-from models.scripted_engine import ScriptedEngine
-from models.tokenizer import HubTokenizer
+from models.engines.base import Delta, Engine, Prompt, Sampling
+from models.engines.scripted import ScriptedEngine
+from models.text.tokenizer import HubTokenizer
 from server.app import create_app
-from server.config import Config, JudgeConfig, parse_config
+from server.config.load import Config, JudgeConfig, parse_config
 from server.engines import start_engines
 from server.serve import build_server
 from tests.processes import ROOT

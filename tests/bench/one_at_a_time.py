@@ -7,7 +7,7 @@ writes where the probe has a cue, and every request sends all token ids again. C
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from models.engine import Engine, Prompt, Sampling
+from models.engines.base import Engine, Prompt, Sampling
 
 VERIFY = ("verify", "think again", "recap", "check")
 NEGATIVE = ("wait", "alternatively", "hold on", "another")

@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from random import Random
 
-from models.engine import Engine, Prompt, Sampling
-from models.scripted_engine import Line, ScriptedEngine
-from models.tokenizer import HubTokenizer
-from server.config import Config, parse_config
+from models.engines.base import Engine, Prompt, Sampling
+from models.engines.scripted import Line, ScriptedEngine
+from models.text.tokenizer import HubTokenizer
+from server.config.load import Config, parse_config
 from tests.controllers.stories import MARK, rambles
 from tests.processes import ROOT
 from training.tasks import TASKS, Question, Split, draw

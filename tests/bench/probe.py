@@ -18,16 +18,16 @@ from statistics import median
 
 import uvloop
 
-from controllers import mode
-from controllers.policy import Defaults, Policy
-from controllers.reply import Chunk, Request
+from controllers.generation import driver
+from controllers.generation.events import Chunk, Conversation
+from controllers.policy.fold import Defaults, Policy
 from controllers.route import Route, build_route
 from loadtest.workload import last_digit
-from models.engine import Prompt, Sampling
-from models.families import FAMILIES
-from models.vllm_engine import VllmEngine
-from server.config import load_config
-from server.engine_config import VllmEngineConfig
+from models.engines.base import Prompt, Sampling
+from models.engines.vllm import VllmEngine
+from models.formats.families import FAMILIES
+from server.config.engines import VllmEngineConfig
+from server.config.load import load_config
 from tests.processes import ENVIRONMENT, ROOT
 
 THRESHOLD = 0.5
@@ -42,27 +42,27 @@ class Round:
     first: float
 
 
-Way = Callable[[Route, Request], Awaitable[float]]
+Way = Callable[[Route, Conversation], Awaitable[float]]
 
 
-async def controlled(route: Route, request: Request, threshold: float | None) -> float:
+async def controlled(route: Route, request: Conversation, threshold: float | None) -> float:
     begun, first = time.perf_counter(), math.inf
-    async with aclosing(mode.run(route, request, Policy("auto", "route", threshold), SAMPLING)) as events:
+    async with aclosing(driver.run(route, request, Policy("auto", "route", threshold), SAMPLING)) as events:
         async for event in events:
             if first == math.inf and isinstance(event, Chunk) and event.text:
                 first = time.perf_counter() - begun
     return first
 
 
-async def plain(route: Route, request: Request) -> float:
+async def plain(route: Route, request: Conversation) -> float:
     return await controlled(route, request, None)
 
 
-async def probe(route: Route, request: Request) -> float:
+async def probe(route: Route, request: Conversation) -> float:
     return await controlled(route, request, THRESHOLD)
 
 
-async def abort(route: Route, request: Request) -> float:
+async def abort(route: Route, request: Conversation) -> float:
     begun = time.perf_counter()
     think, direct = (route.prefixes[wish][0] for wish in ("think", "no_think"))
     prompt = route.engine.tokenizer.render(request.messages)
@@ -87,7 +87,7 @@ async def abort(route: Route, request: Request) -> float:
     return first
 
 
-async def one_round(way: Way, route: Route, requests: Iterator[Request], concurrency: int, count: int) -> Round:
+async def one_round(way: Way, route: Route, requests: Iterator[Conversation], concurrency: int, count: int) -> Round:
     firsts: list[float] = []
     batch = iter([next(requests) for _ in range(count)])
 
@@ -121,9 +121,9 @@ async def main() -> None:
     assert isinstance(config, VllmEngineConfig)
     os.environ.update(ENVIRONMENT | config.env)
     engine = await VllmEngine.load(options.model or config.model, name="demo", args=config.args)
-    route = build_route("demo", mode.run, FAMILIES["lhrm"], engine, Defaults("auto"))
+    route = build_route("demo", driver.run, FAMILIES["lhrm"], engine, Defaults("auto"))
     drawn = last_digit(100_000, seed=5, depths=options.depths)
-    requests = iter([Request(list(one.messages)) for one in drawn])
+    requests = iter([Conversation(list(one.messages)) for one in drawn])
     ways: Mapping[str, Way] = {"plain": plain, "probe": probe, "abort": abort}
     for way in ways.values():
         await one_round(way, route, requests, 32, 64)

@@ -12,7 +12,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from statistics import median
 
-from models.tokenizer import HubTokenizer
+from models.text.tokenizer import HubTokenizer
 from training import config, rollouts, weights
 from training.cli import read
 from training.replies import MODES, format_of

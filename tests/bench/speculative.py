@@ -19,13 +19,13 @@ from typing import Any
 import orjson
 import uvloop
 
-from controllers.policy import Policy
-from controllers.reply import Finished, Request
+from controllers.generation.events import Conversation, Finished
+from controllers.policy.fold import Policy
 from controllers.route import Route
 from loadtest.distribution import Interval, mean_ratio
-from models.engine import Sampling
+from models.engines.base import Sampling
+from server.assemble import assemble
 from server.engines import start_engines
-from server.runtime import assemble
 from tests.bench.one_at_a_time import Loop
 from tests.bench.pair import CONFIG, configured, questions, scripted
 from tests.processes import ROOT
@@ -130,7 +130,7 @@ def sides_of(routes: Mapping[str, Route], options: argparse.Namespace) -> list[S
     sampling = Sampling(temperature=0.6, max_tokens=options.max_tokens, ignore_eos=options.fixed)
 
     async def by(route: Route, text: str, count: Count) -> None:
-        request = Request([{"role": "user", "content": text}])
+        request = Conversation([{"role": "user", "content": text}])
         async for event in route.controller(route, request, THINK, sampling):
             if isinstance(event, Finished):
                 add(count, event)

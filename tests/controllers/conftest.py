@@ -5,13 +5,13 @@ from collections.abc import Callable
 import pytest
 
 from controllers import CONTROLLERS
-from controllers.judge import Judge
-from controllers.policy import Defaults
+from controllers.judging.judge import Judge
+from controllers.policy.fold import Defaults
 from controllers.route import Route, build_route
-from models.families import FAMILIES
-from models.judge_families import JUDGE_FAMILIES, load_forms
-from models.scripted_engine import Line, Script, ScriptedEngine
-from models.tokenizer import HubTokenizer
+from models.engines.scripted import Line, Script, ScriptedEngine
+from models.formats.families import FAMILIES
+from models.judge_prompts.families import JUDGE_FAMILIES, load_forms
+from models.text.tokenizer import HubTokenizer
 from tests.judging import Reader, larger_number
 
 MakeRoute = Callable[..., Route]

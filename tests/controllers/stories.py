@@ -8,9 +8,9 @@ from pathlib import Path
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from models.engine import Prompt, Sampling
-from models.scripted_engine import Line
-from models.tokenizer import HubTokenizer
+from models.engines.base import Prompt, Sampling
+from models.engines.scripted import Line
+from models.text.tokenizer import HubTokenizer
 
 MARK = "assistant\n"  # of the demo template: the reply stands behind it
 CONTROLS = ("<think>", "</think>", "<no_think>", "</no_think>")

@@ -8,10 +8,19 @@ from itertools import count
 import pytest
 
 from controllers import CONTROLLERS
-from controllers.best_of_n import ranked_by, text_of
-from controllers.policy import Budgets, Defaults, KeyLimits, Policy, fold
-from controllers.reply import BudgetUse, Chunk, Decision, Finished, Interrupt, Progress, Request, Working
-from models.engine import Sampling
+from controllers.generation.events import (
+    BudgetUse,
+    Chunk,
+    Conversation,
+    Decision,
+    Finished,
+    Interrupt,
+    Progress,
+    Working,
+)
+from controllers.judging.best_of_n import ranked_by, text_of
+from controllers.policy.fold import BudgetSettings, Defaults, KeyLimits, Policy, fold
+from models.engines.base import Sampling
 
 pytestmark = pytest.mark.anyio
 
@@ -39,7 +48,7 @@ def draw(make_route, make_judge):
         policy = Policy("auto", "route", best_of=best_of)
         events = []
         async with aclosing(
-            controller(make_route(write), request or Request(ASK), policy, Sampling(max_tokens=400, seed=seed))
+            controller(make_route(write), request or Conversation(ASK), policy, Sampling(max_tokens=400, seed=seed))
         ) as running:
             async for event in running:
                 events.append(event)
@@ -85,7 +94,7 @@ async def test_replies_without_an_answer_do_not_play(draw):
 
 @pytest.mark.parametrize(("at", "asked"), [("drawn", 0), ("compared", 2)])
 async def test_a_cancelled_request_waits_for_no_more_of_the_judge(draw, at, asked):
-    request = replace(Request(ASK), interrupt=Interrupt())
+    request = replace(Conversation(ASK), interrupt=Interrupt())
 
     def cancel(event):
         if isinstance(event, Working) and at in event.record and event.record.get("drawn") in (None, 4):
@@ -101,7 +110,7 @@ async def test_a_cancelled_request_waits_for_no_more_of_the_judge(draw, at, aske
 async def test_a_cancellation_does_not_wait_for_a_comparison(make_route, make_judge):
     judge, _ = make_judge(engine={"first_token_delay": 5})
     controller, interrupt = ranked_by(judge, CONTROLLERS["mode"]), Interrupt()
-    request, loop = Request(ASK, interrupt=interrupt), asyncio.get_running_loop()
+    request, loop = Conversation(ASK, interrupt=interrupt), asyncio.get_running_loop()
     begun = loop.time()
     loop.call_later(0.2, interrupt.ask, "cancel")
     policy = Policy("auto", "route", best_of=2)
@@ -120,7 +129,7 @@ async def test_how_long_a_reply_was_going_to_take_is_not_told_when_it_is_over(ma
 
     controller = ranked_by(make_judge()[0], timed)
     policy = Policy("auto", "route", best_of=2)
-    events = [event async for event in controller(make_route(["1"]), Request(ASK), policy, Sampling())]
+    events = [event async for event in controller(make_route(["1"]), Conversation(ASK), policy, Sampling())]
     shown = [event for event in events if not isinstance(event, Working)]
     assert [type(event) for event in shown] == [Decision, Chunk, Finished]
     assert shown[0].seconds_to_answer is None
@@ -130,12 +139,12 @@ async def test_how_long_a_reply_was_going_to_take_is_not_told_when_it_is_over(ma
 async def test_the_limits_of_the_callers_key_hold_for_the_judge_too(make_route, make_judge, key, most):
     verdicts = []
     judge, _ = make_judge(lambda first, second: f"<think>{'hm ' * 50}</think>neither", seen=verdicts.append)
-    judge.route = replace(judge.route, defaults=Defaults("auto", budgets=Budgets(graceful=False)))
+    judge.route = replace(judge.route, defaults=Defaults("auto", budgets=BudgetSettings(graceful=False)))
     said = count()
     route = make_route(lambda prompt, sampling: f"<no_think>{next(said)}</no_think>")
     policy = replace(fold({}, route.family, route.defaults, key), best_of=2)
     controller = ranked_by(judge, CONTROLLERS["mode"])
-    assert [event async for event in controller(route, Request(ASK), policy, Sampling())]
+    assert [event async for event in controller(route, Conversation(ASK), policy, Sampling())]
     (ballot,) = verdicts[0].ballots
     assert most / 2 < ballot.reasoning_tokens <= most
 

@@ -3,10 +3,10 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from controllers.budget import (
+from controllers.rules.budget import (
     NEVER,
     Bounds,
-    Manner,
+    CutStyle,
     between_sentences,
     declared_budget,
     ends_line,
@@ -14,8 +14,8 @@ from controllers.budget import (
     thinking_bounds,
 )
 
-GRACEFUL = Manner(phrase=20, closing=1, tolerance=32)
-HARD = Manner(phrase=20, closing=1, tolerance=None)
+GRACEFUL = CutStyle(phrase=20, closing=1, tolerance=32)
+HARD = CutStyle(phrase=20, closing=1, tolerance=None)
 
 
 def test_without_budget_and_reserve_nothing_ends() -> None:
@@ -106,7 +106,7 @@ def test_a_declared_budget_is_a_number_or_nothing() -> None:
 def test_bounds_are_in_order_and_keep_both_limits(
     opened: int, budget: int | None, most: int, reserve: int, phrase: int, closing: int, tolerance: int | None
 ) -> None:
-    manner = Manner(phrase, closing, tolerance)
+    manner = CutStyle(phrase, closing, tolerance)
     for bounds in (thinking_bounds(opened, budget, most, reserve, manner),):
         assert opened <= bounds.window <= bounds.phrase <= bounds.end
         assert budget is None or bounds.end <= opened + budget

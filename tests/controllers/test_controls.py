@@ -5,7 +5,7 @@ from typing import Any
 import jsonschema
 import pytest
 
-from controllers.controls import CONTROLS, EFFORTS, PolicyError, control_schema
+from controllers.policy.controls import CONTROLS, EFFORTS, PolicyError, control_schema
 
 VALUES: tuple[Any, ...] = (
     True,

@@ -3,8 +3,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from controllers.deltas import single
-from models.engine import Delta
+from controllers.generation.deltas import single
+from models.engines.base import Delta
 
 
 @given(st.integers(0, 5), st.integers(0, 9))

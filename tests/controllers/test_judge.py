@@ -5,19 +5,19 @@ from dataclasses import replace
 
 import pytest
 
-from controllers.choices import so_many_at_a_time, together
-from controllers.judge import Cache, CannotJudge, Judge, wider
-from controllers.policy import Budgets, Defaults, KeyLimits, fold
-from controllers.ranking import Rules, rank
-from controllers.tournament import Match, Vote
-from controllers.verdicts import Comparison
-from models.engine import EngineDead, Sampling
-from models.scripted_engine import Reply
+from controllers.concurrency import gather, gather_bounded
+from controllers.judging.judge import Cache, CannotJudge, Judge, wider
+from controllers.judging.ranking import Rules, rank
+from controllers.judging.tournament import Match, Vote
+from controllers.judging.verdicts import JudgeComparison
+from controllers.policy.fold import BudgetSettings, Defaults, KeyLimits, fold
+from models.engines.base import EngineDead, Sampling
+from models.engines.scripted import ScriptedReply
 from tests.judging import boxed, larger_number
 
 pytestmark = pytest.mark.anyio
 
-PAIR = Comparison("pair", "Which is larger?", "3", "8")
+PAIR = JudgeComparison("pair", "Which is larger?", "3", "8")
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ async def test_a_verdict_names_the_better_reply_whichever_way_round_the_judge_re
     for seed in range(8):
         verdict = await judge.compare(PAIR, judge.terms(seed=seed))
         assert (verdict.winner, verdict.share) == (1, 0.0)
-        back = await judge.compare(Comparison("pair", PAIR.query, "8", "3"), judge.terms(seed=seed))
+        back = await judge.compare(JudgeComparison("pair", PAIR.query, "8", "3"), judge.terms(seed=seed))
         assert (back.winner, back.share) == (0, 1.0)
         assert verdict.ballots[0].swapped == (reader.asked[-1] == ("8", "3"))
     assert set(reader.asked) == {("3", "8"), ("8", "3")}
@@ -107,7 +107,7 @@ async def test_a_draw_is_an_outcome_and_so_are_equal_replies(make_judge):
     judge, _ = make_judge(lambda first, second: boxed("Assistant 1"))
     draw = await judge.compare(PAIR, judge.terms(votes=2))
     assert (draw.winner, draw.known) == (None, True)
-    assert (await judge.compare(Comparison("pair", "q", "5", "5"), judge.terms())).known
+    assert (await judge.compare(JudgeComparison("pair", "q", "5", "5"), judge.terms())).known
 
 
 async def test_who_follows_a_comparison_hears_every_vote(make_judge):
@@ -156,7 +156,7 @@ def test_a_second_try_gets_no_more_of_what_the_caller_named_itself(make_judge):
 
 async def test_the_cap_of_a_key_holds_for_a_second_try(make_judge):
     judge, _ = make_judge(lambda first, second: f"<think>{'hm ' * 50}</think>neither")
-    hard = Defaults("think", budgets=Budgets(graceful=False))
+    hard = Defaults("think", budgets=BudgetSettings(graceful=False))
     judge.route = replace(judge.route, defaults=hard)
     verdict = await judge.compare(PAIR, judge.terms(key=KeyLimits(cap=8)))
     (ballot,) = verdict.ballots
@@ -165,17 +165,17 @@ async def test_the_cap_of_a_key_holds_for_a_second_try(make_judge):
 
 async def test_replies_with_the_same_text_are_equal_and_nobody_is_asked(make_judge):
     judge, reader = make_judge()
-    verdict = await judge.compare(Comparison("pair", "q", "5", "5"), judge.terms(votes=5))
+    verdict = await judge.compare(JudgeComparison("pair", "q", "5", "5"), judge.terms(votes=5))
     assert (verdict.identical, verdict.winner, verdict.share, reader.asked) == (True, None, 0.5, [])
 
 
 async def test_a_single_reply_is_held_against_a_reference_or_a_rubric_with_all_votes_cast(make_judge):
     said = iter([boxed("Correct"), boxed("Correct"), boxed("Incorrect"), boxed("Pass"), boxed("Fail"), boxed("Pass")])
     judge, _ = make_judge(single=lambda reply, against: next(said))
-    verdict = await judge.compare(Comparison("reference", "q", "a", against="b"), judge.terms(votes=3))
+    verdict = await judge.compare(JudgeComparison("reference", "q", "a", against="b"), judge.terms(votes=3))
     assert (verdict.vote.first, verdict.vote.second) == (2, 1)
     assert not any(ballot.swapped for ballot in verdict.ballots)
-    verdict = await judge.compare(Comparison("rubric", "q", "a", against="be brief"), judge.terms(votes=3))
+    verdict = await judge.compare(JudgeComparison("rubric", "q", "a", against="be brief"), judge.terms(votes=3))
     assert (verdict.vote.first, verdict.vote.second) == (2, 1)
 
 
@@ -184,7 +184,7 @@ async def test_a_comparison_asked_again_is_answered_by_the_cache_even_the_other_
     judge, reader = make_judge(seen=seen.append)
     await judge.compare(PAIR, judge.terms(votes=3))
     asked = len(reader.asked)
-    again = await judge.compare(Comparison("pair", PAIR.query, "8", "3"), judge.terms(votes=3))
+    again = await judge.compare(JudgeComparison("pair", PAIR.query, "8", "3"), judge.terms(votes=3))
     assert len(reader.asked) == asked
     assert again.winner == 0
     assert all(ballot.cached for ballot in again.ballots)
@@ -245,7 +245,7 @@ async def test_all_comparisons_of_a_round_and_of_several_callers_are_in_flight_t
         rank(judge, "Which is larger?", [str(10 * caller + i) for i in range(8)], judge.terms(votes=3), Rules())
         for caller in range(2)
     ]
-    assert await most_in_flight(judge, together(callers)) == 2 * 28 * 2
+    assert await most_in_flight(judge, gather(callers)) == 2 * 28 * 2
 
 
 async def test_no_more_are_in_flight_than_the_setting_allows(make_judge):
@@ -260,7 +260,7 @@ async def test_a_caller_with_little_to_ask_is_not_kept_waiting_by_one_with_much(
     much = asyncio.ensure_future(rank(judge, "much", replies, judge.terms(), Rules()))
     while len(reader.asked) < 2:  # noqa: ASYNC110 - the script has no event for it
         await asyncio.sleep(0)
-    await judge.compare(Comparison("pair", "little", "3", "8"), judge.terms())
+    await judge.compare(JudgeComparison("pair", "little", "3", "8"), judge.terms())
     asked = len(reader.asked)
     await much
     assert asked < 10 < len(reader.asked) == 46
@@ -292,7 +292,7 @@ async def test_a_caller_that_leaves_takes_its_comparisons_with_it(make_judge):
 
 async def test_an_engine_that_fails_ends_the_tournament_with_its_error(make_judge):
     judge, _ = make_judge(
-        lambda first, second: Reply("<think>", error=EngineDead("gone")), engine={"token_delay": 0.01}
+        lambda first, second: ScriptedReply("<think>", error=EngineDead("gone")), engine={"token_delay": 0.01}
     )
     with pytest.raises(EngineDead):
         await rank(judge, "q", ["1", "2", "3"], judge.terms(), Rules())
@@ -414,10 +414,10 @@ async def test_a_group_of_one_team_is_a_group_of_equals(make_judge):
 async def test_a_judge_without_a_prompt_for_rubrics_says_so(make_judge):
     judge, reader = make_judge(family="rrm_short")
     with pytest.raises(CannotJudge, match="cannot hold a reply against a rubric"):
-        await judge.compare(Comparison("rubric", "q", "a", against="be brief"), judge.terms())
+        await judge.compare(JudgeComparison("rubric", "q", "a", against="be brief"), judge.terms())
     assert reader.asked == []
 
 
 async def test_nothing_to_do_together_is_done_at_once():
-    assert await together([]) == []
-    assert await so_many_at_a_time(5, []) == []
+    assert await gather([]) == []
+    assert await gather_bounded(5, []) == []

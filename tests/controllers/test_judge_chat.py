@@ -6,11 +6,11 @@ from time import process_time
 
 import pytest
 
-from controllers.judge_chat import Asked, answering, asked_in
-from controllers.policy import fold
-from controllers.reply import Chunk, Finished, Interrupt, Request
-from controllers.verdicts import Comparison
-from models.engine import Sampling
+from controllers.generation.events import Chunk, Conversation, Finished, Interrupt
+from controllers.judging.chat import JudgeRequest, answering, asked_in
+from controllers.judging.verdicts import JudgeComparison
+from controllers.policy.fold import fold
+from models.engines.base import Sampling
 from tests.judging import boxed
 
 pytestmark = pytest.mark.anyio
@@ -27,11 +27,11 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
-def asking(first: str, second: str) -> Request:
-    return Request([{"role": "user", "content": ASKED.format(first=first, second=second)}])
+def asking(first: str, second: str) -> Conversation:
+    return Conversation([{"role": "user", "content": ASKED.format(first=first, second=second)}])
 
 
-async def said(judge, request: Request, sampling: Sampling | None = None, **controls) -> tuple[str, list]:
+async def said(judge, request: Conversation, sampling: Sampling | None = None, **controls) -> tuple[str, list]:
     policy = fold(controls, judge.route.family, judge.route.defaults)
     run = answering(judge)(judge.route, request, policy, sampling or Sampling(max_tokens=400))
     events = [event async for event in run]
@@ -165,7 +165,7 @@ async def test_a_controller_that_never_ends_its_reply_is_an_error(make_judge):
 
 async def test_another_conversation_and_a_judge_that_writes_brackets_are_left_alone(make_judge):
     judge, reader = make_judge(lambda first, second: "<no_think>as it is</no_think>")
-    answer, _ = await said(judge, Request([{"role": "user", "content": "## Query\nx"}]))
+    answer, _ = await said(judge, Conversation([{"role": "user", "content": "## Query\nx"}]))
     assert answer == "as it is"
     brackets, reader = make_judge(lambda first, second: "<no_think>[[A]]</no_think>", family="brackets")
     answer, _ = await said(brackets, asking("3", "8"))
@@ -183,7 +183,7 @@ REFERENCE = (
 @pytest.mark.parametrize(("reply", "verdict"), [("5", "yes"), ("6", "no")])
 async def test_a_reply_beside_a_reference_is_judged_in_the_judges_own_words(make_judge, reply, verdict):
     judge, reader = make_judge(single=lambda reply, against: boxed("Correct" if reply == against else "Incorrect"))
-    request = Request([{"role": "user", "content": REFERENCE.format(reply=reply, yes="yes", no="no")}])
+    request = Conversation([{"role": "user", "content": REFERENCE.format(reply=reply, yes="yes", no="no")}])
     answer, _ = await said(judge, request)
     assert answer.endswith(f"\n\nFinal verdict: {verdict}")
     assert "## Reference answer" in reader.prompts[0]
@@ -191,7 +191,7 @@ async def test_a_reply_beside_a_reference_is_judged_in_the_judges_own_words(make
 
 async def test_a_judge_that_writes_brackets_still_judges_references_itself(make_judge):
     judge, reader = make_judge(lambda first, second: "<no_think>[[incorrect]]</no_think>", family="brackets")
-    request = Request([{"role": "user", "content": REFERENCE.format(reply="6", yes="yes", no="no")}])
+    request = Conversation([{"role": "user", "content": REFERENCE.format(reply="6", yes="yes", no="no")}])
     answer, _ = await said(judge, request)
     assert answer == "[[incorrect]]\n\nFinal verdict: no"
     assert "[End of the reference answer]" in reader.prompts[0]
@@ -200,17 +200,19 @@ async def test_a_judge_that_writes_brackets_still_judges_references_itself(make_
 async def test_a_judge_without_prompts_for_references_leaves_them_to_the_model(make_judge):
     judge, _ = make_judge(lambda first, second: "<no_think>yes</no_think>")
     judge.forms = {"pair": judge.forms["pair"]}
-    answer, _ = await said(judge, Request([{"role": "user", "content": REFERENCE.format(reply="5", yes="y", no="n")}]))
+    answer, _ = await said(
+        judge, Conversation([{"role": "user", "content": REFERENCE.format(reply="5", yes="y", no="n")}])
+    )
     assert answer == "yes"
 
 
 def test_a_judgement_is_found_only_in_one_question_without_earlier_replies():
-    assert asked_in(asking("3", "8").messages) == Asked(
-        Comparison("pair", "Which is larger?", "3", "8"), ("[[A]]", "[[B]]")
+    assert asked_in(asking("3", "8").messages) == JudgeRequest(
+        JudgeComparison("pair", "Which is larger?", "3", "8"), ("[[A]]", "[[B]]")
     )
     reference = [{"role": "user", "content": REFERENCE.format(reply="a\nb", yes="A", no="B")}]
-    assert asked_in(reference) == Asked(
-        Comparison("reference", "2 + 3?", "a\nb", against="5"), ("Final verdict: A", "Final verdict: B")
+    assert asked_in(reference) == JudgeRequest(
+        JudgeComparison("reference", "2 + 3?", "a\nb", against="5"), ("Final verdict: A", "Final verdict: B")
     )
     assert asked_in([{"role": "user", "content": "Which is larger?"}]) is None
     for start in ("[Question]", "[The Start", "[The End of Assistant B", "Reference answer", "Response:", "Respond"):
@@ -242,7 +244,7 @@ async def test_whoever_cancels_ends_every_vote_and_changes_no_later_seed(make_ju
     judge, reader = make_judge(lambda first, second: "<think>" + "hm " * 200, votes=5, engine={"token_delay": 0.01})
     policy = fold({}, judge.route.family, judge.route.defaults)
 
-    async def chat(request: Request) -> list[int | None]:
+    async def chat(request: Conversation) -> list[int | None]:
         reader.sampled.clear()
         async for event in answering(judge)(judge.route, request, policy, Sampling(max_tokens=400, seed=7)):
             if isinstance(event, Chunk):

@@ -7,16 +7,16 @@ from contextlib import aclosing
 
 import pytest
 
-from controllers.choices import side_by_side
-from controllers.policy import Policy
-from controllers.reply import Chunk, Decision, Event, Finished, Request
+from controllers.concurrency import merge
+from controllers.generation.events import Chunk, Conversation, Decision, Event, Finished
+from controllers.policy.fold import Policy
 from controllers.route import Route
-from models.engine import Delta, EngineDead, Prompt, PromptTooLong, Sampling
-from models.scripted_engine import Line, Reply
-from models.tokenizer import HubTokenizer
+from models.engines.base import Delta, EngineDead, Prompt, PromptTooLong, Sampling
+from models.engines.scripted import Line, ScriptedReply
+from models.text.tokenizer import HubTokenizer
 from tests.controllers.conftest import MakeRoute
 
-ASK = Request([{"role": "user", "content": "hi"}])
+ASK = Conversation([{"role": "user", "content": "hi"}])
 AUTO = Policy("auto", "route")
 
 
@@ -81,7 +81,7 @@ def test_a_threshold_asks_for_the_probability_and_forces_the_winner(
     def script(prompt: Prompt, sampling: Sampling) -> Line:
         asked.append(sampling)
         if sampling.logprob_token_ids:
-            return Reply([think], logprobs={think: math.log(0.3), direct: math.log(0.6)})
+            return ScriptedReply([think], logprobs={think: math.log(0.3), direct: math.log(0.6)})
         return "2+2</think>4" if prompt.token_ids[-1] == think else "4</no_think>"
 
     route = make_route(script)
@@ -124,7 +124,7 @@ def test_one_choice_is_its_run(make_route: MakeRoute) -> None:
     route = make_route(["<think>1</think>2"])
 
     async def collect() -> list[tuple[int, Event]]:
-        return [item async for item in side_by_side([route.controller(route, ASK, AUTO, Sampling())])]
+        return [item async for item in merge([route.controller(route, ASK, AUTO, Sampling())])]
 
     events = asyncio.run(collect())
     assert {index for index, _ in events} == {0}
@@ -135,7 +135,7 @@ def test_a_first_word_that_is_held_back_waits_for_its_section(make_route: MakeRo
     route = make_route(["<think>"], family="lhrm")
     from dataclasses import replace
 
-    from models.families import Tag, Tags
+    from models.formats.families import Tag, Tags
 
     spelled = replace(route, tags=Tags({}, (Tag("<thinking>", {"start": "reasoning"}),), "start"))
     events = reply(spelled)
@@ -188,13 +188,13 @@ def test_closing_the_reply_aborts_the_engines_request(make_route: MakeRoute) -> 
 
 def test_the_engines_errors_travel(make_route: MakeRoute) -> None:
     with pytest.raises(EngineDead):
-        reply(make_route([Reply("<think>1", error=EngineDead("gone"))]))
+        reply(make_route([ScriptedReply("<think>1", error=EngineDead("gone"))]))
     with pytest.raises(PromptTooLong):
         reply(make_route(["a"], context_length=3))
 
 
 def test_cached_tokens_are_reported(make_route: MakeRoute) -> None:
-    assert end(reply(make_route([Reply("<think>1", cached_tokens=32)]))).cached_tokens == 32
+    assert end(reply(make_route([ScriptedReply("<think>1", cached_tokens=32)]))).cached_tokens == 32
 
 
 def test_a_probe_without_an_answer_is_an_error(make_route: MakeRoute) -> None:
@@ -220,7 +220,7 @@ def test_choices_run_side_by_side_and_keep_their_own_order(make_route: MakeRoute
 
     async def collect() -> list[tuple[int, Event]]:
         runs = [route.controller(route, ASK, AUTO, Sampling()) for _ in range(2)]
-        return [item async for item in side_by_side(runs)]
+        return [item async for item in merge(runs)]
 
     events = asyncio.run(collect())
     assert [text([event for i, event in events if i == index], "answer") for index in (0, 1)] == ["3", "45"]
@@ -229,11 +229,11 @@ def test_choices_run_side_by_side_and_keep_their_own_order(make_route: MakeRoute
 
 
 def test_the_first_error_ends_all_choices(make_route: MakeRoute) -> None:
-    route = make_route([Reply("<think>1", error=EngineDead("gone")), "<think>" + "1" * 500], token_delay=0.001)
+    route = make_route([ScriptedReply("<think>1", error=EngineDead("gone")), "<think>" + "1" * 500], token_delay=0.001)
 
     async def collect() -> None:
         runs = [route.controller(route, ASK, AUTO, Sampling()) for _ in range(2)]
-        async for _ in side_by_side(runs):
+        async for _ in merge(runs):
             pass
 
     with pytest.raises(EngineDead):
@@ -246,7 +246,7 @@ def test_leaving_early_ends_all_choices(make_route: MakeRoute) -> None:
 
     async def leave() -> None:
         runs = [route.controller(route, ASK, AUTO, Sampling()) for _ in range(3)]
-        async with aclosing(side_by_side(runs)) as events:
+        async with aclosing(merge(runs)) as events:
             async for _ in events:
                 break
         assert route.engine.running() == 0

@@ -4,18 +4,18 @@ import math
 
 import pytest
 
-from controllers.pace import MEMORY, Clock, Pace
+from controllers.generation.throughput import MEMORY, Clock, ThroughputEstimate
 
 
-def paced(first: float, tokens: int, seconds: float) -> Pace:
-    pace = Pace()
+def paced(first: float, tokens: int, seconds: float) -> ThroughputEstimate:
+    pace = ThroughputEstimate()
     pace.began(first)
     pace.wrote(tokens, seconds)
     return pace
 
 
 def test_nothing_is_said_before_anything_was_measured() -> None:
-    pace = Pace()
+    pace = ThroughputEstimate()
     assert (pace.ahead(10), pace.remaining(10, 0, 0.0)) == (None, None)
 
 
@@ -49,8 +49,8 @@ def test_a_replys_own_pace_counts_once_it_has_run_for_a_while() -> None:
 
 def test_a_clock_tells_each_token_once_and_only_the_replys_own_first_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [100.0]
-    monkeypatch.setattr("controllers.pace.time.perf_counter", lambda: now[0])
-    pace, clock = Pace(), Clock()
+    monkeypatch.setattr("controllers.generation.throughput.time.perf_counter", lambda: now[0])
+    pace, clock = ThroughputEstimate(), Clock()
     clock.report(0)  # nothing runs yet
     clock.asked(pace)
     now[0] += 2

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from controllers.controls import CONTROLS, PolicyError, control_names
-from controllers.policy import Budgets, Defaults, KeyLimits, Policy, cap_of, fold, modes
-from controllers.speculation import Speculation
-from models.families import FAMILIES
+from controllers.policy.controls import CONTROLS, PolicyError, control_names
+from controllers.policy.fold import BudgetSettings, Defaults, KeyLimits, Policy, cap_of, fold, modes
+from controllers.speculative.takeovers import Speculation
+from models.formats.families import FAMILIES
 
 AUTO = Defaults("auto")
 
@@ -97,7 +97,7 @@ def test_a_budget_of_0_stays_a_budget_where_the_family_cannot_leave_thinking_out
 
 
 def test_the_request_goes_before_the_key_and_the_key_before_the_route() -> None:
-    route = Defaults("auto", budgets=Budgets(default=300))
+    route = Defaults("auto", budgets=BudgetSettings(default=300))
     key = KeyLimits(budget=200)
     assert fold({"thinking_budget": 100}, FAMILIES["lhrm"], route, key).budget == 100
     assert fold({}, FAMILIES["lhrm"], route, key).budget == 200
@@ -115,7 +115,7 @@ def test_no_request_gets_past_a_cap(asked: int | None, numbers: list[int | None]
     policy = fold(
         {} if asked is None else {"thinking_budget": asked},
         FAMILIES["lhrm"],
-        Defaults("auto", budgets=Budgets(default=of_route, cap=route_cap)),
+        Defaults("auto", budgets=BudgetSettings(default=of_route, cap=route_cap)),
         KeyLimits(of_key, key_cap),
     )
     caps = [cap for cap in (key_cap, route_cap) if cap is not None]
@@ -128,14 +128,14 @@ def test_no_request_gets_past_a_cap(asked: int | None, numbers: list[int | None]
 
 def test_only_a_budget_that_somebody_named_is_written_into_the_models_field() -> None:
     family = FAMILIES["selfbudgeter"]
-    capped = Defaults("think", budgets=Budgets(cap=72))
+    capped = Defaults("think", budgets=BudgetSettings(cap=72))
     for asked in ({}, {"thinking_budget": -1}):
         policy = fold(asked, family, capped)
         assert (policy.budget, policy.cap, policy.prefill) == (72, 72, None)
     assert fold({"thinking_budget": 100}, family, capped).prefill == 72
     assert fold({"thinking_budget": 30}, family, capped, KeyLimits(cap=20)).prefill == 20
     assert fold({}, family, capped, KeyLimits(budget=50)).prefill == 50
-    assert fold({}, family, Defaults("think", budgets=Budgets(default=40))).prefill == 40
+    assert fold({}, family, Defaults("think", budgets=BudgetSettings(default=40))).prefill == 40
     assert fold({}, family, capped, KeyLimits(cap=20)).cap == 20
     assert fold({"thinking_budget": 30}, FAMILIES["lhrm"], AUTO).prefill is None
 
@@ -154,19 +154,19 @@ def test_a_request_may_leave_the_models_field_to_the_model() -> None:
 @pytest.mark.parametrize(
     ("asked", "budgets", "key", "chosen_by"),
     [
-        ({}, Budgets(default=0), KeyLimits(), "route"),
-        ({}, Budgets(default=90), KeyLimits(budget=0), "key"),
-        ({"reasond": {"mode": "no_think"}}, Budgets(default=0), KeyLimits(), "client"),
-        ({}, Budgets(cap=0), KeyLimits(), "cap"),
-        ({"thinking_budget": 90}, Budgets(), KeyLimits(cap=0), "cap"),
-        ({"thinking_budget": -1}, Budgets(cap=0), KeyLimits(), "cap"),
-        ({"enable_thinking": True}, Budgets(cap=0), KeyLimits(), "cap"),
-        ({"reasoning_effort": "low"}, Budgets(cap=0), KeyLimits(), "cap"),
-        ({"reasoning_effort": "minimal"}, Budgets(efforts={"minimal": 0}), KeyLimits(), "client"),
+        ({}, BudgetSettings(default=0), KeyLimits(), "route"),
+        ({}, BudgetSettings(default=90), KeyLimits(budget=0), "key"),
+        ({"reasond": {"mode": "no_think"}}, BudgetSettings(default=0), KeyLimits(), "client"),
+        ({}, BudgetSettings(cap=0), KeyLimits(), "cap"),
+        ({"thinking_budget": 90}, BudgetSettings(), KeyLimits(cap=0), "cap"),
+        ({"thinking_budget": -1}, BudgetSettings(cap=0), KeyLimits(), "cap"),
+        ({"enable_thinking": True}, BudgetSettings(cap=0), KeyLimits(), "cap"),
+        ({"reasoning_effort": "low"}, BudgetSettings(cap=0), KeyLimits(), "cap"),
+        ({"reasoning_effort": "minimal"}, BudgetSettings(efforts={"minimal": 0}), KeyLimits(), "client"),
     ],
 )
 def test_a_budget_of_0_is_no_thinking_whoever_named_it(
-    asked: dict[str, Any], budgets: Budgets, key: KeyLimits, chosen_by: str
+    asked: dict[str, Any], budgets: BudgetSettings, key: KeyLimits, chosen_by: str
 ) -> None:
     for name in ("lhrm", "qwen3", "deepseek_r1"):
         policy = fold(asked, FAMILIES[name], Defaults("think", budgets=budgets), key)
@@ -174,7 +174,7 @@ def test_a_budget_of_0_is_no_thinking_whoever_named_it(
 
 
 def test_a_default_of_0_yields_to_a_request_that_lets_think() -> None:
-    route = Defaults("no_think", budgets=Budgets(default=0, cap=50))
+    route = Defaults("no_think", budgets=BudgetSettings(default=0, cap=50))
     policy = fold({"enable_thinking": True}, FAMILIES["lhrm"], route, KeyLimits(budget=0))
     assert (policy.mode, policy.chosen_by, policy.budget) == ("think", "client", 50)
 
@@ -192,14 +192,14 @@ def test_the_limits_of_a_key_say_nothing_to_a_model_that_does_not_think() -> Non
 
 
 def test_the_lower_cap_counts() -> None:
-    assert cap_of(Budgets(), None) is None
-    assert cap_of(Budgets(cap=5), KeyLimits()) == 5
-    assert cap_of(Budgets(cap=5), KeyLimits(cap=0)) == 0
-    assert cap_of(Budgets(), KeyLimits(cap=7)) == 7
+    assert cap_of(BudgetSettings(), None) is None
+    assert cap_of(BudgetSettings(cap=5), KeyLimits()) == 5
+    assert cap_of(BudgetSettings(cap=5), KeyLimits(cap=0)) == 0
+    assert cap_of(BudgetSettings(), KeyLimits(cap=7)) == 7
 
 
 def test_a_routes_own_efforts_reserve_and_cut_reach_the_policy() -> None:
-    budgets = Budgets(efforts={"low": 9}, reserve=64, graceful=False, hold_declared=True)
+    budgets = BudgetSettings(efforts={"low": 9}, reserve=64, graceful=False, hold_declared=True)
     policy = of({"reasoning_effort": "low"}, defaults=Defaults("auto", budgets=budgets))
     assert (policy.budget, policy.reserve, policy.tolerance, policy.hold_declared) == (9, 64, None, True)
     assert of({"reasond": {"cut": "graceful"}}, defaults=Defaults("auto", budgets=budgets)).tolerance == 32
@@ -207,7 +207,7 @@ def test_a_routes_own_efforts_reserve_and_cut_reach_the_policy() -> None:
 
 
 def test_a_whole_reply_with_a_reserve_is_not_cut_hard() -> None:
-    kept = Defaults("think", budgets=Budgets(reserve=4))
+    kept = Defaults("think", budgets=BudgetSettings(reserve=4))
     with pytest.raises(PolicyError, match=r"reasond\.cut: this route's replies keep a reserve"):
         fold({"reasond": {"cut": "hard"}}, FAMILIES["selfbudgeter"], kept)
     assert fold({"reasond": {"cut": "hard"}}, FAMILIES["lhrm"], kept).tolerance is None
@@ -409,7 +409,7 @@ def test_a_way_of_cutting_that_a_route_cannot_have_is_refused() -> None:
     with pytest.raises(PolicyError, match=r"reasond\.cut: .*no reserve"):
         of(kind, "selfbudgeter", Defaults("think"))
     assert of(hard, "selfbudgeter", Defaults("think")).tolerance is None
-    assert of(kind, "selfbudgeter", Defaults("think", budgets=Budgets(reserve=5))).insists
+    assert of(kind, "selfbudgeter", Defaults("think", budgets=BudgetSettings(reserve=5))).insists
     assert of(kind).insists
     assert not of({}).insists
     assert not of(hard).insists

@@ -7,19 +7,19 @@ from dataclasses import replace
 import pytest
 
 from controllers import CONTROLLERS
-from controllers.controls import PolicyError
-from controllers.policy import Defaults, Policy
-from controllers.prompt import prompt_tokens
-from controllers.reply import Chunk, Decision, Event, Finished, Interrupt, Request
+from controllers.generation.answer_format import AnswerFormat, shape
+from controllers.generation.events import Chunk, Conversation, Decision, Event, Finished, Interrupt
+from controllers.generation.prompt import prompt_tokens
+from controllers.policy.controls import PolicyError
+from controllers.policy.fold import Defaults, Policy
 from controllers.route import Route, build_route
-from controllers.shape import Shape, shape
-from models.engine import Grammar, Prompt, Sampling
-from models.families import FAMILIES, Family
-from models.scripted_engine import Line, ScriptedEngine
-from models.tokenizer import HubTokenizer
-from models.tools import HERMES, Tool
+from models.engines.base import Grammar, Prompt, Sampling
+from models.engines.scripted import Line, ScriptedEngine
+from models.formats.families import FAMILIES, Family
+from models.text.tokenizer import HubTokenizer
+from models.tool_calls.hermes import HERMES, Tool
 
-JSON = Shape(Grammar("json_object", True), required=True)
+JSON = AnswerFormat(Grammar("json_object", True), required=True)
 CALL = '<tool_call>\n{"name": "add", "arguments": {"a": 1}}\n</tool_call>'
 THINK = Policy("think", "client")
 MINE = Policy("auto", "route")
@@ -52,11 +52,11 @@ def route_of(model: Model, family: str | Family = "lhrm", **engine: int) -> Rout
 
 
 def reply(
-    route: Route, form: Shape | None, policy: Policy = MINE, sampling: Sampling | None = None, wish: str = ""
+    route: Route, form: AnswerFormat | None, policy: Policy = MINE, sampling: Sampling | None = None, wish: str = ""
 ) -> list[Event]:
     async def collect() -> list[Event]:
         interrupt = Interrupt()
-        request = Request([{"role": "user", "content": "hi"}], shape=form, interrupt=interrupt)
+        request = Conversation([{"role": "user", "content": "hi"}], shape=form, interrupt=interrupt)
         events = []
         async for event in route.controller(route, request, policy, sampling or Sampling()):
             events.append(event)
@@ -141,7 +141,7 @@ def test_a_format_needs_tags_that_are_tokens_and_calls_do_without(tokenizer):
     model = Model(tokenizer, CALL, first=f"1+1</hm>{CALL}")
     with pytest.raises(PolicyError, match="no tokens"):
         reply(route_of(model, spelled), JSON, THINK)
-    events = reply(route_of(model, spelled), Shape(JSON.grammar, HERMES), THINK)
+    events = reply(route_of(model, spelled), AnswerFormat(JSON.grammar, HERMES), THINK)
     assert (text(events, "tool"), end(events).calls) == ('{"a": 1}', 1)
     assert model.grammars == [None, None][: len(model.grammars)]
 
@@ -151,7 +151,7 @@ def test_a_format_behind_thinking_cannot_keep_up_penalties_and_calls_do_without(
     with pytest.raises(PolicyError, match="presence_penalty"):
         reply(route_of(Model(tokenizer, "{}")), JSON, sampling=penalty)
     model = Model(tokenizer, CALL)
-    assert end(reply(route_of(model), Shape(JSON.grammar, HERMES), sampling=penalty)).calls == 1
+    assert end(reply(route_of(model), AnswerFormat(JSON.grammar, HERMES), sampling=penalty)).calls == 1
     assert model.grammars == [None]
 
 
@@ -160,7 +160,7 @@ def test_a_format_behind_thinking_cannot_keep_up_penalties_and_calls_do_without(
 def test_no_budget_writes_into_a_call(tokenizer, budget, tolerance):
     model = Model(tokenizer, f"so {CALL}")
     policy = replace(THINK, budget=budget, requested=budget, tolerance=tolerance)
-    events = reply(route_of(model), Shape(JSON.grammar, HERMES), policy)
+    events = reply(route_of(model), AnswerFormat(JSON.grammar, HERMES), policy)
     assert (text(events, "tool"), text(events)) == ('{"a": 1}', "so")
     assert end(events).reasoning_tokens <= budget
 
@@ -170,7 +170,7 @@ def test_a_budget_for_the_whole_reply_cuts_a_call_short_and_writes_nothing_into_
     model = Model(tokenizer, f"{CALL}</solution>", first=f"<budget>9</budget><solution>{CALL}</solution>")
     policy = Policy("think", "client", budget=budget, requested=budget, prefill=budget, reserve=2)
     refused = "the answer of this request is tool calls or has a format: it cannot be wrapped up"
-    events = reply(route_of(model, "selfbudgeter"), Shape(JSON.grammar, HERMES), policy, wish=refused)
+    events = reply(route_of(model, "selfbudgeter"), AnswerFormat(JSON.grammar, HERMES), policy, wish=refused)
     assert '{"a": 1}'.startswith(text(events, "tool"))
     assert "final answer" not in text(events)
     assert model.grammars[-1] == JSON.grammar
@@ -186,7 +186,7 @@ def test_a_model_that_declares_its_budget_has_the_grammar_in_its_solution(tokeni
 
 def test_a_reply_ends_behind_the_only_call_that_is_wanted(tokenizer):
     model = Model(tokenizer, f"{CALL}{CALL}")
-    events = reply(route_of(model), Shape(None, HERMES, single=True))
+    events = reply(route_of(model), AnswerFormat(None, HERMES, single=True))
     calls = [event.call for event in events if isinstance(event, Chunk) and event.call and event.call.name]
     assert [(call.number, call.name) for call in calls] == [(0, "add")]
     assert (end(events).calls, end(events).reason) == (1, "stop")
@@ -194,7 +194,7 @@ def test_a_reply_ends_behind_the_only_call_that_is_wanted(tokenizer):
 
 
 def test_what_looked_like_a_call_is_text_when_the_reply_ends(tokenizer):
-    events = reply(route_of(Model(tokenizer, 'so <tool_call>{"na')), Shape(None, HERMES))
+    events = reply(route_of(Model(tokenizer, 'so <tool_call>{"na')), AnswerFormat(None, HERMES))
     assert (text(events), end(events).calls) == ('so <tool_call>{"na', 0)
     assert end(events).completion_tokens == all_ids(events)
 
@@ -204,7 +204,9 @@ def test_a_reply_that_is_cancelled_in_a_call_says_what_was_held_back(tokenizer):
 
     async def cancelled() -> list[Event]:
         interrupt, events = Interrupt(), list[Event]()
-        request = Request([{"role": "user", "content": "hi"}], shape=Shape(None, HERMES), interrupt=interrupt)
+        request = Conversation(
+            [{"role": "user", "content": "hi"}], shape=AnswerFormat(None, HERMES), interrupt=interrupt
+        )
         async for event in route.controller(route, request, MINE, Sampling()):
             events.append(event)
             if isinstance(event, Chunk) and event.kind == "control" and not event.text and len(events) > 6:
@@ -226,7 +228,7 @@ def test_a_kind_cut_that_the_client_insists_on_is_refused_where_it_would_fall_in
 
 def test_the_tokens_of_a_prompt_are_counted_with_what_is_forced(tokenizer):
     route = route_of(Model(tokenizer, "{}"))
-    request = Request([{"role": "user", "content": "hi"}])
+    request = Conversation([{"role": "user", "content": "hi"}])
     free = prompt_tokens(route, request, MINE)
     assert prompt_tokens(route, request, THINK) == free + 1
     budgeter = route_of(Model(tokenizer, "{}"), "selfbudgeter")

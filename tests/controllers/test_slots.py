@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from controllers.slots import Slots
+from controllers.judging.fair_semaphore import FairSemaphore
 
 pytestmark = pytest.mark.anyio
 
@@ -18,7 +18,7 @@ class Work:
     """Requests of callers, each of which holds its slot until it is told to let go. `began` are those that got one."""
 
     def __init__(self, size: int) -> None:
-        self.slots = Slots(size)
+        self.slots = FairSemaphore(size)
         self.began: list[str] = []
         self._over: dict[str, asyncio.Event] = {}
 

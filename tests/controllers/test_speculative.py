@@ -11,18 +11,18 @@ from itertools import pairwise
 import pytest
 
 from controllers import CONTROLLERS
-from controllers.controls import PolicyError
-from controllers.outage import Outage
-from controllers.policy import Defaults, Policy, fold
-from controllers.reply import Chunk, Decision, Event, Finished, Interrupt, Request
+from controllers.generation.answer_format import AnswerFormat
+from controllers.generation.events import Chunk, Conversation, Decision, Event, Finished, Interrupt
+from controllers.policy.controls import PolicyError
+from controllers.policy.fold import Defaults, Policy, fold
 from controllers.route import Route, build_route, with_target
-from controllers.shape import Shape
-from controllers.speculation import Lengths, Speculation
-from models.engine import EngineBusy, EngineDead, EngineError, Grammar, InvalidRequest, Prompt, Sampling
-from models.families import FAMILIES
-from models.scripted_engine import Line, Reply, ScriptedEngine
-from models.tokenizer import HubTokenizer
-from models.tools import HERMES
+from controllers.speculative.circuit_breaker import CircuitBreaker
+from controllers.speculative.takeovers import Speculation, TakeoverLimits
+from models.engines.base import EngineBusy, EngineDead, EngineError, Grammar, InvalidRequest, Prompt, Sampling
+from models.engines.scripted import Line, ScriptedEngine, ScriptedReply
+from models.formats.families import FAMILIES
+from models.text.tokenizer import HubTokenizer
+from models.tool_calls.hermes import HERMES
 from tests import virtual_time
 from tests.controllers.stories import WORDS, Model, other_tokenizer, rambles, recites
 
@@ -41,7 +41,7 @@ class Pair:
         tokenizer: HubTokenizer,
         small: Callable[[str], str] | str,
         target: Callable[[str], str] | str,
-        lengths: Lengths | None = None,
+        lengths: TakeoverLimits | None = None,
         *,
         other: HubTokenizer | None = None,
         family: str = "lhrm",
@@ -64,9 +64,9 @@ class Pair:
         self.target_engine = ScriptedEngine(
             self.target.tokenizer, self.target, name="target", context_length=target_context, **target_delays or {}
         )
-        self.outage = Outage()
+        self.outage = CircuitBreaker()
         route = build_route("r", CONTROLLERS["speculative"], FAMILIES[family], self.small_engine, Defaults(mode))  # type: ignore[arg-type]
-        self.settings = Speculation(lengths=lengths or Lengths(), **settings)  # type: ignore[arg-type]
+        self.settings = Speculation(lengths=lengths or TakeoverLimits(), **settings)  # type: ignore[arg-type]
         self.route: Route = with_target(
             route,
             self.target_engine,
@@ -85,7 +85,7 @@ class Pair:
     async def collect(
         self, policy: Policy = THINK, sampling: Sampling | None = None, interrupt: Interrupt | None = None
     ) -> list[Event]:
-        request = Request(ASK, interrupt=interrupt)
+        request = Conversation(ASK, interrupt=interrupt)
         stream = self.route.controller(self.route, request, policy, sampling or Sampling())
         return [event async for event in stream]
 
@@ -113,7 +113,7 @@ def arrivals(two: Pair) -> list[tuple[float, Chunk]]:
 
     async def collect() -> list[tuple[float, Chunk]]:
         clock = asyncio.get_running_loop().time
-        stream = two.route.controller(two.route, Request(ASK), THINK, Sampling())
+        stream = two.route.controller(two.route, Conversation(ASK), THINK, Sampling())
         return [(clock(), event) async for event in stream if isinstance(event, Chunk)]
 
     return virtual_time.run(collect())
@@ -195,7 +195,9 @@ def test_chunks_of_both_models_come_when_their_tokens_do(pair: MakePair, tokeniz
 
 def test_a_verification_takes_its_own_length_and_hands_over_at_the_cue(pair: MakePair, tokenizer) -> None:
     small = f"{START}Let me check: all of this is thrown away</think>x"
-    two = pair(lambda r: "done</think>x" if "Hold" in r else recites(small)(r), TARGET, Lengths(verification_tokens=40))
+    two = pair(
+        lambda r: "done</think>x" if "Hold" in r else recites(small)(r), TARGET, TakeoverLimits(verification_tokens=40)
+    )
     events = two.events()
     assert use(events).takeovers == {"verification": 1}
     assert use(events).target_tokens == 40
@@ -204,7 +206,9 @@ def test_a_verification_takes_its_own_length_and_hands_over_at_the_cue(pair: Mak
 
 def test_a_verification_in_the_target_s_own_sentence_extends_its_turn_once(pair: MakePair) -> None:
     target = "Hold on, let me verify this. " * 40
-    two = pair(lambda r: "done</think>x" if "Hold" in r else recites(SMALL)(r), target, Lengths(verification_tokens=30))
+    two = pair(
+        lambda r: "done</think>x" if "Hold" in r else recites(SMALL)(r), target, TakeoverLimits(verification_tokens=30)
+    )
     events = two.events()
     assert use(events).takeovers == {"reflection": 1}
     assert use(events).target_tokens == 50
@@ -212,7 +216,7 @@ def test_a_verification_in_the_target_s_own_sentence_extends_its_turn_once(pair:
 
 
 def test_excessive_reflection_brings_the_prompt_and_a_longer_turn_that_grows(pair: MakePair, tokenizer) -> None:
-    lengths = Lengths(takeover_tokens=0, verification_tokens=0, excess_tokens=10, excess_after=2)
+    lengths = TakeoverLimits(takeover_tokens=0, verification_tokens=0, excess_tokens=10, excess_after=2)
     small = "a.\n\n" + "Wait, no.\n\n" * 20 + "end</think>x"
 
     def goes_on(reply: str) -> str:
@@ -233,7 +237,7 @@ def test_excessive_reflection_brings_the_prompt_and_a_longer_turn_that_grows(pai
 def test_what_the_target_writes_counts_as_negative_too(pair: MakePair) -> None:
     """One reflection of the target's (the small model's was replaced), and the next delimiter is one too many."""
     small = lambda r: "on.\n\nso</think>x" if "Hold" in r else recites(SMALL)(r)  # noqa: E731
-    two = pair(small, "Hold on, it is. So " * 30, Lengths(excess_after=1, excess_tokens=7))
+    two = pair(small, "Hold on, it is. So " * 30, TakeoverLimits(excess_after=1, excess_tokens=7))
     assert use(two.events()).takeovers == {"reflection": 1, "excess": 1}
 
 
@@ -241,7 +245,7 @@ def test_a_small_model_that_does_not_reason_gets_the_opening_and_every_delimiter
     two = pair(
         lambda reply: "a b.\n\nc d.\n\ne</think>x" if reply.count("\n\n") < 2 else "f</think>x",
         "target ",
-        Lengths(takeover_tokens=1, opening_tokens=1),
+        TakeoverLimits(takeover_tokens=1, opening_tokens=1),
         small_reasons=False,
     )
     events = two.events()
@@ -268,7 +272,7 @@ def test_where_the_answer_is_the_thought_the_target_may_end_the_reply(pair: Make
 
 
 def test_the_opening_of_a_model_without_tags_comes_before_anything_else(pair: MakePair) -> None:
-    two = pair(" and small", "big", Lengths(opening_tokens=1), family="plain", mode="no_think")
+    two = pair(" and small", "big", TakeoverLimits(opening_tokens=1), family="plain", mode="no_think")
     events = two.events(Policy("no_think", "route"))
     assert text(events).startswith("b")
     assert isinstance(events[0], Decision)
@@ -303,7 +307,9 @@ def test_a_model_that_decides_to_think_is_helped_and_the_target_reads_the_tag(pa
 
 def test_an_opening_follows_the_tag_of_a_model_that_decides_to_think(pair: MakePair) -> None:
     two = pair(
-        lambda r: "go</think>x" if "Hold" in r else "<think>never seen</think>", TARGET, Lengths(opening_tokens=5)
+        lambda r: "go</think>x" if "Hold" in r else "<think>never seen</think>",
+        TARGET,
+        TakeoverLimits(opening_tokens=5),
     )
     events = two.events(Policy("auto", "route"))
     assert text(events, "reasoning").startswith("Hold on")
@@ -343,7 +349,9 @@ def test_a_turn_that_ends_at_a_delimiter_leaves_the_next_sentence_to_be_classifi
 
 def test_a_sentence_that_the_closing_tag_ends_is_classified_with_it(pair: MakePair) -> None:
     two = pair(
-        lambda r: "</think>x" if "\n\nH" in r else f"{START}Yes, so</think>never", "Hold", Lengths(takeover_tokens=1)
+        lambda r: "</think>x" if "\n\nH" in r else f"{START}Yes, so</think>never",
+        "Hold",
+        TakeoverLimits(takeover_tokens=1),
     )
     events = two.events()
     assert use(events).takeovers == {"affirmation": 1}
@@ -358,9 +366,9 @@ def test_a_reply_that_ends_in_an_open_sentence_keeps_it(pair: MakePair) -> None:
 # Answers with a shape
 
 
-def asked_for(two: Pair, shape: Shape, policy: Policy = THINK) -> list[Event]:
+def asked_for(two: Pair, shape: AnswerFormat, policy: Policy = THINK) -> list[Event]:
     async def collect() -> list[Event]:
-        stream = two.route.controller(two.route, Request(ASK, shape=shape), policy, Sampling(whole=True))
+        stream = two.route.controller(two.route, Conversation(ASK, shape=shape), policy, Sampling(whole=True))
         return [event async for event in stream]
 
     return asyncio.run(collect())
@@ -369,7 +377,7 @@ def asked_for(two: Pair, shape: Shape, policy: Policy = THINK) -> list[Event]:
 @pytest.mark.parametrize("target", ["Hold on.", "Hold on.</think>no"], ids=["small closes", "target closes"])
 def test_a_grammar_holds_for_the_answer_and_that_is_the_small_model_s(pair: MakePair, target: str) -> None:
     two = pair(lambda r: "{}" if "</think>" in r else "so</think>no" if "Hold" in r else recites(SMALL)(r), target)
-    events = asked_for(two, Shape(Grammar("json_object", True), required=True))
+    events = asked_for(two, AnswerFormat(Grammar("json_object", True), required=True))
     assert (text(events, "answer"), use(events).takeovers) == ("{}", {"reflection": 1})
     *thinking, answering = two.small.sampling
     assert answering.grammar is not None
@@ -379,14 +387,14 @@ def test_a_grammar_holds_for_the_answer_and_that_is_the_small_model_s(pair: Make
 def test_tool_calls_are_read_from_the_answer_behind_a_takeover(pair: MakePair) -> None:
     call = '<tool_call>\n{"name": "add", "arguments": {"a": 1}}\n</tool_call>'
     two = pair(lambda r: f"so</think>{call}" if "Hold" in r else recites(SMALL)(r), "Hold on.")
-    events = asked_for(two, Shape(None, HERMES))
+    events = asked_for(two, AnswerFormat(None, HERMES))
     assert (end(events).calls, use(events).takeovers) == (1, {"reflection": 1})
     assert text(events, "tool") == '{"a": 1}'
 
 
 def test_an_answer_with_a_shape_and_no_thinking_before_it_is_the_small_model_s(pair: MakePair) -> None:
     two = pair("{}\n\nWait, {}", TARGET, family="plain", mode="no_think")
-    events = asked_for(two, Shape(Grammar("json_object", True), required=True), Policy("no_think", "route"))
+    events = asked_for(two, AnswerFormat(Grammar("json_object", True), required=True), Policy("no_think", "route"))
     assert (two.target.asked, end(events).target) == ([], None)
 
 
@@ -416,7 +424,9 @@ def test_one_budget_bounds_both_models_together(pair: MakePair, native) -> None:
 
 
 def test_a_wrap_up_is_written_by_the_server_whoever_was_writing(pair: MakePair, tokenizer) -> None:
-    two = pair(lambda r: "end" if "</think>" in r else f"{START}Wait, no.", "x" * 500, Lengths(takeover_tokens=200))
+    two = pair(
+        lambda r: "end" if "</think>" in r else f"{START}Wait, no.", "x" * 500, TakeoverLimits(takeover_tokens=200)
+    )
     phrase = len(two.route.wrap_up.token_ids)
     events = two.events(replace(THINK, budget=100, requested=100, tolerance=0))
     assert end(events).cut == "wrap_up"
@@ -441,7 +451,7 @@ def test_min_tokens_is_held_over_hand_overs(pair: MakePair) -> None:
 
 def test_the_target_s_share_can_be_bounded(pair: MakePair) -> None:
     small = "a.\n\n" + "Wait, no. So.\n\n" * 30 + "end</think>x"
-    two = pair(lambda r: small if r == "<think>" else "so.\n\n" + small, TARGET, Lengths(target_tokens=33))
+    two = pair(lambda r: small if r == "<think>" else "so.\n\n" + small, TARGET, TakeoverLimits(target_tokens=33))
     events = two.events()
     assert use(events).target_tokens == 33
     assert use(events).takeovers == {"reflection": 2}
@@ -449,7 +459,9 @@ def test_the_target_s_share_can_be_bounded(pair: MakePair) -> None:
 
 def test_a_takeover_without_room_is_no_takeover(pair: MakePair, tokenizer) -> None:
     two = pair(
-        lambda r: "end" if "</think>" in r else recites(SMALL)(r), TARGET, Lengths(excess_after=1, excess_tokens=9)
+        lambda r: "end" if "</think>" in r else recites(SMALL)(r),
+        TARGET,
+        TakeoverLimits(excess_after=1, excess_tokens=9),
     )
     events = two.events(replace(THINK, budget=count(tokenizer, START) + 21, tolerance=None))
     assert use(events).takeovers == {"reflection": 1}
@@ -458,7 +470,7 @@ def test_a_takeover_without_room_is_no_takeover(pair: MakePair, tokenizer) -> No
 @pytest.mark.parametrize("budget", range(1, 40))
 def test_a_budget_that_ends_in_held_text_is_kept_to_the_token(pair: MakePair, budget: int) -> None:
     thought = "a.\n\nWait, no more of this.\n\nSo it is as long as it may.\n\n"
-    lengths = Lengths(takeover_tokens=0, verification_tokens=0, excess_after=1, excess_tokens=4)
+    lengths = TakeoverLimits(takeover_tokens=0, verification_tokens=0, excess_after=1, excess_tokens=4)
     two = pair(lambda r: "end" if "</think>" in r else thought + "on " * 30, "target " * 9, lengths)
     events = two.events(replace(THINK, budget=budget, requested=budget, tolerance=None))
     assert (end(events).reasoning_tokens, text(events, "answer")) == (budget, "end")
@@ -499,7 +511,7 @@ def test_a_client_that_wants_the_answer_now_gets_it_whoever_writes(pair: MakePai
     two = pair(
         lambda r: "now" if "</think>" in r else "a.\n\n" + "so " * 300 if "\n\n" not in r else "on " * 200,
         "target " * 400,
-        Lengths(takeover_tokens=500, opening_tokens=0),
+        TakeoverLimits(takeover_tokens=500, opening_tokens=0),
         small_delays={"token_delay": 0.001},
         target_delays={"token_delay": 0.001},
         cues=(),
@@ -509,7 +521,7 @@ def test_a_client_that_wants_the_answer_now_gets_it_whoever_writes(pair: MakePai
 
     async def run() -> list[Event]:
         events: list[Event] = []
-        async for event in two.route.controller(two.route, Request(ASK, interrupt=interrupt), THINK, Sampling()):
+        async for event in two.route.controller(two.route, Conversation(ASK, interrupt=interrupt), THINK, Sampling()):
             events.append(event)
             if len(events) == at:
                 interrupt.ask("answer")
@@ -523,10 +535,10 @@ def test_a_client_that_wants_the_answer_now_gets_it_whoever_writes(pair: MakePai
 @pytest.mark.parametrize("who", ["small", "target"])
 def test_leaving_ends_the_request_that_runs(pair: MakePair, who: str) -> None:
     delays = {"token_delay": 0.001}
-    two = pair(recites(SMALL), TARGET, Lengths(takeover_tokens=400), small_delays=delays, target_delays=delays)
+    two = pair(recites(SMALL), TARGET, TakeoverLimits(takeover_tokens=400), small_delays=delays, target_delays=delays)
 
     async def leave() -> tuple[int, int]:
-        async with aclosing(two.route.controller(two.route, Request(ASK), THINK, Sampling())) as stream:
+        async with aclosing(two.route.controller(two.route, Conversation(ASK), THINK, Sampling())) as stream:
             async for event in stream:
                 if isinstance(event, Chunk) and event.target == (who == "target"):
                     break
@@ -540,7 +552,7 @@ def test_only_one_of_the_two_engines_holds_a_reply_at_a_time(pair: MakePair) -> 
 
     async def held() -> set[tuple[int, int]]:
         found = set()
-        async for _ in two.route.controller(two.route, Request(ASK), THINK, Sampling()):
+        async for _ in two.route.controller(two.route, Conversation(ASK), THINK, Sampling()):
             found.add((two.small_engine.running(), two.target_engine.running()))
         return found
 
@@ -563,7 +575,7 @@ def test_a_thousand_seeded_replies_are_seamless(pair: MakePair, in_bytes: HubTok
         handed = 0
         for seed in range(1000):
             two = over(seed % 3, "accept" if seed % 15 in (9, 13) else "takeover", seed % 7 != 6)
-            lengths = Lengths(
+            lengths = TakeoverLimits(
                 takeover_tokens=3 + seed % 23, verification_tokens=30, excess_after=2 + seed % 4, excess_tokens=9
             )
             two.small.begin(rambles(seed, WORDS, 0.8, 3))
@@ -597,7 +609,7 @@ def test_a_character_that_the_target_leaves_open_is_dropped_in_two_vocabularies(
     two = pair(
         lambda r: " on</think>x" if "\n\na" in r else recites(SMALL)(r),
         "a😀b",
-        Lengths(takeover_tokens=3),
+        TakeoverLimits(takeover_tokens=3),
         other=in_bytes,
     )
     events = two.events()
@@ -607,7 +619,7 @@ def test_a_character_that_the_target_leaves_open_is_dropped_in_two_vocabularies(
 def test_a_character_that_the_target_leaves_open_is_completed_in_one(pair: MakePair, tokenizer) -> None:
     smile = tokenizer.encode("😀")
     assert len(smile) > 2
-    two = pair(SMALL, TARGET, Lengths(takeover_tokens=2))
+    two = pair(SMALL, TARGET, TakeoverLimits(takeover_tokens=2))
     two.target.goes_on = lambda reply: smile  # type: ignore[assignment,return-value]
     two.small.goes_on = lambda r: (
         [*smile[2:], *tokenizer.encode_control("</think>x")] if r.endswith("\ufffd") else recites(SMALL)(r)
@@ -617,7 +629,7 @@ def test_a_character_that_the_target_leaves_open_is_completed_in_one(pair: MakeP
 
 
 def test_ids_behind_the_end_of_the_vocabulary_are_not_sent_on(pair: MakePair, tokenizer) -> None:
-    two = pair(lambda r: "x</think>y" if "\n\nH" in r else recites(SMALL)(r), TARGET, Lengths(takeover_tokens=2))
+    two = pair(lambda r: "x</think>y" if "\n\nH" in r else recites(SMALL)(r), TARGET, TakeoverLimits(takeover_tokens=2))
     two.target.goes_on = lambda reply: [tokenizer.vocab_size, *tokenizer.encode("H")]  # type: ignore[assignment,return-value]
     events = two.events()
     assert (text(events, "reasoning"), use(events).target_tokens) == (START + "Hx", 2)
@@ -649,7 +661,7 @@ def test_a_reply_that_outgrows_the_small_model_s_context_through_another_vocabul
     long_words = "stst<" * 60  # `<` is held back: it may become a tag
     small, target = other_tokenizer("tagless"), other_tokenizer("merged")
     for length in (120, 121, 122):
-        lengths = Lengths(takeover_tokens=length, verification_tokens=0)
+        lengths = TakeoverLimits(takeover_tokens=length, verification_tokens=0)
         events = Pair(small, SMALL, long_words, lengths, other=target, context_length=200).events()
         assert (end(events).reason, use(events).target_tokens, use(events).failure) == ("length", length, None)
         assert text(events, "reasoning") == START + target.decode(target.encode(long_words)[:length])
@@ -700,12 +712,12 @@ def test_steps_that_score_low_are_rewritten_and_others_stand(pair: MakePair) -> 
 
 
 def test_without_room_for_the_target_a_poor_step_stands(pair: MakePair) -> None:
-    two = pair("bad.\n\nbad.</think>x", "0", Lengths(target_tokens=0), method="accept")
+    two = pair("bad.\n\nbad.</think>x", "0", TakeoverLimits(target_tokens=0), method="accept")
     assert (text(two.events()), len(two.small.asked)) == ("bad.\n\nbad.x", 1)
 
 
 def test_the_takeovers_score_nothing() -> None:
-    assert Speculation().guide(Lengths()).scored(0.0) == "keep"
+    assert Speculation().guide(TakeoverLimits()).scored(0.0) == "keep"
 
 
 def test_blank_steps_are_not_scored(pair: MakePair) -> None:
@@ -747,7 +759,7 @@ def test_a_target_whose_digits_are_no_tokens_cannot_score(tokenizer, in_bytes) -
 
 
 def failing(error: Exception, after: str = "") -> Callable[[Prompt, Sampling], Line]:
-    return lambda prompt, sampling: Reply(after, error=error)
+    return lambda prompt, sampling: ScriptedReply(after, error=error)
 
 
 @pytest.mark.parametrize(
@@ -903,11 +915,14 @@ def test_fifty_streams_finish_on_the_small_model_when_the_target_dies_among_them
 
 def test_a_request_may_change_lengths_within_the_route_s_caps() -> None:
     defaults = Defaults(
-        "think", speculation=Speculation(Lengths(), Lengths(takeover_tokens=64, excess_after=10, target_tokens=500))
+        "think",
+        speculation=Speculation(
+            TakeoverLimits(), TakeoverLimits(takeover_tokens=64, excess_after=10, target_tokens=500)
+        ),
     )
     asked = {"takeover_tokens": 100, "verification_tokens": 7, "excess_after": 3}
     policy = fold({"reasond": {"speculative": asked}}, FAMILIES["lhrm"], defaults)
-    assert policy.lengths == Lengths(64, 7, 125, 10, 0, 500)
+    assert policy.lengths == TakeoverLimits(64, 7, 125, 10, 0, 500)
     assert fold({}, FAMILIES["lhrm"], defaults).lengths is None
     assert fold({"reasond": {"speculative": {"target": False}}}, FAMILIES["lhrm"], defaults).target is False
 
@@ -926,5 +941,5 @@ def test_wrong_values_are_refused(asked: dict[str, object]) -> None:
 
 def test_the_lengths_of_a_request_are_its_own(pair: MakePair) -> None:
     two = pair(lambda r: "x</think>y" if "Hold" in r else recites(SMALL)(r), TARGET)
-    events = two.events(replace(THINK, lengths=Lengths(takeover_tokens=4)))
+    events = two.events(replace(THINK, lengths=TakeoverLimits(takeover_tokens=4)))
     assert use(events).target_tokens == 4

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from controllers.steps import CUES, CueList, Cues, Steps
+from controllers.speculative.steps import CUES, CueList, Cues, Steps
 
 ENGLISH = Cues()
 WORDS = (

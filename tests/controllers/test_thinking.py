@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from controllers.reply import Chunk
-from controllers.thinking import ThinkingParser
-from models.engine import PositionLogprobs, TokenLogprob
-from models.families import FAMILIES, Section, Tag, Tags
+from controllers.generation.events import Chunk
+from controllers.generation.parser import ThinkingParser
+from models.engines.base import PositionLogprobs, TokenLogprob
+from models.formats.families import FAMILIES, Section, Tag, Tags
 
 THINK, END, DIRECT, END_DIRECT = 1000, 1001, 1002, 1003
 SPELLED = {THINK: "<think>", END: "</think>", DIRECT: "<no_think>", END_DIRECT: "</no_think>"}
@@ -28,7 +28,7 @@ class Vocabulary:
 
 
 def tags(family: str, *, as_tokens: bool = True) -> Tags:
-    from models.families import compile_tags
+    from models.formats.families import compile_tags
 
     return compile_tags(FAMILIES[family], Vocabulary(*(SPELLED.values() if as_tokens else ())))  # type: ignore[arg-type]
 

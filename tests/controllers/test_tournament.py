@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from controllers.tournament import (
+from controllers.judging.tournament import (
     ELO_SCALE,
     Bracket,
     Match,

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from controllers.verdicts import Comparison, digest, final_answer, last_boxed, last_bracketed, verdict_in
-from models.judge_families import FIELDS, JUDGE_FAMILIES, load_forms, parse_form
+from controllers.judging.verdicts import JudgeComparison, digest, final_answer, last_boxed, last_bracketed, verdict_in
+from models.judge_prompts.families import FIELDS, JUDGE_FAMILIES, load_forms, parse_form
 
 ASSISTANTS = ("Assistant 1", "Assistant 2")
 
@@ -95,13 +95,18 @@ def test_replies_are_of_one_team_by_their_box_or_their_whole_text():
 
 
 def test_a_pair_has_one_key_whichever_way_round_and_a_single_reply_its_own():
-    a, b = Comparison("pair", "q", "a", "b"), Comparison("pair", "q", "b", "a")
+    a, b = JudgeComparison("pair", "q", "a", "b"), JudgeComparison("pair", "q", "b", "a")
     assert a.key == b.key
     assert (a.turned, b.turned) == (False, True)
-    assert Comparison("reference", "q", "a", against="b").key != Comparison("reference", "q", "b", against="a").key
-    assert Comparison("reference", "q", "a", against="b").key != Comparison("rubric", "q", "a", against="b").key
+    assert (
+        JudgeComparison("reference", "q", "a", against="b").key
+        != JudgeComparison("reference", "q", "b", against="a").key
+    )
+    assert (
+        JudgeComparison("reference", "q", "a", against="b").key != JudgeComparison("rubric", "q", "a", against="b").key
+    )
     assert digest("ab", "c") != digest("a", "bc")
-    assert Comparison("pair", "q", "a", "a").identical
+    assert JudgeComparison("pair", "q", "a", "a").identical
 
 
 @pytest.mark.parametrize("family", JUDGE_FAMILIES.values(), ids=lambda family: family.name)
@@ -118,7 +123,7 @@ def test_every_shipped_template_has_its_places_and_names_its_verdicts(family):
 
 def test_what_is_judged_is_not_looked_at_for_places():
     form = parse_form("pair", "[user]\n{query}|{first}|{second}|{other}|\\boxed{x}\n")
-    comparison = Comparison("pair", "{first}", "{second}", "{query}")
+    comparison = JudgeComparison("pair", "{first}", "{second}", "{query}")
     (message,) = form.messages(comparison.values(swapped=False))
     assert message == {"role": "user", "content": "{first}|{second}|{query}|{other}|\\boxed{x}"}
     (message,) = form.messages(comparison.values(swapped=True))

@@ -8,15 +8,15 @@ from dataclasses import replace
 import pytest
 
 from controllers import CONTROLLERS
-from controllers.choices import side_by_side
-from controllers.controls import PolicyError
-from controllers.policy import Budgets, Defaults, Policy
-from controllers.reply import Chunk, Decision, Event, Finished, Interrupt, Progress, Request
+from controllers.concurrency import merge
+from controllers.generation.events import Chunk, Conversation, Decision, Event, Finished, Interrupt, Progress
+from controllers.policy.controls import PolicyError
+from controllers.policy.fold import BudgetSettings, Defaults, Policy
 from controllers.route import Route, build_route
-from models.engine import Delta, Prompt, PromptTooLong, Sampling
-from models.families import FAMILIES, Family
-from models.scripted_engine import Line, Script, ScriptedEngine
-from models.tokenizer import HubTokenizer
+from models.engines.base import Delta, Prompt, PromptTooLong, Sampling
+from models.engines.scripted import Line, Script, ScriptedEngine
+from models.formats.families import FAMILIES, Family
+from models.text.tokenizer import HubTokenizer
 
 TAGS = ("<think>", "</think>")
 ASK = [{"role": "user", "content": "hi"}]
@@ -24,7 +24,7 @@ THINK = Policy("think", "client")
 LINE = "1+1=2+2=4+4=8\n"  # 14 tokens, as digits, operators and newlines are tokens of their own
 
 
-class Asked:
+class GenerationRequest:
     """A script that goes on where the prompt ends, and what it was asked."""
 
     def __init__(self, thinking: str, answer: str = "so 8", direct: str = "8</no_think>") -> None:
@@ -45,7 +45,7 @@ class Asked:
         return script
 
 
-MakeThinker = Callable[..., tuple[Route, Asked]]
+MakeThinker = Callable[..., tuple[Route, GenerationRequest]]
 
 
 @pytest.fixture
@@ -54,12 +54,12 @@ def thinker(tokenizer: HubTokenizer) -> MakeThinker:
 
     def make(
         thinking: str, *, family: str | Family = "lhrm", native: bool = False, reserve: int = 0, **engine: float
-    ) -> tuple[Route, Asked]:
-        asked = Asked(thinking)
+    ) -> tuple[Route, GenerationRequest]:
+        asked = GenerationRequest(thinking)
         kind = FAMILIES[family] if isinstance(family, str) else family
         over = ScriptedEngine(tokenizer, asked.over(tokenizer), thinking=TAGS if native else None, **engine)  # type: ignore[arg-type]
         return build_route(
-            "r", CONTROLLERS["mode"], kind, over, Defaults("auto", budgets=Budgets(reserve=reserve))
+            "r", CONTROLLERS["mode"], kind, over, Defaults("auto", budgets=BudgetSettings(reserve=reserve))
         ), asked
 
     return make
@@ -69,7 +69,7 @@ def reply(
     route: Route, policy: Policy = THINK, sampling: Sampling | None = None, interrupt: Interrupt | None = None
 ) -> list[Event]:
     async def collect() -> list[Event]:
-        request = Request(ASK, interrupt=interrupt)
+        request = Conversation(ASK, interrupt=interrupt)
         return [event async for event in route.controller(route, request, policy, sampling or Sampling())]
 
     return asyncio.run(collect())
@@ -540,12 +540,12 @@ def test_a_cancellation_does_not_wait_for_the_engine(thinker: MakeThinker, polic
 
     async def cancelled() -> tuple[list[Event], float]:
         waiting = replace(route, engine=slow)  # type: ignore[arg-type]
-        request = Request(ASK, interrupt=interrupt)
+        request = Conversation(ASK, interrupt=interrupt)
         runs = [route.controller(waiting, request, policy, Sampling()) for _ in range(choices)]
         loop = asyncio.get_running_loop()
         loop.call_later(0.05, interrupt.ask, "cancel")
         begun = loop.time()
-        events = [event async for _, event in side_by_side(runs)]
+        events = [event async for _, event in merge(runs)]
         return events, loop.time() - begun
 
     events, seconds = asyncio.run(cancelled())
@@ -570,7 +570,7 @@ def test_who_leaves_is_not_taken_for_one_who_cancels(thinker: MakeThinker) -> No
     slow = Slow(route.engine)  # type: ignore[arg-type]
 
     async def left() -> None:
-        request = Request(ASK, interrupt=Interrupt())
+        request = Conversation(ASK, interrupt=Interrupt())
         run = route.controller(replace(route, engine=slow), request, THINK, Sampling())  # type: ignore[arg-type]
         async with asyncio.timeout(0.05), aclosing(run):
             async for _ in run:
@@ -588,7 +588,7 @@ def test_one_who_cancels_and_leaves_at_once_is_gone(thinker: MakeThinker, order:
     interrupt = Interrupt()
 
     async def gone() -> None:
-        run = route.controller(replace(route, engine=slow), Request(ASK, interrupt=interrupt), THINK, Sampling())  # type: ignore[arg-type]
+        run = route.controller(replace(route, engine=slow), Conversation(ASK, interrupt=interrupt), THINK, Sampling())  # type: ignore[arg-type]
 
         async def read() -> list[Event]:
             async with aclosing(run):
@@ -707,7 +707,7 @@ def interrupted(
     async def collect() -> list[Event]:
         events: list[Event] = []
         async with aclosing(
-            route.controller(route, Request(ASK, interrupt=interrupt), policy, sampling or Sampling())
+            route.controller(route, Conversation(ASK, interrupt=interrupt), policy, sampling or Sampling())
         ) as running:
             async for event in running:
                 events.append(event)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from server.config import Config, parse_config
+from server.config.load import Config, parse_config
 from tests.deploy.queries import DASHBOARD, DEPLOY
 
 ROOT = DEPLOY.parent

@@ -16,10 +16,10 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-from models.scripted_engine import Reply, ScriptedEngine
-from models.tokenizer import HubTokenizer
+from models.engines.scripted import ScriptedEngine, ScriptedReply
+from models.text.tokenizer import HubTokenizer
 from server.app import create_app
-from server.config import parse_config
+from server.config.load import parse_config
 from server.serve import DrainingServer, build_server
 from tests.controllers.stories import Model, recites
 from tests.deploy.queries import ALERTS, DASHBOARD, DEPLOY, dashboard_queries, filled, metric_names
@@ -30,7 +30,7 @@ REPLIES = [
     "<think>3 and 2</think>5",
     "<no_think>5</no_think>",
     "<think>3 and 2",
-    Reply("<no_think>5", error=RuntimeError("broken on purpose")),
+    ScriptedReply("<no_think>5", error=RuntimeError("broken on purpose")),
 ]
 PAIR = """
 [engines.small]

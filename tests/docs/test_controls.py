@@ -2,7 +2,7 @@
 
 import re
 
-from controllers.controls import EFFORTS, control_names
+from controllers.policy.controls import EFFORTS, control_names
 from tests.docs.files import ROOT
 
 PAGE = (ROOT / "docs" / "controls.md").read_text(encoding="utf-8")

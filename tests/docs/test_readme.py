@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import orjson
 import pytest
 
-from models.tokenizer import HubTokenizer
+from models.text.tokenizer import HubTokenizer
 from tests.docs.files import ROOT
 from tests.wire.served import Served, served
 

@@ -9,7 +9,7 @@ import openai
 import pytest
 
 from server.app import create_app
-from server.config import parse_config
+from server.config.load import parse_config
 from server.serve import DrainingServer, build_server
 from tests.conftest import ROOT
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from models.engine import Prompt, Sampling
-from models.scripted_engine import Line
+from models.engines.base import Prompt, Sampling
+from models.engines.scripted import Line
 from tests.e2e.environments import environment
 from tests.wire.served import ANSWER, SETTINGS, THINKING, THOUGHT, served
 

@@ -14,13 +14,13 @@ import httpx
 import orjson
 import pytest
 
-from models.engine import Engine, Prompt
-from models.registry import EngineSpec, load
-from models.remote_engine import RemoteEngine
-from models.scripted_engine import ScriptedEngine
-from models.tokenizer import HubTokenizer
+from models.engines.base import Engine, Prompt
+from models.engines.registry import EngineSpec, load
+from models.engines.remote import RemoteEngine
+from models.engines.scripted import ScriptedEngine
+from models.text.tokenizer import HubTokenizer
 from server.app import create_app
-from server.config import parse_config
+from server.config.load import parse_config
 from tests.conftest import ENGINE_ARGS, ENGINE_ENV, random_model
 from tests.processes import ROOT, free_port, vllm
 

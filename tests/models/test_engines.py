@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from models.engine import (
+from models.engines.base import (
     Delta,
     Engine,
     EngineDead,
@@ -20,9 +20,9 @@ from models.engine import (
     PromptTooLong,
     Sampling,
 )
-from models.registry import EngineSpec, load
-from models.scripted_engine import Reply, ScriptedEngine, babble, held_to_budget
-from models.tokenizer import HubTokenizer
+from models.engines.registry import EngineSpec, load
+from models.engines.scripted import ScriptedEngine, ScriptedReply, babble, held_to_budget
+from models.text.tokenizer import HubTokenizer
 from tests.conftest import TAGS, Run
 from tests.processes import free_port
 
@@ -370,7 +370,7 @@ def running_on(server: str) -> float:
 
 @pytest.mark.e2e
 def test_the_models_own_defaults_fill_what_a_request_leaves_open() -> None:
-    from models.vllm_engine import sampling_params
+    from models.engines.vllm import sampling_params
 
     defaults = {"temperature": 0.6, "top_k": 20, "max_tokens": 50}
     open_request = sampling_params(Sampling(), 1000, defaults)
@@ -381,14 +381,14 @@ def test_the_models_own_defaults_fill_what_a_request_leaves_open() -> None:
 
 @pytest.mark.e2e
 def test_an_unknown_engine_argument_is_refused_before_loading() -> None:
-    from models.vllm_engine import engine_arguments
+    from models.engines.vllm import engine_arguments
 
     with pytest.raises(ValueError, match=r"max_model_length.*max_model_len"):
         engine_arguments("nowhere", {"max_model_length": 5}, {}, None)
 
 
 def test_a_server_that_is_not_there_is_a_dead_engine(run: Run, tokenizer: HubTokenizer) -> None:
-    from models.remote_engine import RemoteEngine
+    from models.engines.remote import RemoteEngine
 
     with pytest.raises(EngineDead):
         run(RemoteEngine.connect(f"http://127.0.0.1:{free_port()}", tokenizer, name="gone"))
@@ -404,7 +404,7 @@ def test_a_closed_script_is_a_dead_engine(run: Run, tokenizer: HubTokenizer) -> 
 
 
 def test_a_script_can_fail_behind_its_last_token(run: Run, tokenizer: HubTokenizer) -> None:
-    engine = ScriptedEngine(tokenizer, [Reply("hello", error=EngineError("broken"))])
+    engine = ScriptedEngine(tokenizer, [ScriptedReply("hello", error=EngineError("broken"))])
 
     async def read() -> str:
         text = ""

@@ -1,7 +1,7 @@
 import pytest
 
-from models.families import FAMILIES, Family, compile_tags
-from models.tokenizer import HubTokenizer
+from models.formats.families import FAMILIES, Family, compile_tags
+from models.text.tokenizer import HubTokenizer
 
 
 @pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES.keys())

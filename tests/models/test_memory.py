@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from models.engines.registry import EngineSpec
 from models.memory import kv_bytes_per_token, memory_plan
-from models.registry import EngineSpec
 
 CONFIG = {
     "num_hidden_layers": 4,

@@ -2,8 +2,8 @@ import os
 
 import pytest
 
-from models.engine import Prompt, Sampling
-from models.registry import EngineSpec, _environment, load
+from models.engines.base import Prompt, Sampling
+from models.engines.registry import EngineSpec, _environment, load
 from tests.conftest import ROOT, Run
 
 TOKENIZER = str(ROOT / "demo" / "tokenizer")

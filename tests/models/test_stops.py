@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.stops import StopMatcher
+from models.text.stop_strings import StopMatcher
 
 TEXTS = st.text("abc", max_size=40)
 STOPS = st.lists(st.text("abc", min_size=1, max_size=5), min_size=1, max_size=3)

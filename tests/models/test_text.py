@@ -3,9 +3,9 @@ from collections.abc import Iterator
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.engine import Sampling
-from models.text import ReplyText
-from models.tokenizer import HubTokenizer
+from models.engines.base import Sampling
+from models.text.detokenizer import ReplyText
+from models.text.tokenizer import HubTokenizer
 from tests.conftest import ROOT
 
 TOKENIZER = HubTokenizer(ROOT / "demo" / "tokenizer")

@@ -2,8 +2,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.engine import InvalidRequest
-from models.tokenizer import NO_TEXT, SEAM, HubTokenizer
+from models.engines.base import InvalidRequest
+from models.text.tokenizer import NO_TEXT, SEAM, HubTokenizer
 from tests.conftest import ROOT
 
 TOKENIZER = HubTokenizer(ROOT / "demo" / "tokenizer")

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.engine import Grammar
-from models.tools import HERMES, CallParser, Tool, Written, answer_grammar, json_object
+from models.engines.base import Grammar
+from models.tool_calls.hermes import HERMES, CallParser, Tool, Written, answer_grammar, json_object
 
 ONE = '<tool_call>\n{"name": "add", "arguments": {"a": 1, "b": "}\\"</tool_call>{"}}\n</tool_call>'
 ARGUMENTS = '{"a": 1, "b": "}\\"</tool_call>{"}'

@@ -3,9 +3,9 @@
 import pytest
 from transformers import AutoTokenizer
 
-from models.families import FAMILIES
-from models.tokenizer import HubTokenizer
-from models.transcripts import Marks, marks_of
+from models.formats.families import FAMILIES
+from models.text.template_marks import Marks, marks_of
+from models.text.tokenizer import HubTokenizer
 
 ASKED = "<|im_start|>user\nWhy?<|im_end|>\n<|im_start|>assistant\n"
 

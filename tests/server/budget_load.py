@@ -10,11 +10,11 @@ from typing import Any, TypeVar
 
 import httpx
 
-from models.engine import Prompt, Sampling
-from models.scripted_engine import Line, Script, ScriptedEngine
-from models.tokenizer import HubTokenizer
+from models.engines.base import Prompt, Sampling
+from models.engines.scripted import Line, Script, ScriptedEngine
+from models.text.tokenizer import HubTokenizer
 from server.app import create_app
-from server.config import parse_config
+from server.config.load import parse_config
 from tests.server.conftest import ROOT
 
 A = TypeVar("A")

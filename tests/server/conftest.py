@@ -7,11 +7,11 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
-from models.scripted_engine import ScriptedEngine
-from models.tokenizer import HubTokenizer
+from models.engines.scripted import ScriptedEngine
+from models.text.tokenizer import HubTokenizer
 from server.app import create_app
-from server.config import parse_config
-from server.request_scope import Observer
+from server.config.load import parse_config
+from server.edges.request_scope import Observer
 
 ROOT = Path(__file__).parents[2]
 

@@ -13,8 +13,8 @@ import schemathesis
 from hypothesis import HealthCheck, Phase, given, seed, settings, strategies
 from schemathesis import APIOperation, Case, GenerationMode
 
-from models.scripted_engine import babble
-from models.tokenizer import HubTokenizer
+from models.engines.scripted import babble
+from models.text.tokenizer import HubTokenizer
 from tests.wire.served import Served, served
 
 SETTINGS = """

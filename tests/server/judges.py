@@ -5,10 +5,10 @@ from collections.abc import Callable
 import httpx
 from fastapi import FastAPI
 
-from models.scripted_engine import Line, ScriptedEngine
-from models.tokenizer import HubTokenizer
+from models.engines.scripted import Line, ScriptedEngine
+from models.text.tokenizer import HubTokenizer
 from server.app import create_app
-from server.config import parse_config
+from server.config.load import parse_config
 from tests.judging import Reader, larger_number
 from tests.server.conftest import ROOT
 

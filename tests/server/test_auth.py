@@ -4,8 +4,8 @@ import pytest
 from fastapi import Request
 from fastapi.routing import APIRoute
 
-from server.auth import OPEN_PATHS, digest, key_line, load_keys, new_key, parse_keys
-from server.config import ConfigError
+from server.config.load import ConfigError
+from server.edges.auth import OPEN_PATHS, digest, key_line, load_keys, new_key, parse_keys
 
 KEY = "rsk-one"
 BEARER = {"authorization": f"Bearer {KEY}"}

@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
-from models.tokenizer import HubTokenizer
+from models.text.tokenizer import HubTokenizer
 from tests.server.conftest import MakeClient
 
 pytestmark = pytest.mark.anyio

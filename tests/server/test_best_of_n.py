@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from models.engine import EngineDead
-from models.scripted_engine import Reply, ScriptedEngine
+from models.engines.base import EngineDead
+from models.engines.scripted import ScriptedEngine, ScriptedReply
 from tests.judging import boxed
 from tests.server.judges import JudgeServer
 
@@ -46,7 +46,7 @@ class Server(JudgeServer):
         def write(prompt, sampling):
             self.seeds.append(sampling.seed)
             line = numbers[next(said) % len(numbers)]
-            return line if isinstance(line, Reply) else f"<think>hm {line}</think>{line}"
+            return line if isinstance(line, ScriptedReply) else f"<think>hm {line}</think>{line}"
 
         policy = ScriptedEngine(tokenizer, write, name="policy", token_delay=delay)
         more = {"rule": rule} if rule else {}
@@ -117,11 +117,11 @@ async def test_several_choices_are_each_the_best_of_their_own(tokenizer):
 
 
 async def test_a_reply_without_an_answer_cannot_be_the_best(tokenizer):
-    server = Server(tokenizer, [Reply("<think>"), "5", Reply("<think>"), "7"])
+    server = Server(tokenizer, [ScriptedReply("<think>"), "5", ScriptedReply("<think>"), "7"])
     reply = await server.chat("best")
     assert reply["choices"][0]["message"]["content"] == "7"
     assert reply["reasond"]["best_of"]["bracket"][0][0]["replies"] in ([1, 3], [3, 1])
-    empty = Server(tokenizer, [Reply("<think>")])
+    empty = Server(tokenizer, [ScriptedReply("<think>")])
     assert (await empty.chat("best"))["reasond"]["best_of"]["winner"] == 0
     assert empty.reader.asked == []
 
@@ -176,7 +176,7 @@ async def test_the_winner_tells_nothing_of_the_time_that_its_reply_took(tokenize
 
 @pytest.mark.parametrize("failing", ["policy", "judge"])
 async def test_a_dead_engine_is_an_error(tokenizer, failing):
-    broken = Reply("<think>", error=EngineDead("gone"))
+    broken = ScriptedReply("<think>", error=EngineDead("gone"))
     if failing == "policy":
         server = Server(tokenizer, ["1", broken])
     else:

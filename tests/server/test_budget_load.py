@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from models.tokenizer import HubTokenizer
+from models.text.tokenizer import HubTokenizer
 from tests.server.budget_load import ask, body, check, client, run
 
 

@@ -8,12 +8,12 @@ from typing import Any
 import httpx
 import pytest
 
-from controllers.controls import EFFORTS
-from models.engine import Prompt, Sampling
-from models.scripted_engine import Line, ScriptedEngine
-from models.tokenizer import HubTokenizer
+from controllers.policy.controls import EFFORTS
+from models.engines.base import Prompt, Sampling
+from models.engines.scripted import Line, ScriptedEngine
+from models.text.tokenizer import HubTokenizer
 from server.app import create_app
-from server.config import ConfigError, parse_config
+from server.config.load import ConfigError, parse_config
 from tests.server.conftest import ROOT
 
 pytestmark = pytest.mark.anyio

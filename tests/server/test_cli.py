@@ -9,9 +9,9 @@ import time
 import pytest
 
 from server import __version__
-from server.auth import digest, parse_keys
 from server.cli import main, parser, with_address
-from server.config import load_config
+from server.config.load import load_config
+from server.edges.auth import digest, parse_keys
 from tests.server.conftest import ENGINE_AND_ROUTE, ROOT
 
 HEAVY = ("torch", "transformers", "vllm", "fastapi", "uvicorn", "starlette")
@@ -31,7 +31,7 @@ def test_help_answers_in_under_a_second():
 
 def test_the_command_line_and_the_settings_load_no_framework():
     loaded = run("-c", "import sys, server.cli, server.config; print(*sys.modules)").stdout.split()
-    assert "server.config" in loaded
+    assert "server.config.load" in loaded
     assert not set(HEAVY) & set(loaded)
 
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from server.config import Config, ConfigError, load_config, parse_config
-from server.engine_config import VllmEngineConfig
+from server.config.engines import VllmEngineConfig
+from server.config.load import Config, ConfigError, load_config, parse_config
 
 ENGINE = '[engines.demo]\nkind = "vllm"\nmodel = "some/model"\nadapters = { maths = "some/adapter" }\n'
 ROUTE = '[routes.demo]\nengine = "demo"\nfamily = "lhrm"\n'

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from server.cli import main
-from server.config import load_config
+from server.config.load import load_config
 
 FILES = sorted((Path(__file__).parents[2] / "configs").glob("*.toml"))
 

@@ -12,9 +12,9 @@ import time
 import httpx
 import pytest
 
-from models.scripted_engine import ScriptedEngine
+from models.engines.scripted import ScriptedEngine
 from server.app import create_app
-from server.config import parse_config
+from server.config.load import parse_config
 from server.serve import DrainingServer, build_server
 from tests.server.conftest import ENGINE_AND_ROUTE, ROOT
 from tests.server.running import running, wait_until_ready

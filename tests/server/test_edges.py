@@ -6,7 +6,7 @@ import pytest
 from fastapi import FastAPI, Request
 from starlette.types import Message
 
-from server.request_scope import RequestScope, choose_id
+from server.edges.request_scope import RequestScope, choose_id
 
 LIMIT = "[server]\nmax_body_bytes = 100\n"
 

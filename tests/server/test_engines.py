@@ -4,8 +4,8 @@ from contextlib import AsyncExitStack
 
 import pytest
 
-from models.engine import EngineDead
-from server.config import Config, ConfigError, parse_config
+from models.engines.base import EngineDead
+from server.config.load import Config, ConfigError, parse_config
 from server.engines import engine_spec, start_engines
 from tests.server.conftest import ENGINE_AND_ROUTE, ROOT
 

@@ -11,10 +11,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from controllers.controls import PolicyError
-from models.engine import EngineBusy, EngineDead, EngineError, InvalidRequest, PromptTooLong
-from server.errors import ApiError, api_error, model_not_found, reported
-from server.sse import ClientGone
+from controllers.policy.controls import PolicyError
+from models.engines.base import EngineBusy, EngineDead, EngineError, InvalidRequest, PromptTooLong
+from server.edges.errors import ApiError, api_error, model_not_found, reported
+from server.edges.sse import ClientGone
 
 SECRET = "postgres://user:secret@inside"
 
@@ -96,7 +96,7 @@ def test_a_subclass_is_answered_like_its_nearest_known_parent():
 
 
 def test_an_unforeseen_exception_is_logged_with_its_request_and_traceback(caplog):
-    with caplog.at_level(logging.ERROR, logger="server.errors"):
+    with caplog.at_level(logging.ERROR, logger="server.edges.errors"):
         reported(RuntimeError(SECRET), "req-7")
         reported(PolicyError("no", "think"), "req-8")
     (record,) = caplog.records

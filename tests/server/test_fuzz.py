@@ -3,7 +3,7 @@
 import pytest
 from fastapi.routing import APIRoute
 
-from server.bodies import body_of
+from server.edges.json_body import body_of
 from tests.server.conftest import MakeApp
 from tests.server.fuzz import fuzz, server
 

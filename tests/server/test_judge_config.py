@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from server.config import ConfigError, parse_config
+from server.config.load import ConfigError, parse_config
 from tests.server.conftest import ROOT
 
 JUDGE = """

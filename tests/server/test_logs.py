@@ -12,11 +12,11 @@ from pathlib import Path
 import httpx
 import pytest
 
-from models.engine import EngineDead
-from models.scripted_engine import Reply, ScriptedEngine
-from server import logs
+from models.engines.base import EngineDead
+from models.engines.scripted import ScriptedEngine, ScriptedReply
 from server.app import create_app
-from server.config import LoggingConfig, parse_config
+from server.config.load import LoggingConfig, parse_config
+from server.observability import logs
 from server.serve import build_server
 from tests.server.conftest import ENGINE_AND_ROUTE, ROOT
 from tests.server.running import running
@@ -40,7 +40,7 @@ def capture(written: io.StringIO, **settings: object) -> None:
     logs.configure(LoggingConfig.model_validate({"level": "debug", "requests": True, **settings}), written)
 
 
-def failing(prompt, sampling) -> Reply:
+def failing(prompt, sampling) -> ScriptedReply:
     """A reply that breaks with an exception that quotes the prompt, and one below it that does too."""
     said = tokenizer_text(prompt)
     try:
@@ -49,7 +49,7 @@ def failing(prompt, sampling) -> Reply:
         broken = RuntimeError(f"cannot serve {said}")
         broken.add_note(said)
         broken.__cause__ = error
-    return Reply("<no_think>5", error=broken)
+    return ScriptedReply("<no_think>5", error=broken)
 
 
 def tokenizer_text(prompt) -> str:
@@ -126,7 +126,7 @@ async def test_a_request_is_one_json_line_with_its_id_and_its_decision(make_app,
     assert line["time"].endswith("+00:00")
     expected = {
         "level": "info",
-        "logger": "server.logs",
+        "logger": "server.observability.logs",
         "message": "request",
         "request_id": "r1",
         "method": "POST",
@@ -166,7 +166,7 @@ def test_a_traceback_says_where_and_what_class_and_what_cannot_quote_a_request()
 
     told = logs.traceback_text(broken(), full=False)
     assert "FileNotFoundError: No such file or directory" in told
-    assert "models.engine.EngineDead: engine demo has stopped" in told
+    assert "models.engines.base.EngineDead: engine demo has stopped" in told
     assert "in broken" in told
     assert told.splitlines()[-1] == "ExceptionGroup"
     assert SECRET not in told

@@ -3,7 +3,7 @@
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from server.metrics import Metrics
+from server.observability.metrics import Metrics
 
 
 def value(metrics: Metrics, name: str, **labels: str) -> float | None:

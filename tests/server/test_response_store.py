@@ -6,8 +6,8 @@ from collections import Counter
 import orjson
 import pytest
 
-from controllers.reply import Interrupt
-from server.response_store import ResponseStore, Stored
+from controllers.generation.events import Interrupt
+from server.stores.responses import ResponseStore, Stored
 
 
 def response(name: str, text: str = "", *, runs: bool = False) -> Stored:
@@ -35,7 +35,7 @@ def test_a_response_that_is_larger_than_the_store_pushes_nothing_out() -> None:
     for name in "ab":
         store.put("one", response(name))
     assert not store.put("two", response("c", "x" * 300))
-    assert not store.takes(301)
+    assert not store.has_room(301)
     assert kept(store, "ab", "one") == "ab"
     grown = response("a")
     store.put("one", grown)
@@ -48,7 +48,7 @@ def test_a_response_that_is_larger_than_the_store_pushes_nothing_out() -> None:
 def test_a_store_of_none_keeps_nothing() -> None:
     store = ResponseStore(0, 1000)
     assert not store.put(None, response("a"))
-    assert not store.takes(0)
+    assert not store.has_room(0)
     assert len(store) == 0
 
 

@@ -7,8 +7,8 @@ from typing import Any
 import httpx
 import pytest
 
-from models.tokenizer import HubTokenizer
-from server.config import parse_config
+from models.text.tokenizer import HubTokenizer
+from server.config.load import parse_config
 from server.serve import build_server
 from tests.judging import boxed
 from tests.server.conftest import ROOT

@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
-from server.config import parse_config
+from server.config.load import parse_config
 from server.serve import build_server
 from tests.judging import boxed
 from tests.server.conftest import ROOT

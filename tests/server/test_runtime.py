@@ -2,13 +2,13 @@
 
 import pytest
 
-from models.families import FAMILIES
-from models.scripted_engine import ScriptedEngine
-from models.templates import opens_thinking
-from models.tokenizer import HubTokenizer
+from models.engines.scripted import ScriptedEngine
+from models.formats.families import FAMILIES
+from models.formats.templates import opens_thinking
+from models.text.tokenizer import HubTokenizer
 from server.app import create_app
-from server.config import ConfigError, parse_config
-from server.runtime import assemble
+from server.assemble import assemble
+from server.config.load import ConfigError, parse_config
 from tests.server.conftest import ENGINE_AND_ROUTE, ROOT
 
 CLOSED = (

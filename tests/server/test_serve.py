@@ -14,7 +14,7 @@ import httpx
 import pytest
 from starlette.responses import StreamingResponse
 
-from server.config import Config, ConfigError, parse_config
+from server.config.load import Config, ConfigError, parse_config
 from server.serve import SIGNALS, build_server, require_free_port, unless_stopped
 from tests.server.conftest import ENGINE_AND_ROUTE, ROOT
 from tests.server.running import running, wait_until_ready

@@ -4,12 +4,12 @@ import httpx
 import orjson
 import pytest
 
-from controllers.steps import CUES, CueList
-from models.engine import Grammar, Prompt, Sampling
-from models.scripted_engine import Line, Script, ScriptedEngine
-from models.tokenizer import HubTokenizer
+from controllers.speculative.steps import CUES, CueList
+from models.engines.base import Grammar, Prompt, Sampling
+from models.engines.scripted import Line, Script, ScriptedEngine
+from models.text.tokenizer import HubTokenizer
 from server.app import create_app
-from server.config import ConfigError, parse_config
+from server.config.load import ConfigError, parse_config
 from tests.controllers.stories import said
 from tests.processes import ROOT
 from tests.wire.test_tools import ADD, CALL, FORMAT

@@ -11,11 +11,11 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.sdk.trace.sampling import ParentBasedTraceIdRatio
 from opentelemetry.trace import SpanKind, StatusCode
 
-from models.engine import EngineDead
-from models.scripted_engine import Reply, ScriptedEngine
+from models.engines.base import EngineDead
+from models.engines.scripted import ScriptedEngine, ScriptedReply
 from server.app import create_app
-from server.config import TracingConfig, parse_config
-from server.tracing import span_observer, start_tracing
+from server.config.load import TracingConfig, parse_config
+from server.observability.tracing import span_observer, start_tracing
 from tests.server.conftest import ENGINE_AND_ROUTE, ROOT
 
 SECRET = "my-diagnosis-is-xyzzy"
@@ -99,7 +99,7 @@ async def test_a_traceparent_makes_it_a_child_and_says_whether_to_trace(
 async def test_a_failure_is_marked_also_behind_the_first_byte_and_a_refusal_is_none(
     tokenizer, make_client, exporter, observers
 ):
-    engine = ScriptedEngine(tokenizer, [Reply("<no_think>5", error=EngineDead("down"))], name="demo")
+    engine = ScriptedEngine(tokenizer, [ScriptedReply("<no_think>5", error=EngineDead("down"))], name="demo")
     app = create_app(parse_config(ENGINE_AND_ROUTE, ROOT), {"demo": engine}, observers)
     async with make_client(app) as client:
         with pytest.raises(RuntimeError, match="already started"):  # uvicorn would close the connection

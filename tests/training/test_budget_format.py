@@ -2,7 +2,7 @@
 
 import pytest
 
-from models.tokenizer import HubTokenizer
+from models.text.tokenizer import HubTokenizer
 from training.budget_format import BudgetReply, budget_format_of
 
 TOKENIZER = HubTokenizer("demo/tokenizer")

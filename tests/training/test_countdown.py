@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.tokenizer import HubTokenizer
+from models.text.tokenizer import HubTokenizer
 from training.tasks import TASKS, countdown, draw
 from training.tasks.countdown import QUESTION, TRIES, ask, combine, solve
 

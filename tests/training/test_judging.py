@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from controllers.verdicts import verdict_in
-from models.judge_families import JUDGE_FAMILIES, load_forms
-from models.tokenizer import HubTokenizer
+from controllers.judging.verdicts import verdict_in
+from models.judge_prompts.families import JUDGE_FAMILIES, load_forms
+from models.text.tokenizer import HubTokenizer
 from training import grpo
 from training.config import Grpo
 from training.replies import format_of

@@ -10,7 +10,7 @@ from random import Random
 
 import pytest
 
-from models.tokenizer import HubTokenizer
+from models.text.tokenizer import HubTokenizer
 from training import budget_data
 from training.budget_data import Observed
 from training.budget_format import budget_format_of

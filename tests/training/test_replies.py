@@ -2,7 +2,7 @@
 
 import pytest
 
-from models.tokenizer import HubTokenizer
+from models.text.tokenizer import HubTokenizer
 from training.replies import Reply, choosing_family, format_of
 from training.rewards import correctness
 from training.tasks import TASKS

@@ -11,7 +11,7 @@ from peft import PeftConfig
 from tokenizers import Tokenizer
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from models.tokenizer import HubTokenizer
+from models.text.tokenizer import HubTokenizer
 from training import cli, evaluate, hft, hgpo, merge, weights
 from training.config import Evaluate, Lora, Merge, Model
 from training.optimizers import build, rate

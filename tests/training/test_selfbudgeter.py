@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from transformers import AutoTokenizer
 
-from models.tokenizer import HubTokenizer
+from models.text.tokenizer import HubTokenizer
 from tests.training.conftest import SCRATCH
 from training import budget_data, budget_sft, evaluate_budget, selfbudgeter
 from training.budget_data import Observed

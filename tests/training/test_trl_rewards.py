@@ -10,7 +10,7 @@ from datasets import Dataset
 from transformers import AutoTokenizer, Qwen3Config, Qwen3ForCausalLM
 from trl import GRPOConfig, GRPOTrainer
 
-from server.config import parse_config
+from server.config.load import parse_config
 from server.serve import build_server
 from tests.server.conftest import ROOT
 from tests.server.judges import JUDGE, JudgeServer

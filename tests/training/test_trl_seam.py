@@ -8,7 +8,7 @@ import torch
 from torch.testing import assert_close
 from trl import GRPOTrainer
 
-from models.tokenizer import HubTokenizer
+from models.text.tokenizer import HubTokenizer
 from training import hgpo, rollouts, weights
 from training.replies import MODES, format_of
 from training.trl_seam import ForcedPrefixTrainer, unless_settled

@@ -5,7 +5,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from models.tokenizer import HubTokenizer
+from models.text.tokenizer import HubTokenizer
 from tests.wire.served import DIRECT, THINKING, Served, served
 
 Serve = Callable[..., Served]

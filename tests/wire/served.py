@@ -13,10 +13,10 @@ import httpx
 import orjson
 import uvloop
 
-from models.scripted_engine import Line, Script, ScriptedEngine
-from models.tokenizer import HubTokenizer
+from models.engines.scripted import Line, Script, ScriptedEngine
+from models.text.tokenizer import HubTokenizer
 from server.app import create_app
-from server.config import parse_config
+from server.config.load import parse_config
 from server.serve import DrainingServer, build_server
 
 ROOT = Path(__file__).parents[2]

@@ -3,8 +3,8 @@
 import httpx
 import pytest
 
-from models.engine import EngineBusy, EngineDead
-from models.scripted_engine import Reply
+from models.engines.base import EngineBusy, EngineDead
+from models.engines.scripted import ScriptedReply
 from tests.wire.served import ANSWER, DIRECT, THINKING, THOUGHT, ask, chat_body, record
 
 RECORD = {"mode": "think", "chosen_by": "model"}
@@ -105,7 +105,7 @@ def test_a_tag_that_the_user_typed_stays_text(thinking):
     [(EngineDead("gone"), 503, "engine_dead"), (EngineBusy("full"), 503, "overloaded"), (KeyError("x"), 500, None)],
 )
 def test_an_engines_failure_is_an_error_answer_that_tells_nothing_of_the_inside(serve, error, status, code):
-    answer = ask(serve([Reply("<think>so", error=error)]).url, chat_body())
+    answer = ask(serve([ScriptedReply("<think>so", error=error)]).url, chat_body())
     assert answer.status_code == status
     assert answer.json()["error"]["code"] == (code or "internal_error")
     assert "Traceback" not in answer.text

@@ -7,8 +7,8 @@ import httpx
 import orjson
 import pytest
 
-from models.engine import EngineDead
-from models.scripted_engine import Reply
+from models.engines.base import EngineDead
+from models.engines.scripted import ScriptedReply
 from tests.wire.served import ANSWER, DIRECT, SETTINGS, THINKING, THOUGHT, ask, chat_body, record, served
 from tests.wire.test_tools import Model
 
@@ -85,7 +85,7 @@ def test_the_decision_stands_in_the_first_and_last_event_of_a_choice_and_in_the_
 
 def test_a_threshold_tells_the_probability_it_saw_before_the_first_word(serve, tokenizer):
     think, direct = tokenizer.control_id("<think>"), tokenizer.control_id("<no_think>")
-    replies = [Reply("<think>", {think: -0.2, direct: -1.7}), f"{THOUGHT}</think>{ANSWER}"]
+    replies = [ScriptedReply("<think>", {think: -0.2, direct: -1.7}), f"{THOUGHT}</think>{ANSWER}"]
     stream = record(serve(replies).url, chat_body(model="careful"))
     assert stream.events[0].data["reasond"] == {"mode": "think", "chosen_by": "threshold", "p_think": 0.817574}
     assert stream.headers["x-reasond-chosen-by"] == "threshold"
@@ -214,7 +214,7 @@ def test_headers_say_what_the_body_is(thinking):
 
 
 def test_an_error_behind_the_first_byte_is_an_event_and_the_connection_closes(serve):
-    server = serve([Reply("<think>so far", error=EngineDead("gone"))])
+    server = serve([ScriptedReply("<think>so far", error=EngineDead("gone"))])
     stream = record(server.url, chat_body())
     assert stream.status == 200
     assert stream.joined("reasoning") == "so far"
@@ -235,7 +235,9 @@ def test_an_error_behind_the_first_byte_is_an_event_and_the_connection_closes(se
 def test_an_error_before_the_first_byte_is_an_ordinary_http_error(serve, text):
     stream_body = chat_body(stream=True)
     answer = httpx.post(
-        serve([Reply(text, error=EngineDead("gone"))]).url + "/v1/chat/completions", json=stream_body, timeout=30
+        serve([ScriptedReply(text, error=EngineDead("gone"))]).url + "/v1/chat/completions",
+        json=stream_body,
+        timeout=30,
     )
     assert answer.status_code == 503
     assert answer.json()["error"]["code"] == "engine_dead"

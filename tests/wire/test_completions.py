@@ -5,8 +5,8 @@ import json
 import httpx
 import pytest
 
-from models.engine import EngineDead
-from models.scripted_engine import Reply
+from models.engines.base import EngineDead
+from models.engines.scripted import ScriptedReply
 from tests.wire.served import ask, record, served
 
 PATH = "/v1/completions"
@@ -127,7 +127,7 @@ def test_sixteen_tokens_are_the_default_here(serve):
 
 
 def test_an_error_behind_the_first_byte_is_an_event(serve):
-    stream = record(serve([Reply("so far", error=EngineDead("gone"))]).url, body(), PATH)
+    stream = record(serve([ScriptedReply("so far", error=EngineDead("gone"))]).url, body(), PATH)
     assert stream.events[-1].data["error"]["code"] == "engine_dead"
     texts = [event.data["choices"][0]["text"] for event in stream.events[:-1]]
     assert "".join(texts) == "so far"

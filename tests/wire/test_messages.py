@@ -10,9 +10,9 @@ import pytest
 from anthropic.types import RawMessageStreamEvent
 from pydantic import TypeAdapter
 
-from models.engine import EngineBusy, EngineDead
-from models.scripted_engine import Reply
-from server.message_frames import signature
+from models.engines.base import EngineBusy, EngineDead
+from models.engines.scripted import ScriptedReply
+from server.apis.messages.encoder import signature
 from tests.wire.served import ANSWER, DIRECT, THINKING, THOUGHT, Served, served
 from tests.wire.test_tools import ADD, ARGUMENTS, CALL, SCHEMA, Model
 
@@ -239,11 +239,11 @@ def test_a_refusal_is_anthropics_own_error(client, arguments, kind, name):
 
 
 def test_a_wrong_key_and_a_dead_engine_are_anthropics_errors_too(tokenizer, serve, monkeypatch):
-    with client_of(serve([Reply("", error=EngineBusy("full"))])) as client:
+    with client_of(serve([ScriptedReply("", error=EngineBusy("full"))])) as client:
         with pytest.raises(anthropic.APIStatusError) as busy:
             client.messages.create(**ASKED)
         assert busy.value.body["error"]["type"] == "overloaded_error"
-    dying = client_of(serve([Reply("<think>so", error=EngineDead("gone"))]))
+    dying = client_of(serve([ScriptedReply("<think>so", error=EngineDead("gone"))]))
     with (
         dying,
         pytest.raises(anthropic.APIStatusError, match="engine is down"),

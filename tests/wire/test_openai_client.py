@@ -6,8 +6,8 @@ from collections.abc import Iterator
 import openai
 import pytest
 
-from models.engine import EngineBusy, EngineDead
-from models.scripted_engine import Reply
+from models.engines.base import EngineBusy, EngineDead
+from models.engines.scripted import ScriptedReply
 from tests.wire.served import ANSWER, DIRECT, THINKING, THOUGHT, Served, served
 
 MESSAGES = [{"role": "user", "content": "what is 2+2?"}]
@@ -120,7 +120,7 @@ def test_a_wrong_key_is_an_authentication_error(tokenizer, monkeypatch):
 
 
 def test_a_dead_engine_is_an_internal_server_error_and_in_mid_stream_an_api_error(serve):
-    with client_of(serve([Reply("<think>so", error=EngineDead("gone"))])) as client:
+    with client_of(serve([ScriptedReply("<think>so", error=EngineDead("gone"))])) as client:
         with pytest.raises(openai.InternalServerError) as caught:
             client.chat.completions.create(model="demo", messages=MESSAGES)
         assert (caught.value.status_code, caught.value.code) == (503, "engine_dead")
@@ -132,7 +132,7 @@ def test_a_dead_engine_is_an_internal_server_error_and_in_mid_stream_an_api_erro
 
 
 def test_a_full_queue_is_tried_again_by_the_client_itself(serve):
-    server = serve([Reply("", error=EngineBusy("full")), DIRECT])
+    server = serve([ScriptedReply("", error=EngineBusy("full")), DIRECT])
     with client_of(server, max_retries=1) as client:
         reply = client.chat.completions.create(model="demo", messages=MESSAGES)
     assert reply.choices[0].message.content == ANSWER

@@ -10,9 +10,9 @@ import pytest
 from openai.types.responses import ResponseStreamEvent
 from pydantic import TypeAdapter
 
-from models.engine import EngineDead
-from models.scripted_engine import Reply
-from models.tokenizer import HubTokenizer
+from models.engines.base import EngineDead
+from models.engines.scripted import ScriptedReply
+from models.text.tokenizer import HubTokenizer
 from tests.wire.served import ANSWER, DIRECT, ROOT, SETTINGS, THINKING, THOUGHT, served
 from tests.wire.test_openai_client import client_of
 from tests.wire.test_tools import ADD, ARGUMENTS, CALL, SCHEMA, Model
@@ -314,7 +314,7 @@ def test_log_probabilities_come_where_they_are_asked_for(client):
 
 
 def test_a_failure_in_mid_stream_is_an_error_and_a_failed_response(serve):
-    server = serve([Reply("<think>so", error=EngineDead("gone"))])
+    server = serve([ScriptedReply("<think>so", error=EngineDead("gone"))])
     with client_of(server) as client:
         *_, error, failed = client.responses.create(model="demo", input="hi", stream=True)
         assert (error.type, error.message) == ("error", "the model's engine is down")

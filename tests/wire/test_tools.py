@@ -7,8 +7,8 @@ from typing import Any
 import openai
 import pytest
 
-from models.engine import Grammar, Prompt, Sampling
-from models.scripted_engine import Line
+from models.engines.base import Grammar, Prompt, Sampling
+from models.engines.scripted import Line
 from tests.wire.test_openai_client import MESSAGES, client_of
 
 ADD = {

@@ -20,8 +20,8 @@ digit at the end of a working, nor compare two that do not stand side by side: d
 import re
 from random import Random
 
-from controllers.verdicts import verdict_in
-from models.judge_families import JUDGE_FAMILIES, Form, Kind, load_forms
+from controllers.judging.verdicts import verdict_in
+from models.judge_prompts.families import JUDGE_FAMILIES, Form, Kind, load_forms
 from training.tasks.chain import QUESTION, Chain, apply, solve
 
 FAMILY = JUDGE_FAMILIES["rrm_short"]

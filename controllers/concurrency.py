@@ -1,0 +1,85 @@
+"""Several replies to one request: `n` runs of the same controller, side by side."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
+from contextlib import aclosing
+from typing import Any, TypeVar
+
+E = TypeVar("E")
+T = TypeVar("T")
+
+
+async def merge(runs: Sequence[AsyncGenerator[E, None]]) -> AsyncGenerator[tuple[int, E], None]:
+    """Events of all runs as they come, each with the index of its run. The first error ends them all."""
+    if len(runs) == 1:
+        async with aclosing(runs[0]) as events:
+            async for event in events:
+                yield 0, event
+        return
+    queue: asyncio.Queue[tuple[int, E | Exception] | None] = asyncio.Queue(maxsize=4 * len(runs))
+    tasks = [asyncio.create_task(_drain(index, run, queue)) for index, run in enumerate(runs)]
+    try:
+        for _ in runs:
+            while (said := await queue.get()) is not None:
+                if isinstance(said[1], Exception):
+                    raise said[1]
+                yield said[0], said[1]
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+
+
+async def _drain(
+    index: int, run: AsyncGenerator[E, None], queue: asyncio.Queue[tuple[int, E | Exception] | None]
+) -> None:
+    """All events of one run into the queue, then None; an error goes the same way, to the one who reads."""
+    try:
+        async with aclosing(run):
+            async for event in run:
+                await queue.put((index, event))
+    except Exception as error:  # noqa: BLE001 - carried to the reader, who raises it
+        await queue.put((index, error))
+    else:
+        await queue.put(None)
+
+
+async def gather(works: Sequence[Coroutine[Any, Any, E]]) -> list[E]:
+    """The results of all, in order. The first error, or the end of the caller, ends them all before it travels on."""
+    if len(works) == 1:
+        return [await works[0]]
+    tasks = [asyncio.ensure_future(work) for work in works]
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+
+
+async def gather_bounded(most: int, works: Sequence[Callable[[], Coroutine[Any, Any, E]]]) -> list[E]:
+    """The results of all, in order; no more than `most` (at least one) are begun and not over."""
+    results: dict[int, E] = {}
+    left = iter(enumerate(works))
+
+    async def work() -> None:
+        for index, start in left:
+            results[index] = await start()
+
+    await gather([work() for _ in range(min(most, len(works)))])
+    return [results[index] for index in range(len(works))]
+
+
+async def with_progress(work: Callable[[Callable[[E], None]], Coroutine[Any, Any, T]]) -> AsyncGenerator[E | T, None]:
+    """What `work` tells while it runs, as it tells it, then its result. Closing ends the work."""
+    told: asyncio.Queue[E | None] = asyncio.Queue()
+    task = asyncio.ensure_future(work(told.put_nowait))
+    task.add_done_callback(lambda _: told.put_nowait(None))
+    try:
+        while (said := await told.get()) is not None:
+            yield said
+        yield task.result()
+    finally:
+        task.cancel()
+        await asyncio.wait((task,))

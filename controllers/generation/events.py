@@ -1,0 +1,252 @@
+"""What a controller yields: decisions, chunks of text, progress, and one end."""
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Literal
+
+from controllers.generation.answer_format import AnswerFormat
+from models.engines.base import Finish, PositionLogprobs
+from models.formats.families import Mode, Scope
+
+Kind = Literal["reasoning", "answer", "tool", "budget", "control"]
+ChosenBy = Literal["client", "key", "route", "cap", "model", "threshold", "reserve"]
+Cut = Literal["line_end", "wrap_up", "hard"]
+CutBy = Literal["budget", "reserve", "client"]
+TargetFailure = Literal["dead", "busy", "slow", "full", "error", "down"]
+"""Why a target model was not there: its engine is dead, its queue or its context full, it was silent for too long, it
+failed in another way, or it failed a moment ago and is left alone for a while."""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """The tool call that a chunk belongs to: its place among the answer's calls, and its id and name with its first
+    chunk."""
+
+    number: int
+    id: str | None = None
+    name: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """A piece of output. `control` chunks hold tags: token ids that the client is charged for, and no text. The text of
+    `tool` chunks is the JSON of the arguments of `call`.
+
+    A token whose text is partly tag and partly text belongs to the chunk that holds its first character of text.
+    `logprobs` is aligned with `token_ids`, or None. `forced` tokens were written by the server, not sampled; those of a
+    `target` chunk by the target model, in its vocabulary.
+    """
+
+    kind: Kind
+    text: str
+    token_ids: tuple[int, ...]
+    logprobs: tuple[PositionLogprobs, ...] | None = None
+    forced: bool = False
+    call: Call | None = None
+    target: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class BudgetUse:
+    """A reply's budget as it stands, in tokens of its scope.
+
+    `requested` is what the client asked for (-1: no limit), `declared` what the model gave itself, `enforced` what the
+    server holds the reply to: after caps, and after what the answer's reserve leaves of `max_tokens`.
+    """
+
+    scope: Scope
+    requested: int | None
+    declared: int | None
+    enforced: int | None
+    used: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class TargetUse:
+    """What the target model did for a reply.
+
+    `takeovers` counts them by kind, `target_tokens` what it wrote of the reply, `scores` the steps that it scored.
+    `held_seconds` is for how long text was held back in all. `seconds` is how long each model's requests took. Behind
+    each of `hand_overs` an engine read `reread_tokens` in sum, of which it had `cached_tokens`. `seams` are texts that
+    one of the vocabularies could not take over to the character.
+    """
+
+    takeovers: Mapping[str, int]
+    target_tokens: int
+    completion_tokens: int
+    scores: int
+    held_seconds: float
+    seconds: Mapping[str, float]
+    hand_overs: int
+    reread_tokens: int
+    cached_tokens: int
+    seams: int
+    failure: TargetFailure | None
+
+    @property
+    def share(self) -> float:
+        """Of the reply's tokens, those from the target."""
+        return self.target_tokens / self.completion_tokens if self.completion_tokens else 0.0
+
+    def record(self) -> dict[str, Any]:
+        return {
+            "takeovers": dict(self.takeovers),
+            "target_tokens": self.target_tokens,
+            "target_share": round(self.share, 6),
+            "target_failure": self.failure,
+            "speculative": {
+                "scores": self.scores,
+                "held_seconds": round(self.held_seconds, 6),
+                "seconds": {name: round(seconds, 6) for name, seconds in self.seconds.items()},
+                "hand_overs": self.hand_overs,
+                "reread_tokens": self.reread_tokens,
+                "cached_tokens": self.cached_tokens,
+                "seams": self.seams,
+            },
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """How much thinking the reply gets, and who said so.
+
+    `p_think` is the model's own probability of thinking, where it was asked for it. `prompt` is what the engine read,
+    forced prefix included. `seconds_to_answer` is an estimate from the pace at which the engine writes now.
+    """
+
+    mode: Mode
+    chosen_by: ChosenBy
+    prompt: Sequence[int]
+    p_think: float | None = None
+    budget: BudgetUse | None = None
+    seconds_to_answer: float | None = None
+
+    def record(self) -> dict[str, Any]:
+        """The decision record as clients read it."""
+        record: dict[str, Any] = {"mode": self.mode, "chosen_by": self.chosen_by}
+        if self.p_think is not None:
+            record["p_think"] = round(self.p_think, 6)
+        return record | _budget_record(self.budget, self.seconds_to_answer)
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a reply with a budget has come; sent now and then while it runs."""
+
+    budget: BudgetUse
+    seconds_to_answer: float | None
+
+    def record(self) -> dict[str, Any]:
+        return _budget_record(self.budget, self.seconds_to_answer)
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """The end of a reply. Counts are of token ids; tags count as completion, and as neither reasoning nor answer.
+
+    The tokens of tool calls are the answer's; `calls` is the number of calls. `cut` says how the server ended the
+    budget's scope, if it did, and `cut_by` for whose sake. `segments` is the number of engine requests;
+    `discarded_tokens` were generated and thrown away: the client neither saw nor pays for them. `cancelled`: a client
+    asked for the end.
+    `more` is what a controller adds to the decision record.
+    """
+
+    reason: Finish
+    stopped_by: str | int | None
+    completion_tokens: int
+    reasoning_tokens: int
+    answer_tokens: int
+    cached_tokens: int
+    decision: Decision
+    budget: BudgetUse | None = None
+    cut: Cut | None = None
+    cut_by: CutBy | None = None
+    segments: int = 1
+    discarded_tokens: int = 0
+    calls: int = 0
+    target: TargetUse | None = None
+    cancelled: bool = False
+    more: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def prompt_tokens(self) -> int:
+        return len(self.decision.prompt)
+
+    @property
+    def record(self) -> dict[str, Any]:
+        record = replace(self.decision, budget=self.budget, seconds_to_answer=None).record()
+        several = self.budget is not None or self.cut is not None or self.target is not None
+        if self.budget is not None or self.cut is not None:
+            record |= {"cut": self.cut, "cut_by": self.cut_by}
+        if self.target is not None:
+            record |= self.target.record()
+        if self.cancelled:
+            record["cancelled"] = True
+        if several:
+            record |= {"segments": self.segments, "discarded_tokens": self.discarded_tokens}
+        return {**record, **self.more}
+
+
+@dataclass(frozen=True, slots=True)
+class Working:
+    """Something has happened that a client who waits may like to know; the reply itself has not begun."""
+
+    record: Mapping[str, Any]
+
+
+Event = Decision | Chunk | Progress | Working | Finished
+
+
+def _budget_record(budget: BudgetUse | None, seconds_to_answer: float | None) -> dict[str, Any]:
+    record: dict[str, Any] = {} if budget is None else {"budget": asdict(budget)}
+    if seconds_to_answer is not None:
+        record["seconds_to_answer"] = round(seconds_to_answer, 3)
+    return record
+
+
+class Interrupt:
+    """What a client may still ask of a reply that runs: to answer now, or to end. Replies listen; one serves all
+    choices of a request. `refusal` says why a reply cannot be made to answer early, if it cannot. `waiting` holds the
+    tasks that wait for an engine just now: a cancellation wakes them, and takes out those that it has woken."""
+
+    __slots__ = ("_listeners", "refusal", "waiting", "wish")
+
+    def __init__(self) -> None:
+        self.wish: Literal["answer", "cancel"] | None = None
+        self.refusal: str | None = None
+        self.waiting: set[asyncio.Task[Any]] = set()
+        self._listeners: list[Callable[[], None]] = []
+
+    @property
+    def cancelled(self) -> bool:
+        return self.wish == "cancel"
+
+    def listen(self, listener: Callable[[], None]) -> None:
+        self._listeners.append(listener)
+
+    def ask(self, wish: Literal["answer", "cancel"]) -> None:
+        """The last wish counts, but nothing takes back a cancellation."""
+        if self.wish != "cancel":
+            self.wish = wish
+        for listener in self._listeners:
+            listener()
+        while self.cancelled and self.waiting:
+            self.waiting.pop().cancel()
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """A conversation that asks for one reply. `messages` and `tools` are JSON values as chat templates read them."""
+
+    messages: Sequence[Mapping[str, Any]]
+    tools: Sequence[Mapping[str, Any]] = ()
+    template_kwargs: Mapping[str, Any] | None = None
+    continue_final: bool = False
+    cache_salt: str | None = None
+    interrupt: Interrupt | None = None
+    shape: AnswerFormat | None = None
+
+    @property
+    def cancelled(self) -> bool:
+        return self.interrupt is not None and self.interrupt.wish == "cancel"

@@ -1,0 +1,289 @@
+"""What the client asked for, under whichever name, folded into one policy.
+
+Many fields say the same thing; `CONTROLS` lists them all, and `docs/controls.md` publishes the table. Precedence is
+request over key over route, under the caps of both. Two fields of one request that disagree are refused with both
+names; a field that the route cannot honour is refused, never ignored.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+from controllers.generation.events import ChosenBy
+from controllers.policy.controls import CONTROLS, EFFORTS, UNLIMITED, ParsedControl, PolicyError, Wish
+from controllers.speculative.takeovers import Speculation, TakeoverLimits
+from models.formats.families import Family
+
+TOLERANCE = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """How much thinking one request gets: the one form in which controllers read it.
+
+    `budget` is the number of tokens that the family's scope may have, caps included (None: no limit), `requested` what
+    the client asked for (-1: no limit) in field `asked_in`, `cap` what nobody may exceed. `prefill` is what is written
+    into the model's own budget field: a budget that somebody named, within the caps (None: the model fills it).
+    `reserve` is the number of tokens that are kept for the answer, `tolerance` how many tokens before its limit
+    thinking may end at a line end (None: hard cuts only), and the client itself `insists` on that where a request that
+    cannot have it is to be refused, not cut hard. `hold_declared` holds a model to the budget that it gives itself.
+    `lengths` are those of the target's takeovers (None: the route's own); without `target` the small model is alone.
+    `key` are the limits under which the request was folded, for another route that it makes work.
+    """
+
+    mode: Wish
+    chosen_by: ChosenBy
+    think_threshold: float | None = None
+    show_reasoning: bool = True
+    best_of: int = 1
+    budget: int | None = None
+    requested: int | None = None
+    asked_in: str = ""
+    cap: int | None = None
+    prefill: int | None = None
+    reserve: int = 0
+    tolerance: int | None = TOLERANCE
+    insists: bool = False
+    hold_declared: bool = False
+    lengths: TakeoverLimits | None = None
+    target: bool = True
+    key: "KeyLimits | None" = field(default=None, compare=False, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class BudgetSettings:
+    """A route's budgets: the default for requests that name none, the cap that none exceeds, the tokens of each effort,
+    the answer's reserve, and how thinking is cut."""
+
+    default: int | None = None
+    cap: int | None = None
+    reserve: int = 0
+    efforts: Mapping[str, int] = field(default_factory=lambda: EFFORTS)
+    graceful: bool = True
+    tolerance: int = TOLERANCE
+    hold_declared: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Defaults:
+    """A route's own policy, for what a request leaves open. `best_of` None: the route has no judge to rank with."""
+
+    mode: Wish
+    think_threshold: float | None = None
+    budgets: BudgetSettings = field(default_factory=BudgetSettings)
+    speculation: Speculation | None = None
+    best_of: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class KeyLimits:
+    """What one API key gets: a default that goes before the route's, and a cap beside the route's."""
+
+    budget: int | None = None
+    cap: int | None = None
+
+
+def cap_of(budgets: BudgetSettings, key: KeyLimits | None) -> int | None:
+    """What no request of this key to this route may exceed, in tokens of its family's scope."""
+    caps = (budgets.cap, key.cap if key else None)
+    return min((cap for cap in caps if cap is not None), default=None)
+
+
+def fold(asked: Mapping[str, Any], family: Family, defaults: Defaults, key: KeyLimits | None = None) -> Policy:
+    """One policy from a request's control fields, over its key's limits, over the route's defaults.
+
+    Raises `PolicyError` for fields that contradict each other and for controls that the route cannot honour.
+    """
+    said = _settled(
+        [item for field, read in CONTROLS.items() if asked.get(field) is not None for item in read(asked[field], field)]
+    )
+    budgets, key = defaults.budgets, key or KeyLimits()
+    said = _with_efforts(said, family, budgets)
+    mode = _agreed(said, "mode")
+    threshold = _agreed(said, "threshold")
+    show = _agreed(said, "show")
+    best_of = _agreed(said, "best_of")
+    graceful = _agreed(said, "graceful")
+    budget = _agreed(said, "budget")
+    _check_budget(said, budget, mode, family)
+    limits = _limits(budget, mode, key, budgets, family)
+    wish, chosen_by = _mode_of(mode, limits, family, defaults.mode)
+    if mode:
+        _check_mode(wish, mode.field, family)
+    if threshold and wish != "auto":
+        other = mode or (budget if chosen_by == "client" else None)
+        says = f"{other.field} makes it" if other else "this request's mode is"
+        raise PolicyError(f"{threshold.field} needs mode auto; {says} {wish}", threshold.field)
+    if show and show.show is False and family.scope == "reply":
+        raise PolicyError(f"{show.field}: thinking and answer stand together in this route's replies", show.field)
+    if graceful:
+        _check_cut(graceful, family, budgets)
+    if best_of and defaults.best_of is None:
+        raise PolicyError(f"{best_of.field}: this route has no judge to rank replies with", best_of.field)
+    kind = budgets.graceful if graceful is None else graceful.graceful is True
+    return Policy(
+        mode=wish,
+        chosen_by=chosen_by,
+        think_threshold=None if wish != "auto" else threshold.threshold if threshold else defaults.think_threshold,
+        show_reasoning=show is None or show.show is not False,
+        best_of=(best_of and best_of.best_of) or defaults.best_of or 1,
+        budget=limits.enforced if family.scope else None,
+        requested=budget.budget if budget else None,
+        asked_in=budget.field if budget else "",
+        cap=limits.cap,
+        prefill=_prefill(said, limits, family),
+        reserve=budgets.reserve,
+        tolerance=budgets.tolerance if kind else None,
+        insists=graceful is not None and kind,
+        hold_declared=budgets.hold_declared,
+        lengths=_lengths(said, defaults.speculation),
+        target=not any(item.target is False for item in said),
+        key=key,
+    )
+
+
+def _settled(said: list[ParsedControl]) -> list[ParsedControl]:
+    """What was said, less what an effort that yields says beside a mode or a budget of another field."""
+    firm = [item for item in said if not item.yields]
+    budget = next((item.budget for item in firm if item.budget is not None), None)
+    mode = next((item.mode for item in firm if item.mode), "no_think" if budget == 0 else None)
+    over = mode == "no_think" or budget is not None
+    return [
+        replace(item, mode=None if mode else item.mode, effort=None if over else item.effort) if item.yields else item
+        for item in said
+    ]
+
+
+def _check_cut(asked: ParsedControl, family: Family, budgets: BudgetSettings) -> None:
+    """Refuses a way of cutting that no reply of the route can have."""
+    if family.scope is None:
+        raise PolicyError(f"{asked.field}: this route's model does not think, so nothing is cut", asked.field)
+    if asked.graceful and family.scope == "reply" and not budgets.reserve:
+        raise PolicyError(f"{asked.field}: replies of this route are cut hard, as it has no reserve", asked.field)
+    if not asked.graceful and family.scope == "reply" and budgets.reserve:
+        raise PolicyError(f"{asked.field}: this route's replies keep a reserve, so they are not cut hard", asked.field)
+
+
+def _lengths(said: list[ParsedControl], speculation: Speculation | None) -> TakeoverLimits | None:
+    """The lengths of takeovers, as asked for and within the route's caps; None where nothing was asked."""
+    without = next((item.field for item in said if item.target is False), None)
+    for item in said:
+        if speculation is None and (item.target is not None or item.length is not None):
+            raise PolicyError(f"{item.field}: this route has no target model", item.field)
+        if without and item.length is not None:
+            raise PolicyError(f"{without} and {item.field} contradict each other", item.field)
+    asked = dict(item.length for item in said if item.length is not None)
+    return speculation.lengths.within(asked, speculation.caps) if asked and speculation is not None else None
+
+
+@dataclass(frozen=True, slots=True)
+class _Limits:
+    """The budget that counts, who named it, and what nobody may exceed."""
+
+    named: int | None
+    by: ChosenBy
+    cap: int | None
+
+    @property
+    def enforced(self) -> int | None:
+        named = None if self.named == UNLIMITED else self.named
+        return min((limit for limit in (named, self.cap) if limit is not None), default=None)
+
+
+def _limits(
+    budget: ParsedControl | None, mode: ParsedControl | None, key: KeyLimits, budgets: BudgetSettings, family: Family
+) -> _Limits:
+    """Request over key over route, and the lower of the caps. A default of 0 yields to a request that lets think."""
+    if family.scope is None:  # there is nothing to limit, but a request may still say that it wants no thinking
+        key, budgets = KeyLimits(), BudgetSettings()
+    thinks = mode is not None and mode.mode != "no_think"
+    named: tuple[tuple[int | None, ChosenBy], ...] = (
+        (budget.budget if budget else None, "client"),
+        (None if thinks and key.budget == 0 else key.budget, "key"),
+        (None if thinks and budgets.default == 0 else budgets.default, "route"),
+    )
+    first, by = next((pair for pair in named if pair[0] is not None), (None, "route"))
+    limits = _Limits(first, by, cap_of(budgets, key))
+    if limits.enforced == 0 and family.scope == "reply":
+        raise PolicyError("model: the limits of this API key are 0, and this route's replies have at least 1", "model")
+    return limits
+
+
+def _prefill(said: list[ParsedControl], limits: _Limits, family: Family) -> int | None:
+    wanted = _agreed(said, "prefill")
+    if wanted and family.budget is None:
+        raise PolicyError(f"{wanted.field}: this route's model has no budget field", wanted.field)
+    if family.budget is None or limits.named in (None, UNLIMITED) or (wanted and not wanted.prefill):
+        return None
+    return limits.enforced
+
+
+def _with_efforts(said: list[ParsedControl], family: Family, budgets: BudgetSettings) -> list[ParsedControl]:
+    """What was said, with each effort as its budget: with another budget in one request it contradicts itself, unless
+    the two come to the same number. An effort of no tokens is no thinking."""
+    if family.scope is None:
+        return said
+    return [_with_budget(item, budgets.efforts[item.effort]) if item.effort else item for item in said]
+
+
+def _with_budget(item: ParsedControl, tokens: int) -> ParsedControl:
+    return replace(item, budget=tokens) if tokens else replace(item, budget=0, mode="no_think")
+
+
+def _mode_of(mode: ParsedControl | None, limits: _Limits, family: Family, default: Wish) -> tuple[Wish, ChosenBy]:
+    """A budget of 0, whoever named it, is no thinking where the family can, and a request's budget on a route that
+    answers directly by default asks it to think."""
+    if mode and mode.mode == "no_think":
+        return "no_think", "client"
+    if limits.enforced == 0 and "no_think" in family.prefixes:
+        return "no_think", limits.by if limits.named == 0 else "cap"
+    if mode and mode.mode:
+        return mode.mode, "client"
+    if limits.by == "client" and limits.named and limits.named > 0 and default == "no_think":
+        return "think", "client"
+    return default, "route"
+
+
+def _check_budget(
+    said: list[ParsedControl], budget: ParsedControl | None, mode: ParsedControl | None, family: Family
+) -> None:
+    """Refuses a budget that the family cannot have, and one that contradicts the mode."""
+    for item in said:
+        if item.scope is not None and item.scope != family.scope:
+            has = f"count its {family.scope}" if family.scope else "do not exist"
+            raise PolicyError(f"{item.field}: budgets of this route's model {has}, not {item.scope}", item.field)
+    if budget is None or budget.budget is None:
+        return
+    if budget.budget > 0 and family.scope is None:
+        raise PolicyError(f"{budget.field}: this route's model does not think, so it has no budget", budget.field)
+    if budget.budget == 0 and family.scope == "reply":
+        raise PolicyError(f"{budget.field}: this route's budget is for the whole reply, at least 1", budget.field)
+    thinks = None if mode is None else mode.mode != "no_think"
+    if mode and ((budget.budget == 0 and thinks) or (budget.budget > 0 and not thinks)):
+        raise PolicyError(f"{mode.field} and {budget.field} contradict each other", budget.field)
+
+
+def modes(family: Family) -> tuple[Wish, ...]:
+    """The modes that a family can honour."""
+    return (*family.prefixes, *(("auto",) if family.chooses else ()))
+
+
+def _check_mode(wish: Wish, field: str, family: Family) -> None:
+    if wish not in modes(family):
+        able = ", ".join(modes(family))
+        raise PolicyError(f"{field}: this route's model has no mode {wish}; it has: {able}", field)
+
+
+def _agreed(
+    said: list[ParsedControl], what: Literal["mode", "threshold", "show", "budget", "graceful", "best_of", "prefill"]
+) -> ParsedControl | None:
+    first: ParsedControl | None = None
+    for item in said:
+        value = getattr(item, what)
+        if value is None:
+            continue
+        if first is None:
+            first = item
+        elif getattr(first, what) != value:
+            raise PolicyError(f"{first.field} and {item.field} contradict each other", item.field)
+    return first

@@ -1,0 +1,244 @@
+"""The engine protocol: token ids in, a stream of token ids out.
+
+Everything above this file speaks to a language model through `Engine`, and through nothing else. Three
+implementations stand beside it: `vllm_engine` (in this process), `remote_engine` (a vLLM server elsewhere) and
+`scripted_engine` (replays a script). One conformance suite, `tests/models/test_engines.py`, holds all three to what is
+written here. This module imports neither torch nor vllm.
+"""
+
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+Finish = Literal["stop", "length"]
+
+
+class EngineError(Exception):
+    """Something went wrong below the engine protocol. Subclasses say what the caller can do about it."""
+
+
+class InvalidRequest(EngineError):
+    """The engine cannot serve this request as asked; the caller must change `field`."""
+
+    def __init__(self, message: str, field: str) -> None:
+        super().__init__(message)
+        self.field = field
+
+
+class PromptTooLong(InvalidRequest):
+    """The prompt leaves no room for a single new token in the engine's context."""
+
+    def __init__(self, prompt_tokens: int, context_length: int) -> None:
+        super().__init__(
+            f"the prompt has {prompt_tokens} tokens; the context of {context_length} leaves no room for a reply",
+            "messages",
+        )
+
+
+class EngineBusy(EngineError):
+    """The engine's queue is full; the same request may succeed later."""
+
+
+class EngineDead(EngineError):
+    """The engine has stopped for good; every request to it will fail until it is started again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """What the model reads.
+
+    `token_ids` is the whole prompt, forced prefix and earlier segments included. `adapter` names a LoRA adapter that
+    the engine was configured with. `reasoning_ended` tells a grammar whether thinking is closed at the end of the
+    prompt: with False the grammar waits for the closing tag, with True it holds from the first new token.
+    """
+
+    token_ids: Sequence[int]
+    adapter: str | None = None
+    reasoning_ended: bool | None = None
+    cache_salt: str | None = None
+
+
+GrammarKind = Literal["json", "json_object", "regex", "choice", "grammar", "structural_tag"]
+
+
+@dataclass(frozen=True, slots=True)
+class Grammar:
+    """A constraint on the text: `kind` is one of vLLM's structured-output fields, `value` its content."""
+
+    kind: GrammarKind
+    value: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How tokens are drawn. None means the engine's own default (its model's generation config), never a constant here.
+
+    `max_tokens` is cut to what the context has room for; None means up to its end. `logprobs` is the number of
+    alternatives wanted beside each sampled token (0: the sampled token's own log-probability only; None: no
+    log-probabilities at all). `logprob_token_ids` asks for the log-probabilities of exactly these ids. `stop` strings
+    end the reply and are not part of its text; `stop_token_ids` end it and are part of its token ids.
+    `thinking_budget` is the engine's native limit on thinking tokens, counted over prompt and output. `whole` says that
+    nobody reads along: without stop strings the reply may come as one delta, which costs every engine less.
+    """
+
+    max_tokens: int | None = None
+    min_tokens: int = 0
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    min_p: float | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+    repetition_penalty: float | None = None
+    seed: int | None = None
+    stop: tuple[str, ...] = ()
+    include_stop: bool = False
+    stop_token_ids: tuple[int, ...] = ()
+    ignore_eos: bool = False
+    skip_special_tokens: bool = True
+    logprobs: int | None = None
+    logprob_token_ids: tuple[int, ...] = ()
+    prompt_logprobs: int | None = None
+    logit_bias: Mapping[int, float] | None = None
+    allowed_token_ids: tuple[int, ...] = ()
+    bad_words: tuple[str, ...] = ()
+    thinking_budget: int | None = None
+    grammar: Grammar | None = None
+    priority: int = 0
+    whole: bool = False
+
+    @property
+    def at_once(self) -> bool:
+        """Whether the reply is to come as one delta. Stop strings are matched while it grows."""
+        return self.whole and not self.stop
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogprob:
+    """Log-probability (natural, of the model's raw distribution) of one token at one position."""
+
+    token_id: int
+    logprob: float
+
+
+@dataclass(frozen=True, slots=True)
+class PositionLogprobs:
+    """The sampled token at one position and, best first, the alternatives that were asked for."""
+
+    sampled: TokenLogprob
+    top: tuple[TokenLogprob, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """What one engine step added.
+
+    `pieces[i]` is the text that became known with `token_ids[i]`: empty while a character is incomplete, or while the
+    text could still turn out to be a stop string. Their concatenation over all deltas is the reply's text. `logprobs`
+    is aligned with `token_ids`, or None when none were asked for. `finish` is set on the last delta only; `stopped_by`
+    then tells which stop string or stop id ended the reply (None: end of sequence, or the length limit).
+    `cached_tokens`, on the first delta, counts the prompt tokens that came from the prefix cache. `prompt_logprobs`, on
+    the first delta and only where asked for, has one entry a prompt token, None for the first.
+    """
+
+    token_ids: tuple[int, ...]
+    pieces: tuple[str, ...]
+    logprobs: tuple[PositionLogprobs, ...] | None = None
+    finish: Finish | None = None
+    stopped_by: str | int | None = None
+    cached_tokens: int = 0
+    prompt_logprobs: tuple[PositionLogprobs | None, ...] | None = None
+
+    @property
+    def text(self) -> str:
+        return "".join(self.pieces)
+
+
+class Tokenizer(Protocol):
+    """The tokenizer of an engine. `models.text.tokenizer.HubTokenizer` is the implementation."""
+
+    @property
+    def eos_ids(self) -> frozenset[int]: ...
+    @property
+    def vocab_size(self) -> int: ...
+    @property
+    def special_texts(self) -> frozenset[str]:
+        """The texts of tokens that are no text: what begins, ends and pads sequences and turns."""
+        ...
+
+    @property
+    def bos_text(self) -> str:
+        """The text of the token that begins a sequence; empty where there is none."""
+        ...
+
+    @property
+    def vocabulary(self) -> str:
+        """A fingerprint: tokenizers with the same one give every token the same id."""
+        ...
+
+    def encode(self, text: str) -> list[int]:
+        """Client text to ids: never yields a control token, whatever the text spells."""
+        ...
+
+    def encode_control(self, text: str) -> list[int]:
+        """Our own text to ids: control tokens in it become themselves."""
+        ...
+
+    def decode(self, token_ids: Sequence[int], skip_special_tokens: bool = True) -> str: ...
+
+    def token_text(self, token_id: int) -> str:
+        """The text of one token by itself, special tokens spelled out, undecodable bytes replaced."""
+        ...
+
+    def control_id(self, text: str) -> int | None:
+        """The id of `text` if it is one control token of this vocabulary, else None."""
+        ...
+
+    def render(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        template_kwargs: Mapping[str, Any] | None = None,
+        continue_final: bool = False,
+    ) -> list[int]:
+        """Messages to the ids of the model's chat template, up to where the assistant's reply begins. Nothing in what
+        is given becomes a control token. Raises `InvalidRequest` for what the template cannot render, and for
+        `template_kwargs` of names that are not for clients to set."""
+        ...
+
+
+class Engine(Protocol):
+    """One loaded model.
+
+    `generate` checks the request before the first delta (`InvalidRequest`, `PromptTooLong`), then streams. At least one
+    delta is yielded; the last carries `finish`. Closing the generator, at any point, aborts the request in the engine
+    before `aclose` returns. Any number of streams may run at once.
+    """
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def tokenizer(self) -> Tokenizer: ...
+    @property
+    def context_length(self) -> int:
+        """Tokens of prompt and reply together."""
+        ...
+
+    @property
+    def adapters(self) -> frozenset[str]: ...
+    @property
+    def native_budget(self) -> tuple[str, str] | None:
+        """The pair of tags between which the engine itself can hold thinking to `Sampling.thinking_budget` tokens."""
+        ...
+
+    def generate(self, prompt: Prompt, sampling: Sampling) -> AsyncGenerator[Delta, None]: ...
+
+    def running(self) -> int:
+        """Requests that the engine holds now, waiting ones included."""
+        ...
+
+    async def check(self) -> None:
+        """Raises `EngineDead` if the engine cannot serve."""
+        ...
+
+    async def close(self) -> None: ...

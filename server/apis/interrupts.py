@@ -1,0 +1,39 @@
+"""`POST /v1/reasoning/{request_id}/answer` and `/cancel`: what a client may still ask of a request that runs.
+
+The id is the request's `x-request-id`, which the client may choose, or the id of the reply. Only the key that made a
+request finds it.
+"""
+
+from typing import Literal
+
+from fastapi import APIRouter, Request, Response
+from starlette.responses import JSONResponse
+
+from server.assemble import runtime_of
+from server.edges.errors import ApiError
+
+router = APIRouter(prefix="/v1/reasoning")
+
+
+@router.post("/{request_id}/answer")
+async def answer(request_id: str, request: Request) -> Response:
+    """Ends the thinking of a running request; its answer follows at once."""
+    return _ask(request_id, request, "answer")
+
+
+@router.post("/{request_id}/cancel")
+async def cancel(request_id: str, request: Request) -> Response:
+    """Ends a running request with what it has said so far."""
+    return _ask(request_id, request, "cancel")
+
+
+def _ask(request_id: str, request: Request, wish: Literal["answer", "cancel"]) -> Response:
+    running, key_name = runtime_of(request).running, request.scope["state"].get("key_name")
+    found = running.find(key_name, request_id)
+    if not found:
+        raise ApiError(404, "no request with this id is running", param="request_id", code="not_found")
+    if wish == "answer" and (reason := next((one.refusal for one in found if one.refusal), None)):
+        raise ApiError(409, reason, param="request_id", code="cannot_answer_now")
+    for interrupt in found:
+        interrupt.ask(wish)
+    return JSONResponse({"id": request_id, "object": "reasoning.request", "asked": wish})

@@ -1,0 +1,136 @@
+"""What operators and clients ask about the server itself: models, health, readiness, version, metrics."""
+
+import asyncio
+import logging
+from dataclasses import asdict
+from typing import Any
+
+from fastapi import APIRouter, Request
+from starlette.responses import JSONResponse, Response
+
+from controllers.judging.judge import Judge
+from controllers.policy.fold import modes
+from controllers.route import Route
+from models.engines.base import Engine, EngineError
+from server import __version__
+from server.assemble import runtime_of
+
+log = logging.getLogger(__name__)
+router = APIRouter()
+
+CHECK_SECONDS = 5.0
+
+
+@router.get("/v1/models")
+async def models(request: Request) -> Response:
+    runtime = runtime_of(request)
+    cards = [model_card(route, runtime.started, runtime.judges.get(name)) for name, route in runtime.routes.items()]
+    return JSONResponse({"object": "list", "data": cards})
+
+
+@router.get("/v1/models/{name:path}")
+async def model(name: str, request: Request) -> Response:
+    runtime = runtime_of(request)
+    return JSONResponse(model_card(runtime.route(name), runtime.started, runtime.judges.get(name)))
+
+
+def model_card(route: Route, created: int, judge: Judge | None = None) -> dict[str, Any]:
+    """OpenAI's model object, vLLM's `max_model_len`, and under `reasond` what the route can do."""
+    return {
+        "id": route.name,
+        "object": "model",
+        "created": created,
+        "owned_by": "reasond",
+        "max_model_len": route.engine.context_length,
+        "reasond": {
+            "description": route.description,
+            "family": route.family.name,
+            "modes": modes(route.family),
+            "default_mode": route.defaults.mode,
+            "auto": route.family.chooses,
+            "think_threshold": route.defaults.think_threshold,
+            "budgets": budget_abilities(route),
+            "speculative": target_abilities(route),
+            "best_of": route.defaults.best_of,
+            "judge": judge and judge_card(judge),
+        },
+    }
+
+
+def target_abilities(route: Route) -> dict[str, Any] | None:
+    """What the target model does on this route, and whether it is there; None where there is none."""
+    if route.target is None:
+        return None
+    settings = route.target.settings
+    return {
+        "target": route.target.route.engine.name,
+        "method": settings.method,
+        "degraded": route.degraded,
+        "on_failure": route.target.on_failure,
+        **asdict(settings.lengths),
+        "caps": asdict(settings.caps),
+    }
+
+
+def judge_card(judge: Judge) -> dict[str, Any]:
+    return {"family": judge.family.name, "judges": list(judge.family.verdicts), "votes": judge.votes}
+
+
+def budget_abilities(route: Route) -> dict[str, Any] | None:
+    """What budgets mean on this route; None where its model has none."""
+    budgets = route.defaults.budgets
+    if route.family.scope is None:
+        return None
+    return {
+        "scope": route.family.scope,
+        "declares": route.family.budget is not None,
+        "default": budgets.default,
+        "cap": budgets.cap,
+        "efforts": dict(budgets.efforts),
+        "answer_reserve": budgets.reserve,
+        "cut": "graceful" if budgets.graceful else "hard",
+    }
+
+
+@router.get("/health")
+async def health() -> Response:
+    """The process answers. Says nothing about engines: a restart is for a process that hangs."""
+    return JSONResponse({"status": "ok"})
+
+
+@router.get("/ready")
+async def ready(request: Request) -> Response:
+    """Whether requests should be sent here now. A route that is degraded serves without its target."""
+    runtime = runtime_of(request)
+    if runtime.draining.is_set():
+        return JSONResponse({"status": "draining"}, 503)
+    alive = await asyncio.gather(*(is_alive(name, engine) for name, engine in runtime.engines.items()))
+    down = {name for name, is_up in zip(runtime.engines, alive, strict=True) if not is_up}
+    if down & runtime.needed:
+        return JSONResponse({"status": "engine down"}, 503)
+    degraded = [route for route, target in runtime.targets.items() if target in down]
+    return JSONResponse({"status": "ready", "degraded": degraded} if degraded else {"status": "ready"})
+
+
+async def is_alive(name: str, engine: Engine) -> bool:
+    try:
+        async with asyncio.timeout(CHECK_SECONDS):
+            await engine.check()
+    except (EngineError, TimeoutError) as error:
+        log.warning("engine %s is not ready: %s", name, str(error) or "no answer in time")
+        return False
+    return True
+
+
+@router.get("/version")
+async def version() -> Response:
+    return JSONResponse({"version": __version__})
+
+
+@router.get("/metrics")
+async def metrics(request: Request) -> Response:
+    """Written in a worker thread, since some thousand series take milliseconds."""
+    metrics = runtime_of(request).metrics
+    metrics.tasks.set(len(asyncio.all_tasks()))
+    text = await asyncio.to_thread(metrics.text)
+    return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")

@@ -1,0 +1,225 @@
+"""What a running server is made of: its settings, engines, routes and metrics, put together once."""
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+
+from fastapi import Request
+
+from controllers import CONTROLLERS
+from controllers.generation.throughput import ThroughputEstimate
+from controllers.judging import best_of_n
+from controllers.judging import chat as judge_chat
+from controllers.judging.judge import Judge
+from controllers.policy.fold import Defaults, KeyLimits
+from controllers.route import Controller, Route, build_route, with_target
+from controllers.speculative.circuit_breaker import CircuitBreaker
+from models.engines.base import Engine, Sampling
+from models.formats.families import Family
+from models.formats.templates import opens_thinking
+from models.judge_prompts.families import JUDGE_FAMILIES, load_forms
+from models.text.template_marks import Marks, marks_of
+from server.config.load import Config, ConfigError, RouteConfig
+from server.edges.errors import model_not_found, no_judge, not_a_judge
+from server.observability.metrics import Metrics
+from server.running_requests import Running
+from server.stores.responses import ResponseStore
+
+
+@dataclass(frozen=True, slots=True)
+class Runtime:
+    """Handed to every request as `app.state.runtime`.
+
+    `draining` is set when the server has been told to stop, `closing` when the notice of it is over and nothing new is
+    to be begun, `cut` when its time to drain is over as well: what then still runs is cancelled. `background` holds the
+    work that no connection waits for. `started` is the Unix time, in seconds, at which the engines were up. `marks` are
+    those of the judges' templates.
+    """
+
+    config: Config
+    engines: Mapping[str, Engine]
+    routes: Mapping[str, Route]
+    judges: Mapping[str, Judge]
+    marks: Mapping[str, Marks]
+    metrics: Metrics
+    draining: asyncio.Event
+    closing: asyncio.Event
+    cut: asyncio.Event
+    started: int
+    running: Running
+    keys: Mapping[str, KeyLimits]
+    responses: ResponseStore
+    background: set[asyncio.Task[None]]
+
+    @property
+    def targets(self) -> Mapping[str, str]:
+        """The target engines of routes that can do without them, by route."""
+        return self._targets("alone")
+
+    @property
+    def needed(self) -> frozenset[str]:
+        """The engines without which the server cannot serve all its routes. One route's doing without a target does
+        not spare another that cannot."""
+        own = {route.engine for route in self.config.routes.values()}
+        return frozenset(own | set(self._targets("fail").values()) | (self.engines.keys() - self.targets.values()))
+
+    def _targets(self, on_failure: str) -> dict[str, str]:
+        speculative = {name: route.speculative for name, route in self.config.routes.items()}
+        return {name: each.target for name, each in speculative.items() if each and each.on_failure == on_failure}
+
+    def route(self, name: str) -> Route:
+        """The route that a client named. Raises the API's 404."""
+        if name not in self.routes:
+            raise model_not_found(name)
+        return self.routes[name]
+
+    def limits(self, request: Request) -> KeyLimits | None:
+        """Those of the request's key."""
+        return self.keys.get(request.scope["state"].get("key_name") or "")
+
+    def judge(self, name: str | None) -> Judge:
+        """The judge route that a client named, or the one for clients that cannot. Raises the API's errors."""
+        name = name or self.config.rewards.judge or next(iter(self.judges), "")
+        if name not in self.judges:
+            raise not_a_judge(self.route(name).name) if name else no_judge()
+        return self.judges[name]
+
+
+def runtime_of(request: Request) -> Runtime:
+    runtime: Runtime = request.app.state.runtime
+    return runtime
+
+
+def assemble(config: Config, engines: Mapping[str, Engine], started: int) -> Runtime:
+    """Routes over engines that are up. Raises `ConfigError` where an engine turns out not to fit its route."""
+    if missing := config.engines.keys() - engines.keys():
+        raise ConfigError(f"engines.{min(missing)}: not given")
+    metrics = Metrics(config.routes, {name: engine.running for name, engine in engines.items()})
+    models = {name: LoadedModel(engine, ThroughputEstimate(), CircuitBreaker()) for name, engine in engines.items()}
+    judges = {name: _judge(name, config, models, metrics) for name in config.routes if _judges(config, name)}
+    routes = {
+        name: _chatting(judges[name]) if name in judges else _with_target(config, name, models, judges)
+        for name in config.routes
+    }
+    metrics.degraded({name: partial(getattr, route, "degraded") for name, route in routes.items() if route.target})
+    keys = {name: KeyLimits(key.budget, key.budget_cap) for name, key in config.keys.items()}
+    marks = {name: marks_of(judge.route.engine.tokenizer, judge.route.family) for name, judge in judges.items()}
+    return Runtime(
+        config,
+        engines,
+        routes,
+        judges,
+        marks,
+        metrics,
+        draining=asyncio.Event(),
+        closing=asyncio.Event(),
+        cut=asyncio.Event(),
+        started=started,
+        running=Running(),
+        keys=keys,
+        responses=ResponseStore(config.server.stored_responses, config.server.stored_bytes),
+        background=set(),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """An engine, how fast it writes, and whether routes that only get help from it can have it."""
+
+    engine: Engine
+    pace: ThroughputEstimate
+    outage: CircuitBreaker
+
+
+def _judges(config: Config, name: str) -> bool:
+    return config.routes[name].controller == "judge"
+
+
+def _judge(name: str, config: Config, models: Mapping[str, LoadedModel], metrics: Metrics) -> Judge:
+    """A judge over the route of its own replies. Sampling that is left open is the paper's (arXiv 2505.14674)."""
+    route, settings = config.routes[name], config.routes[name].judge
+    family = JUDGE_FAMILIES[settings.family]
+    forms = load_forms(family, settings.templates)
+    built = _route(name, route, models[route.engine], {}, CONTROLLERS["mode"])
+    drawn = {"temperature": 0.6, "top_p": 1.0, "max_tokens": 8192, **route.sampling.model_dump(exclude_none=True)}
+    return Judge(
+        replace(built, sampling=Sampling(**drawn)),
+        built.controller,
+        family,
+        forms,
+        votes=settings.votes,
+        concurrency=settings.concurrency,
+        cache_size=settings.cache_size,
+        widening=settings.widening,
+        teams=settings.teams,
+        rubric=settings.rubric,
+        seen=metrics.route(name).judged,
+    )
+
+
+def _chatting(judge: Judge) -> Route:
+    """A judge's route as clients chat with it."""
+    return replace(judge.route, controller=judge_chat.answering(judge))
+
+
+def _with_target(config: Config, name: str, models: Mapping[str, LoadedModel], judges: Mapping[str, Judge]) -> Route:
+    route = _route(name, config.routes[name], models[config.routes[name].engine], judges)
+    settings = config.routes[name].speculative
+    if settings is None:
+        return route
+    model = models[settings.target]
+    _check_template(name, route.family, settings.target, model.engine)
+    try:
+        return with_target(
+            route,
+            model.engine,
+            settings.as_settings(),
+            model.outage,
+            adapter=settings.adapter or None,
+            on_failure=settings.on_failure,
+            patience=settings.patience,
+            rest=settings.rest_seconds,
+        )
+    except ValueError as error:
+        raise ConfigError(f"routes.{name}.speculative: {error}") from error
+
+
+def _check_template(name: str, family: Family, engine_name: str, engine: Engine) -> None:
+    if family.thinking is not None and opens_thinking(family, engine.tokenizer) != family.template_opens:
+        does = "does not open" if family.template_opens else "already opens"
+        raise ConfigError(
+            f"routes.{name}.family: the chat template of engine {engine_name!r} {does} {family.thinking[0]},"
+            f" which family {family.name!r} does not expect"
+        )
+
+
+def _route(
+    name: str,
+    config: RouteConfig,
+    model: LoadedModel,
+    judges: Mapping[str, Judge],
+    controller: Controller | None = None,
+) -> Route:
+    family, engine = config.of_family, model.engine
+    _check_template(name, family, config.engine, engine)
+    controller = controller or CONTROLLERS[config.controller]
+    if config.judged_by:
+        controller = best_of_n.ranked_by(judges[config.judged_by], controller)
+    return build_route(
+        name,
+        controller,
+        family,
+        engine,
+        Defaults(
+            config.default_mode,
+            config.think_threshold,
+            config.budgets.as_policy(),
+            speculation=config.speculative.as_settings() if config.speculative else None,
+            best_of=config.best_of if config.judged_by else None,
+        ),
+        adapter=config.adapter or None,
+        sampling=Sampling(**config.sampling.model_dump(exclude_none=True)),
+        description=config.description,
+        pace=model.pace,
+    )

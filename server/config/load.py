@@ -1,0 +1,339 @@
+"""One TOML file to checked, frozen settings. Every error names the key it is about.
+
+Imports neither the web framework nor any engine, so that `reasond check` and `reasond --help` answer at once.
+"""
+
+import re
+import tomllib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
+
+from controllers.policy.controls import EFFORTS, MOST_REPLIES, Wish
+from controllers.policy.fold import TOLERANCE, BudgetSettings, modes
+from models.formats.families import FAMILIES, Family
+from models.judge_prompts.families import JUDGE_FAMILIES, Kind, parse_form
+from server.config.base import Section, Tokens, resolve
+from server.config.engines import EngineConfig, memory_problems
+from server.config.speculative import SpeculativeConfig
+
+ROUTE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}")
+
+
+class ConfigError(Exception):
+    """The configuration cannot be used. The message has one line a problem, each beginning with its key."""
+
+
+class ServerConfig(Section):
+    """`[server]`: the HTTP edge.
+
+    `drain_seconds`: how long running requests may go on after a stop signal. `notice_seconds`: how long before that
+    the server says at /ready that it drains and still takes new requests, for balancers that ask now and then.
+    `stored_responses` and `stored_bytes` bound what /v1/responses keeps in memory for all keys together, and how many
+    responses run in the background; of the key that keeps the most, the oldest go first.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = Field(default=8000, ge=0, le=65535)
+    cors_origins: tuple[Annotated[str, Field(pattern=r"^(\*|https?://[^/]+)$")], ...] = ()
+    keys_file: str = ""
+    max_body_bytes: int = Field(default=32 * 1024 * 1024, ge=1)
+    drain_seconds: float = Field(default=30.0, ge=0)
+    notice_seconds: float = Field(default=0.0, ge=0)
+    stored_responses: int = Field(default=1000, ge=0)
+    stored_bytes: int = Field(default=64 * 1024 * 1024, ge=0)
+
+    @field_validator("keys_file")
+    @classmethod
+    def _file_exists(cls, value: str, info: ValidationInfo) -> str:
+        return resolve(value, info, must_exist=True) if value else ""
+
+
+class LoggingConfig(Section):
+    """`[logging]`, to standard error. `json` is one object a line. `requests`: one line a request, when it is over.
+    `prompts`: request bodies in those lines, and what exceptions say, which may quote them.
+    """
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["text", "json"] = "text"
+    requests: bool = False
+    prompts: bool = False
+
+
+class TracingConfig(Section):
+    """`[tracing]`: one OpenTelemetry span a request, sent to `endpoint` by OTLP over HTTP; empty: none.
+
+    `sample`: the share of requests that is traced, where the caller has not decided already.
+    """
+
+    endpoint: str = Field(default="", pattern=r"^(https?://.+)?$")
+    service_name: str = "reasond"
+    sample: float = Field(default=1.0, ge=0, le=1)
+
+
+class SamplingConfig(Section):
+    """What a route's requests get where they do not say. None: the engine's own default."""
+
+    temperature: float | None = Field(default=None, ge=0, le=2)
+    top_p: float | None = Field(default=None, gt=0, le=1)
+    top_k: int | None = Field(default=None, ge=-1)
+    min_p: float | None = Field(default=None, ge=0, le=1)
+    max_tokens: int | None = Field(default=None, ge=1)
+    presence_penalty: float | None = Field(default=None, ge=-2, le=2)
+    frequency_penalty: float | None = Field(default=None, ge=-2, le=2)
+    repetition_penalty: float | None = Field(default=None, gt=0)
+
+
+class BudgetsConfig(Section):
+    """How much a route's requests may think, in tokens of its family's scope.
+
+    `default` is for requests that name no budget, `cap` bounds every request. `reserve` tokens of `max_tokens` are kept
+    for the answer. `efforts` gives the budget of each `reasoning_effort`; those left out keep the server's own.
+    `cut` is how thinking ends at its budget: at a line end within `tolerance` tokens or with the family's phrase
+    (`graceful`), or on the spot (`hard`). `hold_declared` holds a model to the budget that it declares.
+    """
+
+    default: Tokens | None = None
+    cap: Tokens | None = None
+    reserve: Tokens = 0
+    efforts: dict[Literal["minimal", "low", "medium", "high", "xhigh", "max"], Tokens] = Field(default_factory=dict)
+    cut: Literal["graceful", "hard"] = "graceful"
+    tolerance: Tokens = TOLERANCE
+    hold_declared: bool = False
+
+    def as_policy(self) -> BudgetSettings:
+        return BudgetSettings(
+            default=self.default,
+            cap=self.cap,
+            reserve=self.reserve,
+            efforts={**EFFORTS, **{str(effort): tokens for effort, tokens in self.efforts.items()}},
+            graceful=self.cut == "graceful",
+            tolerance=self.tolerance,
+            hold_declared=self.hold_declared,
+        )
+
+
+class KeyConfig(Section):
+    """`[keys.NAME]`: what one API key gets. `budget` goes before a route's default, `budget_cap` beside its cap."""
+
+    budget: Tokens | None = None
+    budget_cap: Tokens | None = None
+
+
+class JudgeConfig(Section):
+    """A judge route's own settings: what it is asked, and how often.
+
+    `templates` are files in place of the family's own, by what is judged. `rubric` is what a single reply is held
+    against where a request brings neither reference nor rubric nor rival. `concurrency` bounds the votes in flight,
+    `cache_size` the verdicts remembered (0: none). A second try after a reply without a verdict may be `widening`
+    times as long.
+    """
+
+    family: str = "rrm"
+    templates: dict[Kind, str] = Field(default_factory=dict)
+    rubric: str = ""
+    votes: int = Field(default=1, ge=1, le=128)
+    concurrency: int = Field(default=256, ge=1)
+    cache_size: int = Field(default=100_000, ge=0)
+    widening: float = Field(default=2.0, gt=1)
+    teams: bool = False
+
+    @field_validator("family")
+    @classmethod
+    def _known_family(cls, value: str) -> str:
+        if value not in JUDGE_FAMILIES:
+            raise ValueError(f"unknown judge family {value!r}; known: {', '.join(JUDGE_FAMILIES)}")
+        return value
+
+    @field_validator("templates")
+    @classmethod
+    def _readable(cls, templates: dict[Kind, str], info: ValidationInfo) -> dict[Kind, str]:
+        files: dict[Kind, str] = {kind: resolve(file, info, must_exist=True) for kind, file in templates.items()}
+        for kind, file in files.items():
+            parse_form(kind, Path(file).read_text(encoding="utf-8"))
+        return files
+
+
+class RouteConfig(Section):
+    """A name that clients put in `model`. `mode` left out: auto where the family chooses, else think, else no_think.
+
+    `judge` is for routes whose controller is `judge`. `judged_by` names such a route, which ranks replies where a
+    request, or `best_of` here, wants the best of several.
+    """
+
+    engine: str
+    adapter: str = ""
+    family: str
+    controller: Literal["mode", "judge", "speculative"] = "mode"
+    judge: JudgeConfig = JudgeConfig()
+    judged_by: str = ""
+    best_of: int = Field(default=1, ge=1, le=MOST_REPLIES)
+    mode: Wish | None = None
+    think_threshold: float | None = Field(default=None, ge=0, le=1)
+    description: str = ""
+    sampling: SamplingConfig = SamplingConfig()
+    budgets: BudgetsConfig = BudgetsConfig()
+    speculative: SpeculativeConfig | None = None
+
+    @field_validator("family")
+    @classmethod
+    def _known_family(cls, value: str) -> str:
+        if value not in FAMILIES:
+            raise ValueError(f"unknown family {value!r}; known: {', '.join(FAMILIES)}")
+        return value
+
+    @property
+    def of_family(self) -> Family:
+        return FAMILIES[self.family]
+
+    @property
+    def default_mode(self) -> Wish:
+        if self.mode is not None:
+            return self.mode
+        if self.of_family.chooses:
+            return "auto"
+        return "think" if "think" in self.of_family.prefixes else "no_think"
+
+
+class RewardsConfig(Section):
+    """`[rewards]`. `judge` is the route of callers that cannot name one; left out: the first judge route."""
+
+    judge: str = ""
+
+
+class Config(Section):
+    """The whole file."""
+
+    server: ServerConfig = ServerConfig()
+    logging: LoggingConfig = LoggingConfig()
+    tracing: TracingConfig = TracingConfig()
+    rewards: RewardsConfig = RewardsConfig()
+    engines: dict[str, EngineConfig] = Field(min_length=1)
+    routes: dict[str, RouteConfig] = Field(min_length=1)
+    keys: dict[str, KeyConfig] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _hangs_together(self) -> Self:
+        problems = [*_route_problems(self), *_judge_problems(self), *memory_problems(self.engines)]
+        if problems:
+            raise ValueError("\n".join(problems))
+        return self
+
+
+def load_config(path: str | Path) -> Config:
+    """Reads and checks a file. Relative paths in it are looked up beside it, then in the working directory."""
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}") from error
+    try:
+        return parse_config(text, path.parent)
+    except ConfigError as error:
+        raise ConfigError(f"{path}:\n{error}") from error
+
+
+def parse_config(text: str, folder: Path) -> Config:
+    """The text of a file that stands in `folder`."""
+    try:
+        table = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"not TOML: {error}") from error
+    try:
+        return Config.model_validate(table, context={"folder": folder})
+    except ValidationError as error:
+        raise ConfigError("\n".join(_lines(error, table))) from error
+
+
+def _route_problems(config: Config) -> Iterator[str]:
+    for name, route in config.routes.items():
+        key = f"routes.{name}"
+        if not ROUTE_NAME.fullmatch(name):
+            yield f"{key}: a route's name is letters, digits and . _ : / -, at most 128"
+        engine = config.engines.get(route.engine)
+        if engine is None:
+            yield f"{key}.engine: no engine {route.engine!r}; there is {', '.join(config.engines)}"
+        elif route.adapter and route.adapter not in engine.adapters:
+            yield f"{key}.adapter: engine {route.engine!r} has no adapter {route.adapter!r}"
+        if route.default_mode not in (able := modes(route.of_family)):
+            yield f"{key}.mode: family {route.family!r} has {', '.join(able)}, not {route.mode}"
+        elif route.think_threshold is not None and route.default_mode != "auto":
+            yield f"{key}.think_threshold: only a route whose mode is auto can have one"
+        yield from _budget_problems(f"{key}.budgets", route)
+        yield from _speculative_problems(key, route, config.engines)
+
+
+def _budget_problems(key: str, route: RouteConfig) -> Iterator[str]:
+    budgets, family = route.budgets, route.of_family
+    if family.scope is None and budgets != BudgetsConfig():
+        yield f"{key}: family {route.family!r} has no budgets"
+    if family.scope == "reply":
+        numbers = {"default": budgets.default, "cap": budgets.cap}
+        numbers |= {f"efforts.{effort}": tokens for effort, tokens in budgets.efforts.items()}
+        yield from (
+            f"{key}.{name}: a budget for the whole reply is at least 1"
+            for name, tokens in numbers.items()
+            if tokens == 0
+        )
+        if budgets.reserve and budgets.cut == "hard":
+            yield f"{key}.cut: a reply that keeps a reserve for its answer is not cut hard"
+    if budgets.hold_declared and family.budget is None:
+        yield f"{key}.hold_declared: models of family {route.family!r} declare no budget"
+
+
+def _speculative_problems(key: str, route: RouteConfig, engines: Mapping[str, EngineConfig]) -> Iterator[str]:
+    settings = route.speculative
+    if (settings is not None) != (route.controller == "speculative"):
+        yield f"{key}.controller: speculative needs the table {key}.speculative, and the reverse"
+    if settings is None:
+        return
+    target = engines.get(settings.target)
+    if target is None:
+        yield f"{key}.speculative.target: no engine {settings.target!r}; there is {', '.join(engines)}"
+    elif settings.adapter and settings.adapter not in target.adapters:
+        yield f"{key}.speculative.adapter: engine {settings.target!r} has no adapter {settings.adapter!r}"
+    elif (settings.target, settings.adapter) == (route.engine, route.adapter):
+        yield f"{key}.speculative.target: the target is the small model itself"
+
+
+def _judge_problems(config: Config) -> Iterator[str]:
+    """Every name of a judge is that of a judge route."""
+    judges = {name for name, route in config.routes.items() if route.controller == "judge"}
+    if config.rewards.judge and config.rewards.judge not in judges:
+        yield f"rewards.judge: no judge route {config.rewards.judge!r}"
+    for name, route in config.routes.items():
+        if route.judged_by and route.judged_by not in judges:
+            yield f"routes.{name}.judged_by: no judge route {route.judged_by!r}"
+        able = JUDGE_FAMILIES[route.judge.family].verdicts
+        for kind in (*route.judge.templates, *(("rubric",) if route.judge.rubric else ())):
+            if kind not in able:
+                yield f"routes.{name}.judge: family {route.judge.family!r} judges no {kind}"
+        if name not in judges and "judge" in route.model_fields_set:
+            yield f'routes.{name}.judge: only a route whose controller is "judge" has one'
+        if name in judges and route.judged_by:
+            yield f"routes.{name}.judged_by: a judge's own replies are not ranked"
+        if route.best_of > 1 and not route.judged_by:
+            yield f"routes.{name}.best_of: needs judged_by, the judge route that ranks the replies"
+
+
+def _lines(error: ValidationError, table: Mapping[str, Any]) -> Iterator[str]:
+    for problem in error.errors(include_url=False, include_input=False):
+        message = (
+            "unknown key" if problem["type"] == "extra_forbidden" else problem["msg"].removeprefix("Value error, ")
+        )
+        key = _key(problem["loc"], table)
+        yield f"{key}: {message}" if key else message
+
+
+def _key(loc: tuple[Any, ...], table: Any) -> str:
+    """The dotted key, without the union tags that pydantic writes into it: they lead nowhere in the table."""
+    parts: list[str] = []
+    for position, part in enumerate(loc):
+        if (isinstance(table, dict) and part in table) or (isinstance(table, list) and isinstance(part, int)):
+            table = table[part]
+        elif position < len(loc) - 1:
+            continue
+        parts.append(str(part))
+    return ".".join(parts)

@@ -1,0 +1,264 @@
+"""Exceptions to error answers: OpenAI's `{"error": {"message", "type", "param", "code"}}`, or Anthropic's on its paths.
+
+One table maps exception classes, never messages. What is not in it is a 500 that says nothing of the inside and is
+logged with its request id. Streams use the same table: after the first byte an error is one event, in the
+words of its API.
+"""
+
+import logging
+import re
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any
+
+import orjson
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from pydantic import ValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from controllers.judging.judge import CannotJudge
+from controllers.judging.scoring import NothingToJudgeBy
+from controllers.policy.controls import PolicyError
+from models.engines.base import EngineBusy, EngineDead, InvalidRequest, PromptTooLong
+from server.apis.rewards.batch import NotJudged
+
+log = logging.getLogger(__name__)
+
+ANTHROPIC_PATHS = "/v1/messages"
+ANTHROPIC_TYPES: Mapping[int, str] = MappingProxyType(
+    {
+        401: "authentication_error",
+        403: "permission_error",
+        404: "not_found_error",
+        413: "request_too_large",
+        429: "rate_limit_error",
+        503: "overloaded_error",
+        504: "timeout_error",
+    }
+)
+MESSAGE_CHARACTERS = 500
+PATH_CHARACTERS = 200
+
+
+class ApiError(Exception):
+    """An answer with an error: HTTP status and the four fields of OpenAI's error object."""
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        type: str = "invalid_request_error",
+        param: str | None = None,
+        code: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+        self.type = type
+        self.param = param
+        self.code = code
+        self.headers = headers
+
+    def fields(self) -> dict[str, str | None]:
+        return {"message": self.message, "type": self.type, "param": self.param, "code": self.code}
+
+    def body(self) -> bytes:
+        return orjson.dumps({"error": self.fields()})
+
+    def anthropic_body(self, request_id: str) -> bytes:
+        """The error as Anthropic's API writes it. It has no field for what was wrong; ours stands beside."""
+        kind = ANTHROPIC_TYPES.get(self.status, "invalid_request_error" if self.status < 500 else "api_error")
+        fields = {"type": kind, "message": self.message, "param": self.param, "code": self.code}
+        return orjson.dumps({"type": "error", "error": fields, "request_id": request_id})
+
+    def response(self) -> "ErrorAnswer":
+        return ErrorAnswer(self)
+
+
+class ErrorAnswer(Response):
+    """An error in the words of the API whose path was asked."""
+
+    def __init__(self, error: ApiError) -> None:
+        self.error = error
+        super().__init__(error.body(), error.status, dict(error.headers or {}), media_type="application/json")
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["path"].startswith(ANTHROPIC_PATHS):
+            self.body = self.error.anthropic_body(scope.get("state", {}).get("request_id", ""))
+            self.headers["content-length"] = str(len(self.body))
+        await super().__call__(scope, receive, send)
+
+
+class ServerStopping(Exception):
+    """The server stopped before the reply was complete."""
+
+
+def model_not_found(name: str) -> ApiError:
+    return ApiError(404, f"the model {_short(name)!r} does not exist", param="model", code="model_not_found")
+
+
+def not_a_judge(name: str) -> ApiError:
+    return ApiError(400, f"the model {_short(name)!r} is not a judge", param="model", code="not_a_judge")
+
+
+def no_judge() -> ApiError:
+    return ApiError(404, "this server has no judge", param="model", code="model_not_found")
+
+
+def api_error(exc: Exception) -> ApiError:
+    """The answer to any exception, by its class."""
+    for cls in type(exc).__mro__:
+        if (answer := _ANSWERS.get(cls)) is not None:
+            return answer(exc)
+    return ApiError(500, "the server failed on this request", type="server_error", code="internal_error")
+
+
+def reported(exc: Exception, request_id: str) -> ApiError:
+    """`api_error`, and a log entry with the traceback where the exception was not foreseen.
+
+    The log's formatter leaves out what the exception says, since that may quote the request.
+    """
+    answer = api_error(exc)
+    if answer.code == "internal_error":
+        log.error("request %s failed", request_id or "-", exc_info=exc)
+    return answer
+
+
+def install(app: FastAPI) -> None:
+    """Foreseen exceptions are answered here; the rest travel to `RequestScope`, the last resort."""
+
+    async def answer(request: Request, exc: Exception) -> Response:
+        return reported(exc, request.scope.get("state", {}).get("request_id", "")).response()
+
+    for cls in _ANSWERS:
+        app.add_exception_handler(cls, answer)
+
+
+def _short(text: str, limit: int = PATH_CHARACTERS) -> str:
+    return text if len(text) <= limit else text[:limit] + "…"
+
+
+def _as_is(exc: ApiError) -> ApiError:
+    return exc
+
+
+def _prompt_too_long(exc: PromptTooLong) -> ApiError:
+    return ApiError(400, str(exc), param=exc.field, code="context_length_exceeded")
+
+
+def _refused(exc: InvalidRequest | PolicyError) -> ApiError:
+    return ApiError(400, _short(str(exc), MESSAGE_CHARACTERS), param=exc.field, code="invalid_value")
+
+
+def _engine_dead(exc: EngineDead) -> ApiError:
+    return ApiError(503, "the model's engine is down", type="server_error", code="engine_dead")
+
+
+def _engine_busy(exc: EngineBusy) -> ApiError:
+    return ApiError(
+        503, "the model's queue is full", type="server_error", code="overloaded", headers={"retry-after": "1"}
+    )
+
+
+def _stopping(exc: ServerStopping) -> ApiError:
+    message = "the server stopped before the reply was complete"
+    return ApiError(503, message, type="server_error", code="server_stopping", headers={"retry-after": "1"})
+
+
+def _gone(exc: ClientDisconnect) -> ApiError:
+    return ApiError(499, "the client closed the connection", code="client_closed")
+
+
+def _unjudgeable(exc: NothingToJudgeBy) -> ApiError:
+    return ApiError(400, str(exc), param=exc.field, code="nothing_to_judge_by")
+
+
+def _cannot_judge(exc: CannotJudge) -> ApiError:
+    return ApiError(400, str(exc), param=exc.field, code="cannot_judge")
+
+
+def _not_judged(exc: NotJudged) -> ApiError:
+    return ApiError(503, str(exc), type="server_error", code="not_judged")
+
+
+_HTTP_CODES: Mapping[int, str] = MappingProxyType(
+    {401: "invalid_api_key", 404: "not_found", 405: "method_not_allowed", 413: "request_too_large"}
+)
+
+
+def _http(exc: HTTPException) -> ApiError:
+    if exc.status_code >= 500:
+        return ApiError(exc.status_code, "the server failed on this request", type="server_error", code="server_error")
+    message = _short(str(exc.detail), MESSAGE_CHARACTERS)
+    return ApiError(exc.status_code, message, code=_HTTP_CODES.get(exc.status_code), headers=exc.headers)
+
+
+def _validation(exc: ValidationError) -> ApiError:
+    return _first_error(exc.errors(include_url=False, include_context=False, include_input=False))
+
+
+def _request_validation(exc: RequestValidationError) -> ApiError:
+    return _first_error([{**error, "loc": error["loc"][1:]} for error in exc.errors()])
+
+
+def _first_error(errors: list[Any]) -> ApiError:
+    """The first error, or, where its field is a union, the error of the branch that got deepest."""
+    first = _fields(errors[0])
+    inside = [error for error in errors if _fields(error)[: len(first)] == first]
+    error = max(inside, key=lambda error: len(_fields(error)))
+    path = _short(".".join(_fields(error)))
+    message = "unknown field" if error["type"] == "extra_forbidden" else error["msg"].removeprefix("Value error, ")
+    message = _short(message, MESSAGE_CHARACTERS)
+    code = {"missing": "missing_required_parameter", "extra_forbidden": "unknown_parameter"}
+    return ApiError(
+        400,
+        f"{path}: {message}" if path else message,
+        param=path or None,
+        code=code.get(error["type"], "invalid_value"),
+    )
+
+
+_TYPE_NAMES = frozenset({"str", "int", "float", "bool", "none", "dict", "list", "tuple", "bytes", "nullable", "any"})
+
+
+def _fields(error: Any) -> tuple[str, ...]:
+    """Where the error is, without the names of union branches that pydantic writes between the fields.
+
+    Fields on this wire are snake_case; a branch is a type's name or has capitals or brackets. The last part of an
+    unknown or a missing field is a field whatever it looks like.
+    """
+    *parents, last = error["loc"] or ("",)
+    named = [str(part) for part in parents if isinstance(part, int) or _is_field(part)]
+    if error["type"] in ("extra_forbidden", "missing") or isinstance(last, int) or _is_field(last):
+        named.append(str(last))
+    return tuple(part for part in named if part)
+
+
+def _is_field(part: str) -> bool:
+    return part not in _TYPE_NAMES and re.fullmatch(r"[a-z0-9_]+", part) is not None
+
+
+_ANSWERS: Mapping[type[Exception], Callable[[Any], ApiError]] = MappingProxyType(
+    {
+        ApiError: _as_is,
+        PromptTooLong: _prompt_too_long,
+        InvalidRequest: _refused,
+        PolicyError: _refused,
+        EngineDead: _engine_dead,
+        EngineBusy: _engine_busy,
+        NothingToJudgeBy: _unjudgeable,
+        CannotJudge: _cannot_judge,
+        NotJudged: _not_judged,
+        ServerStopping: _stopping,
+        ValidationError: _validation,
+        RequestValidationError: _request_validation,
+        HTTPException: _http,
+        ClientDisconnect: _gone,
+    }
+)

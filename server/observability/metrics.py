@@ -1,0 +1,229 @@
+"""What no engine exports: how much was thought, who decided it, and when the answer began. Names in vLLM's manner.
+
+Label values come from the configuration and from the literals below, never from a request. Children are resolved when
+the server starts, so a request pays for counting and not for looking up.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
+from typing import Literal, get_args
+
+from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.exposition import generate_latest
+
+from controllers.generation.events import ChosenBy, Cut, TargetFailure, TargetUse
+from controllers.judging.judge import Verdict
+from controllers.speculative.takeovers import TakeoverKind
+from models.formats.families import Mode
+
+Failure = Literal["refused", "overloaded", "error"]
+Outcome = Literal["ok", "aborted"] | Failure
+OUTCOMES: tuple[Outcome, ...] = ("ok", "aborted", "refused", "overloaded", "error")
+AbortCause = Literal["client", "shutdown"]
+
+MODELS = ("speculative", "target")
+TOKENS = (0, 1, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768, 65536)
+RATIOS = (0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.999, 1.0)
+SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 160, 320)
+
+
+class Metrics:
+    """The server's own metrics, in a registry of their own. `engines` gives what each engine says it holds now."""
+
+    def __init__(self, routes: Iterable[str], engines: Mapping[str, Callable[[], int]] = MappingProxyType({})) -> None:
+        self.registry = CollectorRegistry()
+        families = _Families(self.registry)
+        self._routes: Mapping[str, RouteMetrics] = {name: RouteMetrics(families, name) for name in routes}
+        self._responses = {hundreds: families.responses.labels(f"{hundreds}xx") for hundreds in range(1, 6)}
+        self.tasks = Gauge("reasond:asyncio_tasks", "Tasks of the server's event loop.", registry=self.registry)
+        held = Gauge(
+            "reasond:engine_requests",
+            "Requests that an engine holds, waiting ones included.",
+            ["engine"],
+            registry=self.registry,
+        )
+        for name, running in engines.items():
+            held.labels(name).set_function(running)
+
+    def degraded(self, routes: Mapping[str, Callable[[], bool]]) -> None:
+        """Watches routes that can do without their target: whether they have to just now."""
+        gauge = Gauge("reasond:route_degraded", "1 while the target is down.", ["route"], registry=self.registry)
+        for name, is_degraded in routes.items():
+            gauge.labels(name).set_function(is_degraded)
+
+    def route(self, name: str) -> "RouteMetrics":
+        return self._routes[name]
+
+    def answered(self, status: int) -> None:
+        """An HTTP answer of any path has begun."""
+        self._responses[status // 100].inc()
+
+    def text(self) -> bytes:
+        """Prometheus' text format: ours, then the process's and vLLM's, which live in the global registry."""
+        return generate_latest(self.registry) + generate_latest(REGISTRY)
+
+
+class RouteMetrics:
+    """One route's children of every metric."""
+
+    def __init__(self, families: "_Families", name: str) -> None:
+        self.name = name
+        self.running = families.running.labels(name)
+        self.waiting = families.waiting.labels(name)
+        self.reasoning_tokens = families.reasoning_tokens.labels(name)
+        self.answer_tokens = families.answer_tokens.labels(name)
+        self.first_token = families.first_token.labels(name)
+        self._first_answer = families.first_answer.labels(name)
+        self.empty_answers = families.empty_answers.labels(name)
+        self.budget_used = families.budget_used.labels(name)
+        self.cuts: Mapping[Cut, Counter] = {cut: families.cuts.labels(name, cut) for cut in get_args(Cut)}
+        self.comparisons = families.comparisons.labels(name)
+        self.votes = families.votes.labels(name)
+        self.unparsable = families.unparsable.labels(name)
+        self.cache_hits = families.cache_hits.labels(name)
+        self.decisions: Mapping[tuple[Mode, ChosenBy], Counter] = {
+            (mode, source): families.decisions.labels(name, mode, source)
+            for mode in get_args(Mode)
+            for source in get_args(ChosenBy)
+        }
+        self._takeovers: Mapping[TakeoverKind, Counter] = {
+            kind: families.takeovers.labels(name, kind) for kind in get_args(TakeoverKind)
+        }
+        self._target_failures: Mapping[TargetFailure, Counter] = {
+            failure: families.target_failures.labels(name, failure) for failure in get_args(TargetFailure)
+        }
+        self._model_tokens = {model: families.model_tokens.labels(name, model) for model in MODELS}
+        self._model_seconds = {model: families.model_seconds.labels(name, model) for model in MODELS}
+        self._target_share = families.target_share.labels(name)
+        self._held = families.held.labels(name)
+        self._discarded = families.discarded.labels(name)
+        self._reread = families.reread.labels(name)
+        self._reread_cached = families.reread_cached.labels(name)
+        self.outcomes: Mapping[Outcome, Counter] = {
+            outcome: families.requests.labels(name, outcome) for outcome in OUTCOMES
+        }
+        self.aborts: Mapping[AbortCause, Counter] = {
+            cause: families.aborts.labels(name, cause) for cause in get_args(AbortCause)
+        }
+
+    def decided(self, mode: Mode, source: ChosenBy) -> None:
+        self.decisions[mode, source].inc()
+
+    def first_answer(self, seconds: float) -> None:
+        """The first token of a choice's answer, `seconds` after the request arrived."""
+        self._first_answer.observe(seconds)
+
+    def replied(self, reasoning_tokens: int, answer_tokens: int, *, empty: bool) -> None:
+        """One choice is complete; `empty` says that its answer has no text."""
+        self.reasoning_tokens.observe(reasoning_tokens)
+        self.answer_tokens.observe(answer_tokens)
+        if empty:
+            self.empty_answers.inc()
+
+    def discarded(self, tokens: int) -> None:
+        self._discarded.inc(tokens)
+
+    def helped(self, use: TargetUse) -> None:
+        """One choice of a speculative route is complete."""
+        for kind, counter in self._takeovers.items():
+            counter.inc(use.takeovers.get(kind, 0))
+        self._model_tokens["target"].inc(use.target_tokens)
+        self._model_tokens["speculative"].inc(use.completion_tokens - use.target_tokens)
+        for model, seconds in use.seconds.items():
+            self._model_seconds[model].inc(seconds)
+        self._target_share.observe(use.share)
+        self._held.observe(use.held_seconds)
+        self._reread.inc(use.reread_tokens)
+        self._reread_cached.inc(use.cached_tokens)
+        if use.failure is not None:
+            self._target_failures[use.failure].inc()
+
+    def judged(self, verdict: Verdict) -> None:
+        """One comparison of a judge, asked or remembered."""
+        self.comparisons.inc()
+        self.votes.inc(len(verdict.ballots))
+        self.unparsable.inc(sum(ballot.unparsable for ballot in verdict.ballots))
+        self.cache_hits.inc(sum(ballot.cached for ballot in verdict.ballots))
+
+    def started(self) -> "RequestMetrics":
+        """Counts a request in. Its `finished` or `aborted` counts it out again; after the first, calls do nothing."""
+        return RequestMetrics(self)
+
+
+class RequestMetrics:
+    """One request's marks. A request waits until its first token and runs from then on."""
+
+    __slots__ = ("_ended", "_route", "_waiting")
+
+    def __init__(self, route: RouteMetrics) -> None:
+        self._route = route
+        self._waiting = True
+        self._ended = False
+        route.waiting.inc()
+
+    def first_token(self, seconds: float) -> None:
+        """The first token of any kind, `seconds` after the request arrived."""
+        if self._waiting and not self._ended:
+            self._waiting = False
+            self._route.waiting.dec()
+            self._route.running.inc()
+            self._route.first_token.observe(seconds)
+
+    def finished(self, outcome: Literal["ok"] | Failure) -> None:
+        """The end of a request that was not aborted. `refused` is the client's mistake, `overloaded` a full queue."""
+        self._end(outcome)
+
+    def aborted(self, cause: AbortCause) -> None:
+        if self._end("aborted"):
+            self._route.aborts[cause].inc()
+
+    def _end(self, outcome: Outcome) -> bool:
+        if self._ended:
+            return False
+        self._ended = True
+        (self._route.waiting if self._waiting else self._route.running).dec()
+        self._route.outcomes[outcome].inc()
+        return True
+
+
+class _Families:
+    """The metrics themselves, before labels."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        def histogram(name: str, text: str, buckets: tuple[float, ...]) -> Histogram:
+            return Histogram(f"reasond:{name}", text, ["route"], buckets=buckets, registry=registry)
+
+        def counter(name: str, text: str, *labels: str) -> Counter:
+            return Counter(f"reasond:{name}", text, ["route", *labels], registry=registry)
+
+        def gauge(name: str, text: str) -> Gauge:
+            return Gauge(f"reasond:{name}", text, ["route"], registry=registry)
+
+        self.running = gauge("num_requests_running", "Requests that have had their first token.")
+        self.waiting = gauge("num_requests_waiting", "Requests that wait for their first token.")
+        self.reasoning_tokens = histogram("request_reasoning_tokens", "Thinking tokens of a reply.", TOKENS)
+        self.answer_tokens = histogram("request_answer_tokens", "Answer tokens of a reply.", TOKENS)
+        self.first_token = histogram("time_to_first_token_seconds", "Arrival to first token of any kind.", SECONDS)
+        self.first_answer = histogram(
+            "time_to_first_answer_token_seconds", "Arrival to first token of the answer.", SECONDS
+        )
+        self.decisions = counter("mode_decisions", "Modes of replies, by who chose them.", "mode", "source")
+        self.budget_used = histogram("budget_used_ratio", "Tokens used of the budget that was requested.", RATIOS)
+        self.cuts = counter("cuts", "Stretches ended by the server, by how.", "cut")
+        self.empty_answers = counter("empty_answers", "Replies whose answer has no token.")
+        self.takeovers = counter("takeovers", "Stretches that the target model wrote, by what called for them.", "kind")
+        self.target_failures = counter("target_failures", "Replies that went on without their target, by why.", "cause")
+        self.model_tokens = counter("model_tokens", "Tokens of replies, by the model that wrote them.", "model")
+        self.model_seconds = counter("model_seconds", "Time that replies spent in each model.", "model")
+        self.target_share = histogram("target_token_share", "Share of a reply's tokens from the target.", RATIOS)
+        self.held = histogram("held_seconds", "Time for which a reply's text was held back in all.", SECONDS)
+        self.discarded = counter("discarded_tokens", "Tokens that were generated and thrown away.")
+        self.reread = counter("reread_tokens", "Prompt tokens of hand-overs.")
+        self.reread_cached = counter("reread_cached_tokens", "Prompt tokens of hand-overs that an engine had cached.")
+        self.comparisons = counter("judge_comparisons", "Comparisons that a judge was asked for.")
+        self.votes = counter("judge_votes", "Votes on comparisons, remembered ones included.")
+        self.unparsable = counter("judge_unparsable_verdicts", "Replies of a judge that held no verdict.")
+        self.cache_hits = counter("judge_cache_hits", "Votes that the cache of verdicts answered.")
+        self.requests = counter("requests", "Requests, by how they ended.", "outcome")
+        self.aborts = counter("request_aborts", "Requests ended before their reply was, by cause.", "cause")
+        self.responses = Counter("reasond:http_responses", "Answers of any path.", ["status"], registry=registry)
