@@ -10,11 +10,11 @@ from typing import Any
 
 from fastapi import FastAPI
 
-from models.engine import EngineBusy, EngineDead
-from models.scripted_engine import Reply, ScriptedEngine
-from models.tokenizer import HubTokenizer
+from models.engines.base import EngineBusy, EngineDead
+from models.engines.scripted import ScriptedEngine, ScriptedReply
+from models.text.tokenizer import HubTokenizer
 from server.app import create_app
-from server.config import parse_config
+from server.config.load import parse_config
 from tests.controllers.stories import other_tokenizer, said
 from tests.judging import Reader, boxed, larger_number, same_text
 from tests.virtual_time import VirtualTime
@@ -25,7 +25,7 @@ __all__ = [
     "EngineBusy",
     "EngineDead",
     "Reader",
-    "Reply",
+    "ScriptedReply",
     "Setup",
     "VirtualTime",
     "Writer",

@@ -8,7 +8,7 @@ from tests.recorded.project import (
     EngineBusy,
     EngineDead,
     Reader,
-    Reply,
+    ScriptedReply,
     Setup,
     Writer,
     boxed,
@@ -88,10 +88,10 @@ def unsure(think: float, direct: float) -> Writer:
     def of(tokenizer: Any) -> Any:
         known = {tokenizer.control_id("<think>"): think, tokenizer.control_id("<no_think>"): direct}
 
-        def script(prompt: Any, sampling: Any) -> Reply:
+        def script(prompt: Any, sampling: Any) -> ScriptedReply:
             reply = said(tokenizer, prompt.token_ids)
             line = f"{THOUGHT}</think>{ANSWER}" if "<think>" in reply else f"{ANSWER}</no_think>"
-            return Reply(line, logprobs=known)
+            return ScriptedReply(line, logprobs=known)
 
         return script
 
@@ -155,15 +155,15 @@ FORMS = lhrm(writes('{"sum": 2}'))
 MIRRORS = lhrm(mirrors())
 SEEDED = lhrm(seeded())
 KEYED = lhrm(writes(thought=LONG), KEYS, "one,two")
-DIES = lhrm(says(Reply("<think>so far", error=EngineDead("gone"))))
-IS_DEAD = lhrm(says(Reply("", error=EngineDead("gone"))))
-IS_BUSY = lhrm(says(Reply("", error=EngineBusy("full"))))
-CACHED = lhrm(says(Reply(f"<think>{THOUGHT}</think>{ANSWER}", cached_tokens=3)))
+DIES = lhrm(says(ScriptedReply("<think>so far", error=EngineDead("gone"))))
+IS_DEAD = lhrm(says(ScriptedReply("", error=EngineDead("gone"))))
+IS_BUSY = lhrm(says(ScriptedReply("", error=EngineBusy("full"))))
+CACHED = lhrm(says(ScriptedReply(f"<think>{THOUGHT}</think>{ANSWER}", cached_tokens=3)))
 NATIVE = lhrm(writes(thought=LONG, thinking=("<think>", "</think>")))
 RAW = lhrm(says("one two. three"))
 RAW_IN_TURN = lhrm(says("one. two", "three", "four. five", "six"))
 RAW_TAGGED = lhrm(says("<think>a</think>b"))
-RAW_DIES = lhrm(says(Reply("so far", error=EngineDead("gone"))))
+RAW_DIES = lhrm(says(ScriptedReply("so far", error=EngineDead("gone"))))
 
 QWEN3 = Setup(engine("demo") + '[routes.demo]\nengine = "demo"\nfamily = "qwen3"\n', {"demo": writes(thought=LONG)})
 QWEN3_CALLS = Setup(QWEN3.config, {"demo": writes(CALL)})
@@ -337,12 +337,12 @@ family = "lhrm"
 
 def best_of(*numbers: Any, rule: Any = larger_number) -> Setup:
     """A model that says these numbers, and a judge of them."""
-    lines = [line if isinstance(line, Reply) else f"<think>hm {line}</think>{line}" for line in numbers]
+    lines = [line if isinstance(line, ScriptedReply) else f"<think>hm {line}</think>{line}" for line in numbers]
     judging = judge(rule)
     return Setup(judging.config + engine("policy") + BEST, {**judging.writers, "policy": says(*lines)})
 
 
 BEST_OF = best_of("31", "75", "12", "50")
 BEST_BY_LOT = best_of("1", "2", rule=lambda first, second: boxed("?"))
-BEST_WITHOUT_ANSWERS = best_of(Reply("<think>"), "5", Reply("<think>"), "7")
-BEST_DIES = best_of("1", Reply("<think>", error=EngineDead("gone")))
+BEST_WITHOUT_ANSWERS = best_of(ScriptedReply("<think>"), "5", ScriptedReply("<think>"), "7")
+BEST_DIES = best_of("1", ScriptedReply("<think>", error=EngineDead("gone")))
