@@ -6,45 +6,16 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 from controllers.generation.answer_format import AnswerFormat
-from models.engines.base import Finish, PositionLogprobs
+from models.engines.base import Finish
+from models.formats.chunks import Chunk
 from models.formats.families import Mode, Scope
 
-Kind = Literal["reasoning", "answer", "tool", "budget", "control"]
 ChosenBy = Literal["client", "key", "route", "cap", "model", "threshold", "reserve"]
 Cut = Literal["line_end", "wrap_up", "hard"]
 CutBy = Literal["budget", "reserve", "client"]
 TargetFailure = Literal["dead", "busy", "slow", "full", "error", "down"]
 """Why a target model was not there: its engine is dead, its queue or its context full, it was silent for too long, it
 failed in another way, or it failed a moment ago and is left alone for a while."""
-
-
-@dataclass(frozen=True, slots=True)
-class Call:
-    """The tool call that a chunk belongs to: its place among the answer's calls, and its id and name with its first
-    chunk."""
-
-    number: int
-    id: str | None = None
-    name: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Chunk:
-    """A piece of output. `control` chunks hold tags: token ids that the client is charged for, and no text. The text of
-    `tool` chunks is the JSON of the arguments of `call`.
-
-    A token whose text is partly tag and partly text belongs to the chunk that holds its first character of text.
-    `logprobs` is aligned with `token_ids`, or None. `forced` tokens were written by the server, not sampled; those of a
-    `target` chunk by the target model, in its vocabulary.
-    """
-
-    kind: Kind
-    text: str
-    token_ids: tuple[int, ...]
-    logprobs: tuple[PositionLogprobs, ...] | None = None
-    forced: bool = False
-    call: Call | None = None
-    target: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,8 +14,8 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from controllers.generation.events import Chunk, Kind
 from models.engines.base import PositionLogprobs
+from models.formats.chunks import Chunk, Kind
 from models.formats.families import Section, Tag, Tags
 
 UNDECIDED = ("start", "budget")

@@ -23,12 +23,13 @@ from typing import Any
 from uuid import uuid4
 
 from controllers.generation.answer_format import AnswerFormat
-from controllers.generation.events import BudgetUse, Call, Chunk, Cut, CutBy, Decision, Finished
+from controllers.generation.events import BudgetUse, Cut, CutBy, Decision, Finished
 from controllers.generation.parser import ThinkingParser
 from controllers.generation.throughput import Clock
 from controllers.generation.transcripts import Span, Transcript
 from controllers.route import Forced, Route
 from models.engines.base import Delta, Finish, Prompt, Sampling
+from models.formats.chunks import CallPart, Chunk
 from models.text.stop_strings import StopMatcher
 from models.tool_calls.hermes import CallParser, ToolFormat, Written
 
@@ -247,9 +248,9 @@ class Calls:
         if isinstance(said, str):
             return Chunk("answer", said, ())
         if said.name is None:
-            return Chunk("tool", said.arguments, (), call=Call(said.number))
+            return Chunk("tool", said.arguments, (), call=CallPart(said.number))
         self.begun += 1
-        return Chunk("tool", said.arguments, (), call=Call(said.number, f"call_{uuid4().hex[:24]}", said.name))
+        return Chunk("tool", said.arguments, (), call=CallPart(said.number, f"call_{uuid4().hex[:24]}", said.name))
 
 
 def most_tokens(route: Route, prompt: Sequence[int], sampling: Sampling) -> int:

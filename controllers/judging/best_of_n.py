@@ -11,12 +11,13 @@ from typing import Any
 
 from controllers.concurrency import merge
 from controllers.generation.deltas import cancellable
-from controllers.generation.events import Chunk, Conversation, Decision, Event, Finished, Progress, Working
+from controllers.generation.events import Conversation, Decision, Event, Finished, Progress, Working
 from controllers.judging.judge import Judge
 from controllers.judging.ranking import Ranking, Rules, ranked
 from controllers.policy.fold import Policy
 from controllers.route import Controller, Route
 from models.engines.base import Sampling
+from models.formats.chunks import Chunk
 
 STRIDE = 128  # between the seeds of the n replies: more than the choices that one request can have
 

@@ -18,12 +18,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from controllers.concurrency import with_progress
-from controllers.generation.events import Chunk, Conversation, Event, Finished
+from controllers.generation.events import Conversation, Event, Finished
 from controllers.judging.judge import Audience, Judge, JudgeParams, Verdict
 from controllers.judging.verdicts import JudgeComparison
 from controllers.policy.fold import Policy
 from controllers.route import Controller, Route
 from models.engines.base import Sampling
+from models.formats.chunks import Chunk
 
 QUESTION = re.compile(r"\[(?:User )?Question\]")
 FIRST = "[The Start of Assistant A's Answer]"

@@ -11,13 +11,14 @@ from dataclasses import dataclass, field, replace
 from typing import Generic, TypeVar
 
 from controllers.concurrency import gather
-from controllers.generation.events import Chunk, Conversation, Event, Finished
+from controllers.generation.events import Conversation, Event, Finished
 from controllers.judging.fair_semaphore import FairSemaphore
 from controllers.judging.tournament import Side, Vote
 from controllers.judging.verdicts import JudgeComparison, digest, verdict_in
 from controllers.policy.fold import KeyLimits, Policy, fold
 from controllers.route import Controller, Route
 from models.engines.base import Sampling
+from models.formats.chunks import Chunk
 from models.judge_prompts.families import Form, JudgeFamily, Kind
 
 ABSTENTIONS = 10_000  # votes without a verdict that a judge remembers, so as not to ask the same again

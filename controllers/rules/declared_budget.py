@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 
-from controllers.generation.events import Chunk
 from controllers.generation.parser import UNDECIDED
 from controllers.generation.state import Reply
 from controllers.rules.budget import declared_budget
+from models.formats.chunks import Chunk
 
 
 class BudgetField:

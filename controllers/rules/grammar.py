@@ -6,11 +6,11 @@ reply whose model stopped in mid-thought, for the client relies on an answer.
 
 from typing import Any
 
-from controllers.generation.events import Chunk
 from controllers.generation.state import Reply, forgets_penalties
 from controllers.policy.controls import PolicyError
 from controllers.route import Forced
 from models.engines.base import Delta, Grammar
+from models.formats.chunks import Chunk
 
 
 class ShapedAnswer:

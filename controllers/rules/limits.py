@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import Any
 
 from controllers.generation.deltas import single
-from controllers.generation.events import BudgetUse, Chunk, Cut, CutBy, Decision, Finished, Interrupt, Progress
+from controllers.generation.events import BudgetUse, Cut, CutBy, Decision, Finished, Interrupt, Progress
 from controllers.generation.parser import UNDECIDED
 from controllers.generation.state import Reply, behind_opening, forgets_penalties, takes_no_phrase
 from controllers.policy.controls import PolicyError
@@ -32,6 +32,7 @@ from controllers.rules.budget import (
 from controllers.rules.declared_budget import BudgetField
 from controllers.rules.grammar import ShapedAnswer
 from models.engines.base import Delta
+from models.formats.chunks import Chunk
 
 CHECKPOINT_SECONDS = 1.0  # about so often a reply with a budget reports its progress
 CHECKPOINT_TOKENS = 64  # and so many tokens apart while the pace is unknown

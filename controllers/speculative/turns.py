@@ -7,7 +7,7 @@ import time
 from collections import Counter, deque
 
 from controllers.generation.deltas import single
-from controllers.generation.events import Chunk, Interrupt, Progress, TargetFailure
+from controllers.generation.events import Interrupt, Progress, TargetFailure
 from controllers.generation.state import Reply
 from controllers.policy.fold import Policy
 from controllers.route import Forced, TargetModel
@@ -15,6 +15,7 @@ from controllers.rules.budget import NEVER
 from controllers.rules.limits import Watcher
 from controllers.speculative.takeovers import Ruling, Takeover
 from models.engines.base import Delta
+from models.formats.chunks import Chunk
 from models.formats.families import Family, Section
 
 Said = list[Chunk | Progress]

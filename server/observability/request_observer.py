@@ -7,8 +7,9 @@ from typing import Any
 
 from fastapi import Request
 
-from controllers.generation.events import Chunk, Decision, Event, Finished
+from controllers.generation.events import Decision, Event, Finished
 from models.engines.base import EngineBusy
+from models.formats.chunks import Chunk
 from server.assemble import runtime_of
 from server.edges.errors import api_error
 from server.observability.metrics import AbortCause, Failure, Outcome, RouteMetrics

@@ -8,19 +8,11 @@ from itertools import count
 import pytest
 
 from controllers import CONTROLLERS
-from controllers.generation.events import (
-    BudgetUse,
-    Chunk,
-    Conversation,
-    Decision,
-    Finished,
-    Interrupt,
-    Progress,
-    Working,
-)
+from controllers.generation.events import BudgetUse, Conversation, Decision, Finished, Interrupt, Progress, Working
 from controllers.judging.best_of_n import ranked_by, text_of
 from controllers.policy.fold import BudgetSettings, Defaults, KeyLimits, Policy, fold
 from models.engines.base import Sampling
+from models.formats.chunks import Chunk
 
 pytestmark = pytest.mark.anyio
 

@@ -6,11 +6,12 @@ from time import process_time
 
 import pytest
 
-from controllers.generation.events import Chunk, Conversation, Finished, Interrupt
+from controllers.generation.events import Conversation, Finished, Interrupt
 from controllers.judging.chat import JudgeRequest, answering, asked_in
 from controllers.judging.verdicts import JudgeComparison
 from controllers.policy.fold import fold
 from models.engines.base import Sampling
+from models.formats.chunks import Chunk
 from tests.judging import boxed
 
 pytestmark = pytest.mark.anyio

@@ -8,11 +8,12 @@ from contextlib import aclosing
 import pytest
 
 from controllers.concurrency import merge
-from controllers.generation.events import Chunk, Conversation, Decision, Event, Finished
+from controllers.generation.events import Conversation, Decision, Event, Finished
 from controllers.policy.fold import Policy
 from controllers.route import Route
 from models.engines.base import Delta, EngineDead, Prompt, PromptTooLong, Sampling
 from models.engines.scripted import Line, ScriptedReply
+from models.formats.chunks import Chunk
 from models.text.tokenizer import HubTokenizer
 from tests.controllers.conftest import MakeRoute
 

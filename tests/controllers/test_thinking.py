@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from controllers.generation.events import Chunk
 from controllers.generation.parser import ThinkingParser
 from models.engines.base import PositionLogprobs, TokenLogprob
+from models.formats.chunks import Chunk
 from models.formats.families import FAMILIES, Section, Tag, Tags
 
 THINK, END, DIRECT, END_DIRECT = 1000, 1001, 1002, 1003

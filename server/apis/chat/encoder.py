@@ -5,9 +5,10 @@ from typing import Any
 
 import orjson
 
-from controllers.generation.events import Call, Chunk, Decision, Finished, Progress, Working
+from controllers.generation.events import Decision, Finished, Progress, Working
 from controllers.route import Route
 from models.engines.base import PositionLogprobs, Tokenizer
+from models.formats.chunks import CallPart, Chunk
 
 
 class ChatEncoder:
@@ -98,7 +99,7 @@ class ChatEncoder:
         return self._head + b',"choices":[],"usage":' + orjson.dumps(usage) + b"}\n\n"
 
 
-def tool_call(call: Call, arguments: str) -> dict[str, Any]:
+def tool_call(call: CallPart, arguments: str) -> dict[str, Any]:
     """A call, or a further piece of its arguments, as OpenAI's API writes it."""
     if call.name is None:
         return {"function": {"arguments": arguments}}

@@ -7,8 +7,9 @@ from typing import Any, get_args
 import orjson
 from fastapi import APIRouter, Request, Response
 
-from controllers.generation.events import Chunk, Decision, Event, Finished, Kind, Progress, Working
+from controllers.generation.events import Decision, Event, Finished, Progress, Working
 from models.engines.base import PositionLogprobs
+from models.formats.chunks import Chunk, Kind
 from server.apis.chat.encoder import ChatEncoder, finish_reason, logprob_items, stop_reason, tool_call
 from server.apis.chat.schema import ChatBody, ChatRequest
 from server.apis.shared.generation import Job, decision_headers, prepare

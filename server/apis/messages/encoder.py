@@ -5,7 +5,8 @@ from collections.abc import Iterator
 from hashlib import sha256
 from typing import Any
 
-from controllers.generation.events import Chunk, Decision, Event, Finished, Progress, Working
+from controllers.generation.events import Decision, Event, Finished, Progress, Working
+from models.formats.chunks import Chunk
 from models.tool_calls.hermes import json_object
 from server.apis.shared.generation import Job
 from server.apis.shared.usage import UsageCounter

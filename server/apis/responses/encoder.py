@@ -4,7 +4,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 from uuid import uuid4
 
-from controllers.generation.events import Chunk, Decision, Event, Finished, Progress, Working
+from controllers.generation.events import Decision, Event, Finished, Progress, Working
+from models.formats.chunks import Chunk
 from server.apis.chat.encoder import logprob_items
 from server.apis.responses.schema import ResponsesBody
 from server.apis.shared.generation import Job

@@ -8,10 +8,11 @@ from dataclasses import dataclass, replace
 from fastapi import Request
 
 from controllers.concurrency import merge
-from controllers.generation.events import Conversation, Decision, Event, Interrupt, Kind
+from controllers.generation.events import Conversation, Decision, Event, Interrupt
 from controllers.policy.fold import Policy, fold
 from controllers.route import Route
 from models.engines.base import InvalidRequest, Sampling
+from models.formats.chunks import Kind
 from server.apis.shared.request import GenerationRequest
 from server.apis.shared.usage import UsageCounter
 from server.assemble import runtime_of

@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from controllers.generation.events import Chunk, Decision, Event, Finished
+from controllers.generation.events import Decision, Event, Finished
+from models.formats.chunks import Chunk
 
 
 class UsageCounter:
