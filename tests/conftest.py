@@ -12,8 +12,8 @@ from typing import Any, Protocol, TypeVar
 import pytest
 from hypothesis import settings
 
+from models.engines import VllmEngineConfig, load
 from models.engines.base import Engine
-from models.engines.registry import EngineSpec, load
 from models.text.tokenizer import HubTokenizer
 from tests.processes import vllm
 
@@ -110,16 +110,13 @@ def random_adapter(folder: Path, model_folder: Path, rank: int = 4) -> Path:
 @pytest.fixture(scope="session")
 def vllm_engine(run: Run, model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
     """The one engine in this process, with a random LoRA adapter `other`. It lives in the loop of `run`."""
-    spec = EngineSpec(
-        name="demo",
-        kind="vllm",
+    config = VllmEngineConfig(
         model=str(model_folder),
         args={**ENGINE_ARGS, "structured_outputs_config": COMPACT},
         adapters={"other": str(random_adapter(tmp_path_factory.mktemp("adapter"), model_folder))},
-        thinking=TAGS,
         env=ENGINE_ENV,
     )
-    engine = run(load(spec), timeout=300)
+    engine = run(load("demo", config, TAGS), timeout=300)
     yield engine
     run(engine.close())
 

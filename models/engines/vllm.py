@@ -38,10 +38,9 @@ from models.engines.base import (
     PositionLogprobs,
     Prompt,
     Sampling,
+    admit,
 )
-from models.engines.child_signals import interrupts_kept_from_children
-from models.engines.logprobs import position
-from models.engines.validation import admit
+from models.engines.processes import interrupts_kept_from_children
 from models.text.detokenizer import ReplyText
 from models.text.tokenizer import HubTokenizer
 
@@ -124,7 +123,9 @@ class VllmEngine:
                 first = True
                 async for output in stream:
                     delta = self._delta(output, text, sampling)
-                    yield _with_prompt(delta, output, sampling) if first else delta
+                    if first and output.num_cached_tokens:
+                        delta = dataclasses.replace(delta, cached_tokens=output.num_cached_tokens)
+                    yield delta
                     first = False
                     if delta.finish is not None:
                         return
@@ -213,7 +214,6 @@ def sampling_params(sampling: Sampling, most: int, defaults: Mapping[str, Any]) 
         ignore_eos=sampling.ignore_eos,
         logprobs=None if sampling.logprob_token_ids else sampling.logprobs,  # vLLM takes one or the other
         logprob_token_ids=list(sampling.logprob_token_ids) or None,
-        prompt_logprobs=sampling.prompt_logprobs,
         flat_logprobs=True,
         logit_bias=dict(sampling.logit_bias) if sampling.logit_bias else None,
         allowed_token_ids=list(sampling.allowed_token_ids) or None,
@@ -285,20 +285,11 @@ def _structured_outputs(grammar: Grammar | None) -> StructuredOutputsParams | No
     return StructuredOutputsParams(**{grammar.kind: grammar.value})
 
 
-def _with_prompt(delta: Delta, output: RequestOutput, sampling: Sampling) -> Delta:
-    """Adds what the first output says of the prompt."""
-    cached_tokens = output.num_cached_tokens or 0
-    if sampling.prompt_logprobs is None:
-        return dataclasses.replace(delta, cached_tokens=cached_tokens) if cached_tokens else delta
-    known = [_known(output.prompt_logprobs, index) for index in range(len(output.prompt_logprobs))]
-    positions = [position(next(iter(entries)), entries, sampling.prompt_logprobs) for entries in known[1:]]
-    return dataclasses.replace(delta, cached_tokens=cached_tokens, prompt_logprobs=(None, *positions))
-
-
 def _sampled_positions(logprobs: FlatLogprobs, sampling: Sampling) -> tuple[PositionLogprobs, ...]:
     known = (_known(logprobs, index) for index in range(len(logprobs)))
     return tuple(
-        position(next(iter(entries)), entries, sampling.logprobs, sampling.logprob_token_ids) for entries in known
+        PositionLogprobs.of(next(iter(entries)), entries, sampling.logprobs, sampling.logprob_token_ids)
+        for entries in known
     )
 
 

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 
-from models.engines.child_signals import interrupts_kept_from_children
+from models.engines.processes import interrupts_kept_from_children
 
 
 def obedient(pipe: Connection) -> None:
