@@ -4,7 +4,7 @@ import asyncio
 import json
 import os
 import shutil
-from collections.abc import Coroutine, Iterator
+from collections.abc import Coroutine, Iterator, Mapping
 from pathlib import Path
 from threading import Thread
 from typing import Any, Protocol, TypeVar
@@ -33,6 +33,30 @@ T = TypeVar("T")
 settings.register_profile("shared machine", deadline=None)  # a busy neighbour is no failure
 settings.register_profile("reproducible", deadline=None, derandomize=True)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "shared machine"))
+
+
+STEPS: Mapping[str, Mapping[str, int]] = {
+    "1": {},
+    "3": {"tokens_per_step": 3},
+    "random": {"tokens_per_step": 4, "step_seed": 7},
+}
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--tokens-per-step",
+        help="1, 3, random, or all: how many tokens a scripted engine gives at once. Left out: 1, and all three in the"
+        " files that are marked every_step",
+    )
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "stepping" in metafunc.fixturenames:
+        asked = metafunc.config.getoption("tokens_per_step")
+        asked = asked or ("all" if metafunc.definition.get_closest_marker("every_step") else "1")
+        names = [*STEPS] if asked == "all" else [asked]
+        ids = names if names != ["1"] else [pytest.HIDDEN_PARAM]
+        metafunc.parametrize("stepping", [STEPS[name] for name in names], ids=ids)
 
 
 class Run(Protocol):
