@@ -8,7 +8,6 @@ import asyncio
 import dataclasses
 import difflib
 import json
-import os
 import typing
 import uuid
 from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping
@@ -40,7 +39,7 @@ from models.engines.base import (
     Sampling,
     admit,
 )
-from models.engines.processes import interrupts_kept_from_children
+from models.engines.processes import EngineProcesses
 from models.text.detokenizer import ReplyText
 from models.text.tokenizer import HubTokenizer
 
@@ -68,6 +67,7 @@ class VllmEngine:
     def __init__(
         self,
         llm: AsyncLLM,
+        processes: EngineProcesses,
         tokenizer: HubTokenizer,
         *,
         name: str,
@@ -79,6 +79,7 @@ class VllmEngine:
         self.context_length: int = llm.model_config.max_model_len
         self.adapters = frozenset(adapters)
         self._llm = llm
+        self._processes = processes
         self._lora = {
             adapter: LoRARequest(lora_name=adapter, lora_int_id=number, lora_path=path)
             for number, (adapter, path) in enumerate(adapters.items(), 1)
@@ -110,8 +111,9 @@ class VllmEngine:
             chat_template=chat_template,
             revision=engine_args.tokenizer_revision or engine_args.revision,
         )
-        llm = await asyncio.to_thread(_start, engine_args)
-        return cls(llm, tokenizer, name=name, adapters=adapters, native_budget=_watched_tags(engine_args))
+        processes = EngineProcesses()
+        llm = await asyncio.to_thread(_start, engine_args, processes)
+        return cls(llm, processes, tokenizer, name=name, adapters=adapters, native_budget=_watched_tags(engine_args))
 
     async def generate(self, prompt: Prompt, sampling: Sampling) -> AsyncGenerator[Delta, None]:
         most = admit(self, prompt, sampling)
@@ -174,7 +176,7 @@ class VllmEngine:
         """Goes on with the weights of `folder`, of the same architecture, and forgets every cached prefix. For
         an engine that was started with the arguments `CHANGING`, on this machine, while no request runs."""
         try:
-            await self._llm.collective_rpc("take_weights", args=(folder, os.getpid()))
+            await self._llm.collective_rpc("take_weights", args=(folder,))
             emptied = await self._llm.reset_prefix_cache()
         except EngineDeadError as error:
             raise EngineDead(f"engine {self.name} has stopped; the log says why") from error
@@ -193,10 +195,19 @@ class VllmEngine:
         except EngineDeadError as error:
             raise EngineDead(f"engine {self.name} has stopped; the log says why") from error
 
+    async def pulse(self) -> None:
+        """Returns when the engine's core has ended the step in hand: it answers between steps."""
+        await self._llm.is_sleeping()
+
+    def kill(self) -> None:
+        """Ends the engine at once, whatever its processes do. `close` tidies up behind it."""
+        self._processes.kill()
+
     async def close(self) -> None:
         if self._llm.output_handler is not None:
             self._llm.output_handler.cancel()  # it would take the end of the core process for a crash
         await asyncio.to_thread(self._llm.shutdown, SHUTDOWN_SECONDS)
+        await asyncio.to_thread(self._processes.kill)
 
 
 def sampling_params(sampling: Sampling, most: int, defaults: Mapping[str, Any]) -> SamplingParams:
@@ -226,9 +237,13 @@ def sampling_params(sampling: Sampling, most: int, defaults: Mapping[str, Any]) 
     )
 
 
-def _start(engine_args: AsyncEngineArgs) -> AsyncLLM:
-    with interrupts_kept_from_children():
-        return AsyncLLM.from_engine_args(engine_args)
+def _start(engine_args: AsyncEngineArgs, processes: EngineProcesses) -> AsyncLLM:
+    with processes.started():
+        try:
+            return AsyncLLM.from_engine_args(engine_args)
+        except BaseException:
+            processes.kill()
+            raise
 
 
 def engine_arguments(
