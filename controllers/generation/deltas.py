@@ -22,7 +22,7 @@ def single(delta: Delta) -> Iterator[Delta]:
         logprobs = None if delta.logprobs is None else delta.logprobs[index : index + 1]
         one = replace(delta, token_ids=(token_id,), pieces=delta.pieces[index : index + 1], logprobs=logprobs)
         if index:
-            one = replace(one, cached_tokens=0, prompt_logprobs=None)
+            one = replace(one, cached_tokens=0)
         yield one if index == last else replace(one, finish=None, stopped_by=None)
 
 

@@ -29,8 +29,7 @@ from controllers.generation.prompt import RenderedPrompt
 from controllers.generation.throughput import Clock
 from controllers.generation.transcripts import Span, Transcript
 from controllers.route import Forced, Route
-from models.engines.base import Delta, Finish, Prompt, Sampling
-from models.engines.validation import check_token_ids
+from models.engines.base import Delta, Finish, Prompt, Sampling, check_token_ids
 from models.formats.chunks import CallPart, Chunk
 from models.text.stop_strings import StopMatcher
 from models.tool_calls.hermes import CallParser, ToolFormat, Written

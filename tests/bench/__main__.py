@@ -22,7 +22,7 @@ from loadtest.compare import compared
 from loadtest.records import Conversation, Record, Result, Target
 from loadtest.run import run
 from loadtest.workload import last_digit
-from server.config.engines import VllmEngineConfig
+from models.engines import VllmEngineConfig
 from server.config.load import load_config
 from tests.processes import ROOT, reasond, vllm
 
