@@ -7,18 +7,18 @@ from dataclasses import asdict
 
 import uvloop
 
-from loadtest import config, output
-from loadtest.arrivals import Concurrent, Gamma
-from loadtest.compare import compare
-from loadtest.machine import AUTOGROUP, scheduler_warning
-from loadtest.processes import run_in
-from loadtest.progress import shown
-from loadtest.records import Request, Result, Target
-from loadtest.report import comparison_report, report
-from loadtest.run import run
-from loadtest.stats import summarise
-from loadtest.sweep import Trial, best, search, sweep, sweep_range
-from loadtest.workload import repeated
+from loadtest.analysis.summary import summarise
+from loadtest.load import config
+from loadtest.load.arrivals import Concurrent, Gamma
+from loadtest.load.machine import AUTOGROUP, scheduler_warning
+from loadtest.load.processes import run_in
+from loadtest.load.run import run
+from loadtest.load.series import RateTrial, best, compare, search, sweep, sweep_range
+from loadtest.load.workload import repeated
+from loadtest.records import LoadRequest, LoadTarget, RunResult
+from loadtest.report import tables as output
+from loadtest.report.page import comparison_report, report
+from loadtest.report.progress import shown
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -35,14 +35,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         return int(uvloop.run(commands[args.command](args)))
     except KeyboardInterrupt:
         return 130
-    except config.Invalid as error:
+    except config.InvalidArguments as error:
         parser.error(str(error))
     except OSError as error:  # no such file, no such server
         print(f"reasond-load: {error}", file=sys.stderr)
         return 1
 
 
-async def _aimed(args: Namespace) -> tuple[Target, list[Request]]:
+async def _aimed(args: Namespace) -> tuple[LoadTarget, list[LoadRequest]]:
     """Where to send what, the warm-up done."""
     target, requests = config.target(args, args.url, args.model), config.requests(args)
     if args.warmup:
@@ -70,7 +70,7 @@ async def _sweep(args: Namespace) -> int:
     return _give(args, await _collected(args, levels))
 
 
-async def _collected(args: Namespace, levels: AsyncIterator[Result]) -> list[Result]:
+async def _collected(args: Namespace, levels: AsyncIterator[RunResult]) -> list[RunResult]:
     results = []
     async for result in levels:
         results.append(result)
@@ -80,7 +80,7 @@ async def _collected(args: Namespace, levels: AsyncIterator[Result]) -> list[Res
 
 async def _search(args: Namespace) -> int:
     target, requests = await _aimed(args)
-    trials: list[Trial] = []
+    trials: list[RateTrial] = []
     async for trial in search(
         target,
         requests,
@@ -123,7 +123,7 @@ async def _compare(args: Namespace) -> int:
     return _status(results)
 
 
-def _give(args: Namespace, results: Sequence[Result], headline: str = "") -> int:
+def _give(args: Namespace, results: Sequence[RunResult], headline: str = "") -> int:
     """The tables, and the files that were asked for."""
     summaries = [summarise(result, args.goal) for result in results]
     print("\n\n".join(output.table(summary) for summary in summaries))
@@ -136,7 +136,7 @@ def _give(args: Namespace, results: Sequence[Result], headline: str = "") -> int
     return _status(results)
 
 
-def _status(results: Sequence[Result]) -> int:
+def _status(results: Sequence[RunResult]) -> int:
     return 0 if any(record.error is None for result in results for record in result.records) else 1
 
 

@@ -22,7 +22,7 @@ from controllers.generation import driver
 from controllers.generation.events import Conversation
 from controllers.policy.fold import Defaults, Policy
 from controllers.route import Route, build_route
-from loadtest.workload import last_digit
+from loadtest.load.workload import last_digit
 from models.engines.base import Prompt, Sampling
 from models.engines.vllm import VllmEngine
 from models.formats.chunks import Chunk

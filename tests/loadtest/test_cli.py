@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from loadtest.cli import main
-from loadtest.machine import scheduler_warning
+from loadtest.load.machine import scheduler_warning
 from tests.loadtest.emitted import Emitted
 
 PLAN = json.dumps({"emit": {"id": "cli", "first": 0.01, "gap": 0.001, "reasoning": 4, "answer": 2}})

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loadtest.distribution import Interval, distribution, front, mean_ratio, percentile, t95, wilson
+from loadtest.analysis.distribution import Interval, distribution, front, mean_ratio, percentile, t95, wilson
 
 
 def test_a_percentile_between_two_samples_is_on_the_line_between_them() -> None:

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from loadtest import Goal, Record, Result
-from loadtest.compare import compared
-from loadtest.report import comparison_report, report
-from loadtest.svg import linear_ticks, log_ticks, short
+from loadtest import Goal, RequestRecord, RunResult
+from loadtest.analysis.comparison import compared
+from loadtest.report.page import comparison_report, report
+from loadtest.report.svg import linear_ticks, log_ticks, short
 from tests.loadtest import browser
 from tests.loadtest.made import made, result
 
@@ -18,7 +18,7 @@ needs_browser = pytest.mark.skipif(browser.COMMAND is None, reason="no chromium 
 SIZES = {"desk": (1280, 900), "phone": (390, 844)}
 
 
-def one(number: int, draw: random.Random) -> Record:
+def one(number: int, draw: random.Random) -> RequestRecord:
     """A reply as a thinking model gives it: harder questions think longer, small budgets are cut and often wrong."""
     variant, budget = draw.choice([("no_think", 0), ("budget 32", 32), ("budget 128", 128), ("think <&> long", 512)])
     difficulty = draw.choice([1, 2, 4, 8])
@@ -48,7 +48,7 @@ def one(number: int, draw: random.Random) -> Record:
     return replace(record, answer="7" if right else "3")
 
 
-def level(seed: int, count: int, rate: float) -> Result:
+def level(seed: int, count: int, rate: float) -> RunResult:
     draw = random.Random(seed)
     made_up = result([one(number, draw) for number in range(count)], seconds=count * 0.012)
     return replace(made_up, rate=rate, arrivals=f"Poisson {rate:g}/s")
@@ -57,7 +57,7 @@ def level(seed: int, count: int, rate: float) -> Result:
 MODES = ("auto", "always", "never")
 
 
-def alike(seed: int) -> list[Result]:
+def alike(seed: int) -> list[RunResult]:
     """Two rounds without variants."""
     found = []
     for whole in (level(seed, 40, 9), level(seed + 9, 40, 9)):

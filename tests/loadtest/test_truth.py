@@ -13,8 +13,8 @@ from time import perf_counter_ns
 import pytest
 import uvloop
 
-from loadtest import Concurrent, Result, run, summarise
-from loadtest.distribution import Distribution, distribution, percentile
+from loadtest import Concurrent, RunResult, run, summarise
+from loadtest.analysis.distribution import Distribution, distribution, percentile
 from tests.loadtest.emitted import Emitted, all_asking, emitter, lateness
 
 Log = Mapping[str, tuple[int, list[int]]]
@@ -44,7 +44,7 @@ def true_figures(log: Log) -> dict[str, Distribution | None]:
     return {name: distribution(value / 1e6 for value in sample) for name, sample in samples.items()}
 
 
-def disagreements(result: Result, log: Log) -> list[str]:
+def disagreements(result: RunResult, log: Log) -> list[str]:
     found, most_ms, most_share = [], 0.0, 0.0
     reported = summarise(result).measures
     for name, truth in true_figures(log).items():
@@ -57,7 +57,7 @@ def disagreements(result: Result, log: Log) -> list[str]:
     return found
 
 
-def miscounted(result: Result, log: Log) -> list[str]:
+def miscounted(result: RunResult, log: Log) -> list[str]:
     """Counts agree exactly, rates within 2 %."""
     said, tokens = summarise(result), sum(len(sent) for _, sent in log.values())
     true_seconds = (max(sent[-1] for _, sent in log.values()) - min(received for received, _ in log.values())) / 1e9
@@ -72,7 +72,7 @@ def miscounted(result: Result, log: Log) -> list[str]:
     return found
 
 
-def added_ms(result: Result, log: Log) -> list[float]:
+def added_ms(result: RunResult, log: Log) -> list[float]:
     """For every event, what lies between the emitter's write and the client's time stamp. Rising."""
     return sorted(
         (event.at_ns - sent) / 1e6

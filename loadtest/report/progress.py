@@ -7,14 +7,14 @@ from contextlib import asynccontextmanager
 from time import perf_counter
 from typing import Final, TextIO
 
-from loadtest.distribution import percentile
-from loadtest.run import Live
+from loadtest.analysis.distribution import percentile
+from loadtest.records import RunProgress
 
 _RECENT: Final = 200
 """Replies that the shown median is taken over."""
 
 
-def line(live: Live, seconds: float) -> str:
+def line(live: RunProgress, seconds: float) -> str:
     """The state of a run in at most 100 columns."""
     parts = [
         f"{seconds:6.1f} s",
@@ -31,9 +31,9 @@ def line(live: Live, seconds: float) -> str:
 
 
 @asynccontextmanager
-async def shown(title: str, quiet: bool = False) -> AsyncIterator[Live]:
-    """Shows what becomes of the `Live` it gives: rewritten twice a second in a terminal, every ten seconds if not."""
-    live, began = Live(), perf_counter()
+async def shown(title: str, quiet: bool = False) -> AsyncIterator[RunProgress]:
+    """Shows the `RunProgress` that it gives: rewritten twice a second in a terminal, every ten seconds if not."""
+    live, began = RunProgress(), perf_counter()
     if quiet:
         yield live
         return
@@ -49,7 +49,7 @@ async def shown(title: str, quiet: bool = False) -> AsyncIterator[Live]:
         print(file=to, flush=True)
 
 
-async def _show(live: Live, began: float, to: TextIO, terminal: bool) -> None:
+async def _show(live: RunProgress, began: float, to: TextIO, terminal: bool) -> None:
     while True:
         await asyncio.sleep(0.5 if terminal else 10.0)
         _write(line(live, perf_counter() - began), to, terminal)

@@ -5,10 +5,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
-from loadtest import measures, svg
-from loadtest.compare import Ratio
-from loadtest.records import Record, Result
-from loadtest.stats import Front, Group, Summary
+from loadtest.analysis import measures
+from loadtest.analysis.comparison import FigureRatio
+from loadtest.analysis.summary import AccuracyFront, ReplyGroup, Summary
+from loadtest.records import RequestRecord, RunResult
+from loadtest.report import svg
 
 T = TypeVar("T")
 _MOST_DOTS: Final = 1500
@@ -22,13 +23,13 @@ _LATENCIES: Final = (
 
 
 @dataclass(frozen=True, slots=True)
-class Figure:
+class Plot:
     title: str
     drawing: str
     caption: str
 
 
-def latency_over_load(summaries: Sequence[Summary]) -> Figure | None:
+def latency_over_load(summaries: Sequence[Summary]) -> Plot | None:
     """A line for each latency over the load that was offered at each level of a sweep."""
     words, load = _load(summaries)
     levels = sorted((one for one in summaries if one.succeeded), key=load)
@@ -47,7 +48,7 @@ def latency_over_load(summaries: Sequence[Summary]) -> Figure | None:
         marks += [svg.line(p50, style), svg.dots(p50, style), svg.line(p99, f"{style} dashed")]
     drawing = svg.plot("Latency over load", x, y, words, "milliseconds", marks)
     legend = svg.key([(style, label) for style, _, label in shown])
-    return Figure("Latency over load", drawing + legend, "Solid: median. Dashed: 99th percentile. One dot a run.")
+    return Plot("Latency over load", drawing + legend, "Solid: median. Dashed: 99th percentile. One dot a run.")
 
 
 def _load(summaries: Sequence[Summary]) -> tuple[str, Callable[[Summary], float]]:
@@ -59,7 +60,7 @@ def _load(summaries: Sequence[Summary]) -> tuple[str, Callable[[Summary], float]
     return "requests per second, reached", lambda one: one.requests_per_second
 
 
-def latency_in_flight(records: Sequence[Record]) -> Figure | None:
+def latency_in_flight(records: Sequence[RequestRecord]) -> Plot | None:
     """One run alone: each reply's latency over the requests that were under way when it started."""
     done = [record for record in records if record.error is None]
     if not done:
@@ -73,10 +74,12 @@ def latency_in_flight(records: Sequence[Record]) -> Figure | None:
     drawing = svg.plot(
         "Latency over load", x, y, "requests in flight at the start", "milliseconds", [svg.dots(points, "s3 faint")]
     )
-    return Figure("Latency over load", drawing, f"End-to-end latency of each reply{_of(shown, done)}.")
+    return Plot("Latency over load", drawing, f"End-to-end latency of each reply{_of(shown, done)}.")
 
 
-def accuracy_over(groups: Sequence[Group], best: Front | None, cost: str, words: str, unit: str) -> Figure | None:
+def accuracy_over(
+    groups: Sequence[ReplyGroup], best: AccuracyFront | None, cost: str, words: str, unit: str
+) -> Plot | None:
     """A dot with its interval for each variant; the front joins those that no other variant beats."""
     known = [(group, group.accuracy, getattr(group, cost)) for group in groups]
     points = [(figures.mean, share, group.name) for group, share, figures in known if share and figures]
@@ -98,10 +101,10 @@ def accuracy_over(groups: Sequence[Group], best: Front | None, cost: str, words:
     drawing = svg.plot(title, x, y, f"{unit} of a reply, mean", "correct, %", marks)
     if told_by_colour:
         drawing += svg.key([(style, name) for style, (*_, name) in zip(styles, points, strict=False)])
-    return Figure(title, drawing, "Bars: 95 % interval (Wilson). Dashed: the front, what no other variant beats.")
+    return Plot(title, drawing, "Bars: 95 % interval (Wilson). Dashed: the front, what no other variant beats.")
 
 
-def budget_asked_used(records: Sequence[Record]) -> Figure | None:
+def budget_asked_used(records: Sequence[RequestRecord]) -> Plot | None:
     pairs = [
         (asked, used, measures.was_cut(record))
         for record in records
@@ -120,12 +123,12 @@ def budget_asked_used(records: Sequence[Record]) -> Figure | None:
     drawing = svg.plot("Budget asked against used", x, y, "tokens asked", "tokens used", marks)
     legend = svg.key([("s1", "ended by itself"), ("s2", "cut")])
     zero = " 0 is drawn as 1." if log and any(not used or not asked for asked, used, _ in pairs) else ""
-    return Figure(
+    return Plot(
         "Budget asked against used", drawing + legend, f"Dashed: used = asked.{zero}{_of(shown, pairs, '. Dots: ')}"
     )
 
 
-def thinking_by_difficulty(groups: Sequence[Group]) -> Figure | None:
+def thinking_by_difficulty(groups: Sequence[ReplyGroup]) -> Plot | None:
     known = [(group.name, figures) for group in groups if (figures := group.reasoning_tokens) is not None]
     if len(known) < 2:
         return None
@@ -141,12 +144,12 @@ def thinking_by_difficulty(groups: Sequence[Group]) -> Figure | None:
             svg.strokes([(at - width / 2, at + width / 2, y.at(figures.p50))], "s2", 2.5),
         ]
     drawing = svg.plot("Thinking by difficulty", x, y, "difficulty", "reasoning tokens", marks)
-    return Figure(
+    return Plot(
         "Thinking by difficulty", drawing, "Line: median. Box: 25th to 90th percentile. Whisker: least to most."
     )
 
 
-def time_line(result: Result) -> Figure | None:
+def time_line(result: RunResult) -> Plot | None:
     """A bar a request, in the order of their starts: waiting, thinking, answering."""
     shown = thinned(sorted(result.records, key=lambda record: record.start_ns), _MOST_BARS)
     if not shown:
@@ -163,10 +166,10 @@ def time_line(result: Result) -> Figure | None:
     marks = [svg.strokes(bars, style, thickness) for style, bars in spans.items()]
     drawing = svg.plot("Time line", x, y, "seconds", "requests, by start", marks)
     legend = svg.key([("s4", "waiting"), ("s1", "thinking"), ("s2", "answering"), ("s5", "failed")])
-    return Figure("Time line", drawing + legend, f"{result.arrivals}{_of(shown, result.records, '. Bars: ')}.")
+    return Plot("Time line", drawing + legend, f"{result.arrivals}{_of(shown, result.records, '. Bars: ')}.")
 
 
-def _phases(record: Record) -> list[tuple[str, int, int]]:
+def _phases(record: RequestRecord) -> list[tuple[str, int, int]]:
     if record.error is not None:
         return [("s5", record.start_ns, record.end_ns)]
     first, thinking, answer = record.first_ns(), record.first_ns("reasoning"), record.first_ns("answer")
@@ -178,7 +181,7 @@ def _phases(record: Record) -> list[tuple[str, int, int]]:
     return [(style, start, stop) for (style, start), stop in zip(known, stops, strict=True)]
 
 
-def ratios(found: Mapping[str, Ratio], names: str) -> Figure | None:
+def ratios(found: Mapping[str, FigureRatio], names: str) -> Plot | None:
     """Every ratio with its interval about the line of 1. `names` says of what over what."""
     if not found:
         return None
@@ -202,7 +205,7 @@ def ratios(found: Mapping[str, Ratio], names: str) -> Figure | None:
         ]
     body = "".join(marks)
     drawing = f'<svg viewBox="0 0 {svg.WIDTH} {height}" role="img" aria-label="Ratios">{body}</svg>'
-    return Figure(f"Ratios, {names}", drawing, "Dot: geometric mean of the rounds. Bar: its 95 % interval.")
+    return Plot(f"Ratios, {names}", drawing, "Dot: geometric mean of the rounds. Bar: its 95 % interval.")
 
 
 def _short(name: str) -> str:

@@ -8,11 +8,11 @@ from typing import Any, Final
 
 import orjson
 
-from loadtest import measures
-from loadtest.compare import Comparison
-from loadtest.distribution import Distribution, Interval
-from loadtest.records import Record, Result
-from loadtest.stats import Group, Summary
+from loadtest.analysis import measures
+from loadtest.analysis.comparison import LoadComparison
+from loadtest.analysis.distribution import Distribution, Interval
+from loadtest.analysis.summary import ReplyGroup, Summary
+from loadtest.records import RequestRecord, RunResult
 
 LABELS: Final = {
     "time_to_first_token_ms": "time to first token, ms",
@@ -96,7 +96,7 @@ def facts(summary: Summary) -> Iterator[tuple[str, str]]:
     yield "load tester's processor share", f"{100 * summary.cpu_share:.1f} % of one core{processes}"
 
 
-def _group_table(title: str, groups: Sequence[Group]) -> Iterator[str]:
+def _group_table(title: str, groups: Sequence[ReplyGroup]) -> Iterator[str]:
     yield f"{title:<24}{'replies':>8}{'accuracy':>10}{'think':>8}{'empty':>8}{'tokens':>10}{'reasoning':>10}{'ms':>10}"
     for group in groups:
         shares = (group.accuracy, group.think_ratio, group.empty_answers)
@@ -109,7 +109,7 @@ def _group_table(title: str, groups: Sequence[Group]) -> Iterator[str]:
         )
 
 
-def comparison_table(comparison: Comparison) -> str:
+def comparison_table(comparison: LoadComparison) -> str:
     first, *others = comparison.sides
     lines = [f"{side.name}: {side.label}" for side in comparison.sides]
     lines += [f"{len(first.summaries)} rounds in alternation", "", *_group_table("side", comparison.groups)]
@@ -124,7 +124,7 @@ def comparison_table(comparison: Comparison) -> str:
     return "\n".join(lines)
 
 
-def comparison_data(comparison: Comparison) -> dict[str, Any]:
+def comparison_data(comparison: LoadComparison) -> dict[str, Any]:
     """Everything but the single requests, which go to CSV."""
     first, *others = comparison.sides
     return {
@@ -143,14 +143,14 @@ def write_json(path: Path, data: Any) -> None:
     path.write_bytes(orjson.dumps(data, option=orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS))
 
 
-def rows(results: Iterable[Result]) -> Iterator[dict[str, Any]]:
+def rows(results: Iterable[RunResult]) -> Iterator[dict[str, Any]]:
     """One flat row a request; times of start in seconds from the start of its run."""
     for result in results:
         for record in result.records:
             yield {"target": result.target.label, "arrivals": result.arrivals, **_cells(record, result.start_ns)}
 
 
-def _cells(record: Record, start_ns: int) -> dict[str, Any]:
+def _cells(record: RequestRecord, start_ns: int) -> dict[str, Any]:
     timed = {name: measure(record) for name, measure in {**measures.TIMES, **measures.COUNTS}.items()}
     return {
         "id": record.request.id,
@@ -175,7 +175,7 @@ def _cells(record: Record, start_ns: int) -> dict[str, Any]:
     }
 
 
-def write_csv(path: Path, results: Iterable[Result]) -> None:
+def write_csv(path: Path, results: Iterable[RunResult]) -> None:
     with path.open("w", newline="", encoding="utf-8") as file:
         writer: csv.DictWriter[str] | None = None
         for row in rows(results):

@@ -7,13 +7,19 @@ gives one ratio of each figure, and the interval is over the rounds.
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
-from typing import Any, Final
+from typing import Final
 
-from loadtest.arrivals import Arrivals
-from loadtest.distribution import Interval, mean_ratio
-from loadtest.records import Record, Request, Result, Target
-from loadtest.run import run
-from loadtest.stats import Front, Group, Summary, accuracy_latency_front, accuracy_tokens_front, group, summarise
+from loadtest.analysis.distribution import Interval, mean_ratio
+from loadtest.analysis.summary import (
+    AccuracyFront,
+    ReplyGroup,
+    Summary,
+    accuracy_latency_front,
+    accuracy_tokens_front,
+    group,
+    summarise,
+)
+from loadtest.records import RequestRecord, RunResult
 
 RATES: Final = ("requests_per_second", "output_tokens_per_second")
 TIMES: Final = (
@@ -26,30 +32,21 @@ TIMES: Final = (
 
 
 @dataclass(frozen=True, slots=True)
-class Side:
-    """What is asked of whom. `name` is what it is called in figures, and shorter than the target's label."""
-
-    target: Target
-    requests: Sequence[Request]
-    name: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Rounds:
+class SideRounds:
     """One side's rounds: a summary each, and what it was made from."""
 
     name: str
     label: str
-    results: tuple[Result, ...]
+    results: tuple[RunResult, ...]
     summaries: tuple[Summary, ...]
 
     @property
-    def records(self) -> Iterator[Record]:
+    def records(self) -> Iterator[RequestRecord]:
         return (record for result in self.results for record in result.records)
 
 
 @dataclass(frozen=True, slots=True)
-class Ratio:
+class FigureRatio:
     """`a` and `b`: mean over the rounds. `ratio` is a over b, the geometric mean of `rounds` with its 95 % interval."""
 
     a: float
@@ -59,54 +56,31 @@ class Ratio:
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
+class LoadComparison:
     """`ratios` are the first side's figures over those of each other side, in the order of `sides[1:]`.
 
     `groups` are the sides (each split by variants, where its requests have them) over all rounds; the fronts are what
     no other group beats in accuracy against mean tokens and against mean latency.
     """
 
-    sides: tuple[Rounds, ...]
-    ratios: tuple[Mapping[str, Ratio], ...]
-    groups: tuple[Group, ...]
-    accuracy_tokens_front: Front | None
-    accuracy_latency_front: Front | None
+    sides: tuple[SideRounds, ...]
+    ratios: tuple[Mapping[str, FigureRatio], ...]
+    groups: tuple[ReplyGroup, ...]
+    accuracy_tokens_front: AccuracyFront | None
+    accuracy_latency_front: AccuracyFront | None
 
 
-async def compare(
-    sides: Sequence[Side], arrivals: Arrivals, *, rounds: int = 6, warmup: int = 0, **options: Any
-) -> Comparison:
-    """Each round gives every side its share of its requests (request i to round i modulo `rounds`).
-
-    `warmup` requests of each side go first and are not counted; `options` are those of `run`. A side without a name is
-    called by its letter. Raises ValueError for fewer than two sides.
-    """
-    for side in sides if warmup else ():
-        await run(side.target, side.requests[:warmup], arrivals, **options)
-    results: list[list[Result]] = [[] for _ in sides]
-    for number in range(rounds):
-        for place in range(len(sides)) if number % 2 == 0 else reversed(range(len(sides))):
-            side = sides[place]
-            results[place].append(await run(side.target, side.requests[number::rounds], arrivals, **options))
-    names = [side.name or letter(place) for place, side in enumerate(sides)]
-    return compared(*zip(names, results, strict=True))
-
-
-def letter(place: int) -> str:
-    return chr(ord("A") + place)
-
-
-def compared(*sides: tuple[str, Sequence[Result]]) -> Comparison:
+def compared(*sides: tuple[str, Sequence[RunResult]]) -> LoadComparison:
     """What rounds that have been run say: names, and each one's rounds in the same order. Raises ValueError for one."""
     if len(sides) < 2:
         raise ValueError("a comparison needs two sides or more")
     measured = [
-        Rounds(name, results[0].target.label, tuple(results), tuple(summarise(result) for result in results))
+        SideRounds(name, results[0].target.label, tuple(results), tuple(summarise(result) for result in results))
         for name, results in sides
     ]
     first, *others = measured
     groups = tuple(one for side in measured for one in _groups(side))
-    return Comparison(
+    return LoadComparison(
         sides=tuple(measured),
         ratios=tuple(_ratios(first.summaries, other.summaries) for other in others),
         groups=groups,
@@ -115,8 +89,8 @@ def compared(*sides: tuple[str, Sequence[Result]]) -> Comparison:
     )
 
 
-def _groups(side: Rounds) -> Iterator[Group]:
-    members: dict[str, list[Record]] = {}
+def _groups(side: SideRounds) -> Iterator[ReplyGroup]:
+    members: dict[str, list[RequestRecord]] = {}
     for record in side.records:
         name = f"{side.name}, {record.request.variant}" if record.request.variant else side.name
         if record.error is None:
@@ -124,16 +98,16 @@ def _groups(side: Rounds) -> Iterator[Group]:
     return (group(name, records) for name, records in members.items())
 
 
-def _ratios(a: Sequence[Summary], b: Sequence[Summary]) -> dict[str, Ratio]:
+def _ratios(a: Sequence[Summary], b: Sequence[Summary]) -> dict[str, FigureRatio]:
     found = {name: _ratio(figure, a, b) for name, figure in _figures().items()}
     return {name: ratio for name, ratio in found.items() if ratio is not None}
 
 
-Figure = Callable[[Summary], float | None]
+Plot = Callable[[Summary], float | None]
 
 
-def _figures() -> dict[str, Figure]:
-    figures: dict[str, Figure] = {name: _rate(name) for name in RATES}
+def _figures() -> dict[str, Plot]:
+    figures: dict[str, Plot] = {name: _rate(name) for name in RATES}
     for name in TIMES:
         figures[f"{name} mean"] = _figure(name, "mean")
         figures[f"{name} p50"] = _figure(name, "p50")
@@ -144,11 +118,11 @@ def _figures() -> dict[str, Figure]:
     return figures
 
 
-def _rate(name: str) -> Figure:
+def _rate(name: str) -> Plot:
     return lambda summary: float(getattr(summary, name))
 
 
-def _figure(measure: str, statistic: str) -> Figure:
+def _figure(measure: str, statistic: str) -> Plot:
     def read(summary: Summary) -> float | None:
         figures = summary.measures.get(measure)
         return None if figures is None else float(getattr(figures, statistic))
@@ -156,10 +130,10 @@ def _figure(measure: str, statistic: str) -> Figure:
     return read
 
 
-def _ratio(figure: Figure, a: Sequence[Summary], b: Sequence[Summary]) -> Ratio | None:
+def _ratio(figure: Plot, a: Sequence[Summary], b: Sequence[Summary]) -> FigureRatio | None:
     """None where a round lacks the figure, or it is 0 on either side."""
     pairs = [(x, y) for one, other in zip(a, b, strict=True) if (x := figure(one)) and (y := figure(other))]
     if len(pairs) < len(a) or not pairs:
         return None
     rounds = tuple(x / y for x, y in pairs)
-    return Ratio(fmean(x for x, _ in pairs), fmean(y for _, y in pairs), mean_ratio(rounds), rounds)
+    return FigureRatio(fmean(x for x, _ in pairs), fmean(y for _, y in pairs), mean_ratio(rounds), rounds)

@@ -7,14 +7,14 @@ from html import escape
 from pathlib import Path
 from typing import Final
 
-from loadtest import plots
-from loadtest.compare import Comparison, Ratio
-from loadtest.distribution import Interval
-from loadtest.goals import Goal
-from loadtest.output import LABELS, facts, number
-from loadtest.plots import Figure
-from loadtest.records import Result
-from loadtest.stats import Group, Summary, summarise
+from loadtest.analysis.comparison import FigureRatio, LoadComparison
+from loadtest.analysis.distribution import Interval
+from loadtest.analysis.goals import Goal
+from loadtest.analysis.summary import ReplyGroup, Summary, summarise
+from loadtest.records import RunResult
+from loadtest.report import plots
+from loadtest.report.plots import Plot
+from loadtest.report.tables import LABELS, facts, number
 
 _MOST_COLUMNS: Final = 3
 _MEANS: Final = (
@@ -26,7 +26,7 @@ _MEANS: Final = (
 _STATISTICS: Final = ("mean", "p50", "p90", "p95", "p99", "max")
 
 
-def report(results: Sequence[Result], goals: Sequence[Goal] = (), headline: str = "") -> str:
+def report(results: Sequence[RunResult], goals: Sequence[Goal] = (), headline: str = "") -> str:
     """One run, or the levels of a sweep or a search. Raises ValueError for no results."""
     if not results:
         raise ValueError("a report needs at least one run")
@@ -47,7 +47,7 @@ def report(results: Sequence[Result], goals: Sequence[Goal] = (), headline: str 
     return page(title, body)
 
 
-def comparison_report(comparison: Comparison) -> str:
+def comparison_report(comparison: LoadComparison) -> str:
     """The sides beside each other over all rounds, then the ratios, then each one's figures in its last round."""
     first, *others = comparison.sides
     pairs = [
@@ -73,7 +73,7 @@ def comparison_report(comparison: Comparison) -> str:
     return page(title, body)
 
 
-def _beside(groups: Sequence[Group]) -> str:
+def _beside(groups: Sequence[ReplyGroup]) -> str:
     """A column for each side where they are few enough for a phone, else a row."""
     if len(groups) > _MOST_COLUMNS:
         return _groups("Side by side", "side", groups)
@@ -91,12 +91,12 @@ def _beside(groups: Sequence[Group]) -> str:
     return _table("Side by side", ["", *(one.name for one in groups)], rows)
 
 
-def _statistic(group: Group, name: str, statistic: str) -> str:
+def _statistic(group: ReplyGroup, name: str, statistic: str) -> str:
     figures = getattr(group, name)
     return "–" if figures is None else number(getattr(figures, statistic))
 
 
-def _ratio_table(first: str, names: str, ratios: Mapping[str, Ratio], other: str) -> str:
+def _ratio_table(first: str, names: str, ratios: Mapping[str, FigureRatio], other: str) -> str:
     rows = [
         [name.replace("_", " "), number(one.a), number(one.b), number(one.ratio.value), _interval(one.ratio)]
         for name, one in ratios.items()
@@ -104,13 +104,13 @@ def _ratio_table(first: str, names: str, ratios: Mapping[str, Ratio], other: str
     return _table(f"Ratios, {names}", ["", first, other, "ratio", "95 % interval"], rows)
 
 
-def _named(figure: Figure | None, name: str) -> Figure | None:
+def _named(figure: Plot | None, name: str) -> Plot | None:
     return None if figure is None else replace(figure, title=f"{figure.title}: {name}")
 
 
 def _plots(
-    results: Sequence[Result], summaries: Sequence[Summary], overall: Summary, last: int
-) -> Iterator[Figure | None]:
+    results: Sequence[RunResult], summaries: Sequence[Summary], overall: Summary, last: int
+) -> Iterator[Plot | None]:
     records = [record for result in results for record in result.records]
     good = [record for record in records if record.error is None]
     load = plots.latency_over_load(summaries)
@@ -133,7 +133,7 @@ def page(title: str, body: Iterable[str]) -> str:
     return f"{head}{''.join(body)}</body></html>\n"
 
 
-def _date(result: Result) -> str:
+def _date(result: RunResult) -> str:
     return f"{datetime.fromtimestamp(result.started_at, UTC):%Y-%m-%d %H:%M} UTC"
 
 
@@ -181,7 +181,7 @@ def _interval(interval: Interval) -> str:
     return f"{number(interval.low)} – {number(interval.high)}"
 
 
-def _figures(figures: Iterable[Figure | None]) -> str:
+def _figures(figures: Iterable[Plot | None]) -> str:
     drawn = "".join(
         f"<figure><h3>{escape(one.title)}</h3>{one.drawing}<figcaption>{escape(one.caption)}</figcaption></figure>"
         for one in figures
@@ -243,7 +243,7 @@ def _facts(title: str, summary: Summary) -> str:
     return _table(title, [], [[name, words] for name, words in facts(summary)], "facts")
 
 
-def _groups(title: str, column: str, groups: Sequence[Group]) -> str:
+def _groups(title: str, column: str, groups: Sequence[ReplyGroup]) -> str:
     if len(groups) < 2:
         return ""
     rows = [
