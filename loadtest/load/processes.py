@@ -81,8 +81,11 @@ async def run_in(
     if options.get("max_concurrency") is not None:
         options["max_concurrency"] = max(1, options["max_concurrency"] // processes)
     dealt = shares(requests, arrivals, processes)
-    workers = [await _WorkerProcess.start({"target": target, "share": share, "options": options}) for share in dealt]
+    workers: list[_WorkerProcess] = []
     try:
+        for share in dealt:
+            workers.append(await _WorkerProcess.start())
+            workers[-1].write({"target": target, "share": share, "options": options})
         await asyncio.gather(*(worker.read() for worker in workers))
         begin_ns = perf_counter_ns() + _LEAD_NS
         for worker, share in zip(workers, dealt, strict=True):
@@ -103,19 +106,13 @@ class _WorkerProcess:
         self.live = RunProgress()
 
     @classmethod
-    async def start(cls, work: Mapping[str, Any]) -> "_WorkerProcess":
+    async def start(cls) -> "_WorkerProcess":
         here = str(Path(__file__).parents[2])
         path = os.pathsep.join(filter(None, (here, os.environ.get("PYTHONPATH"))))
-        worker = cls(
-            await asyncio.create_subprocess_exec(
-                *(sys.executable, "-c", _WORKER),
-                stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.PIPE,
-                env={**os.environ, "PYTHONPATH": path},
-            )
-        )
-        worker.write(work)
-        return worker
+        pipe = asyncio.subprocess.PIPE
+        environment = {**os.environ, "PYTHONPATH": path}
+        command = (sys.executable, "-c", _WORKER)
+        return cls(await asyncio.create_subprocess_exec(*command, stdin=pipe, stdout=pipe, env=environment))
 
     def write(self, value: object) -> None:
         self._to.write(_frame(value))

@@ -1,8 +1,12 @@
 """The client and the run, against the emitter."""
 
 import asyncio
+import errno
 import gc
 import json
+import pickle
+import signal
+from asyncio.subprocess import Process
 from collections.abc import Coroutine
 from typing import Any
 
@@ -169,6 +173,35 @@ def test_several_processes_keep_an_open_loops_times(emitted: Emitted) -> None:
 def test_a_process_that_fails_ends_the_run() -> None:
     with pytest.raises(RuntimeError, match="client process ended"):
         uvloop.run(run_in(2, LoadTarget("http://127.0.0.1:9", "m"), all_asking(4, FAST), Concurrent(2)))
+
+
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> list[Process]:
+    """The client processes that a run starts. The third is refused, as by a system that has too many."""
+    processes: list[Process] = []
+    start = asyncio.create_subprocess_exec
+
+    async def refusing(*command: Any, **options: Any) -> Process:
+        if len(processes) == 2:
+            raise BlockingIOError(errno.EAGAIN, "no more processes")
+        processes.append(await start(*command, **options))
+        return processes[-1]
+
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", refusing)
+    return processes
+
+
+def test_a_process_that_cannot_start_ends_those_that_did(started: list[Process]) -> None:
+    with pytest.raises(BlockingIOError):
+        uvloop.run(run_in(3, LoadTarget("http://127.0.0.1:9", "m"), all_asking(6, FAST), Concurrent(3)))
+    assert [process.returncode for process in started] == [-signal.SIGTERM] * 2
+
+
+def test_a_share_that_cannot_be_sent_ends_the_processes(started: list[Process]) -> None:
+    requests = [asking(0, FAST), asking(1, FAST, body={"not data": lambda: None})]
+    with pytest.raises((pickle.PicklingError, AttributeError)):
+        uvloop.run(run_in(2, LoadTarget("http://127.0.0.1:9", "m"), requests, Concurrent(2)))
+    assert [process.returncode for process in started] == [-signal.SIGTERM] * 2
 
 
 def test_servers_are_compared_in_alternation(emitted: Emitted) -> None:
