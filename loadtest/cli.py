@@ -16,7 +16,7 @@ from loadtest.load.run import run
 from loadtest.load.series import RateTrial, best, compare, search, sweep, sweep_range
 from loadtest.load.workload import repeated
 from loadtest.records import LoadRequest, LoadTarget, RunResult
-from loadtest.report import tables as output
+from loadtest.report import files, plots, tables
 from loadtest.report.page import comparison_report, report
 from loadtest.report.progress import shown
 
@@ -27,6 +27,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     if args.command == "search" and not args.goal:
         parser.error("search needs at least one --goal")
+    if args.html:
+        try:
+            plots.require_matplotlib()
+        except ModuleNotFoundError as error:
+            parser.error(str(error))
     for warning in dict.fromkeys(scheduler_warning(url, AUTOGROUP) for url in config.urls(args)):
         if warning is not None:
             print(f"reasond-load: {warning}", file=sys.stderr)
@@ -95,12 +100,12 @@ async def _search(args: Namespace) -> int:
     ):
         trials.append(trial)
         verdict = "met" if trial.met else "not met"
-        _say(args, f"{output.number(trial.rate)} requests/s: {output.percent(trial.fraction)} good, {verdict}")
+        _say(args, f"{tables.number(trial.rate)} requests/s: {tables.percent_interval(trial.fraction)} good, {verdict}")
     found = best(trials)
     said = (
         "no rate met the goals"
         if found is None
-        else f"highest rate that met the goals: {output.number(found.rate)} requests/s"
+        else f"highest rate that met the goals: {tables.number(found.rate)} requests/s"
     )
     status = _give(args, [trial.result for trial in trials], said)
     print(f"\n{said}")
@@ -112,12 +117,12 @@ async def _compare(args: Namespace) -> int:
     async with shown("\n".join(side.target.label for side in sides), args.quiet) as live:
         options = {"rounds": args.rounds, "warmup": args.warmup, "live": live, **config.options(args)}
         comparison = await compare(sides, arrivals, **options)
-    print(output.comparison_table(comparison))
+    print(tables.comparison_text(comparison))
     results = [result for side in comparison.sides for result in side.results]
     if args.json:
-        output.write_json(args.json, output.comparison_data(comparison))
+        files.write_json(args.json, files.comparison_data(comparison))
     if args.csv:
-        output.write_csv(args.csv, results)
+        files.write_csv(args.csv, results)
     if args.html:
         args.html.write_text(comparison_report(comparison), encoding="utf-8")
     return _status(results)
@@ -126,11 +131,11 @@ async def _compare(args: Namespace) -> int:
 def _give(args: Namespace, results: Sequence[RunResult], headline: str = "") -> int:
     """The tables, and the files that were asked for."""
     summaries = [summarise(result, args.goal) for result in results]
-    print("\n\n".join(output.table(summary) for summary in summaries))
+    print("\n\n".join(tables.run_text(summary) for summary in summaries))
     if args.json:
-        output.write_json(args.json, {"headline": headline, "runs": [asdict(summary) for summary in summaries]})
+        files.write_json(args.json, {"headline": headline, "runs": [asdict(summary) for summary in summaries]})
     if args.csv:
-        output.write_csv(args.csv, results)
+        files.write_csv(args.csv, results)
     if args.html:
         args.html.write_text(report(results, args.goal, headline), encoding="utf-8")
     return _status(results)

@@ -6,7 +6,7 @@ themselves, is `inter_chunk_latency` (aiperf's name). A measure that a record ca
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from itertools import pairwise
 from typing import Any, Final
 
@@ -122,6 +122,15 @@ def budget_used(record: RequestRecord) -> int | None:
 
 def was_cut(record: RequestRecord) -> bool:
     return bool(record.decision.get("cut") or _budgets(record).get("cut"))
+
+
+def budgets(records: Iterable[RequestRecord]) -> list[tuple[int, int, bool]]:
+    """Asked, used, and whether thinking was cut, of each reply that had a budget."""
+    return [
+        (asked, used, was_cut(record))
+        for record in records
+        if (asked := budget_asked(record)) is not None and (used := budget_used(record)) is not None
+    ]
 
 
 def thought(record: RequestRecord) -> bool | None:

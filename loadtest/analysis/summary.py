@@ -87,7 +87,10 @@ def summarise(result: RunResult, goals: Sequence[Goal] = ()) -> Summary:
     good = [record for record in result.records if record.error is None]
     outputs, thoughts = _total(good, measures.output_tokens), _total(good, measures.reasoning_tokens)
     seconds = result.seconds
-    variants = _groups(good, _variant)
+    variants = grouped(good, _variant)
+    difficulties = grouped(
+        (one for one in good if one.request.difficulty is not None), lambda one: f"{one.request.difficulty:g}"
+    )
     return Summary(
         name=result.target.label,
         arrivals=result.arrivals,
@@ -111,9 +114,9 @@ def summarise(result: RunResult, goals: Sequence[Goal] = ()) -> Summary:
         budgets=_budget_figures(good),
         goodput=goodput(result, goals) if goals else None,
         variants=variants,
-        difficulties=_groups([one for one in good if one.request.difficulty is not None], _difficulty),
-        accuracy_tokens_front=accuracy_tokens_front(variants),
-        accuracy_latency_front=accuracy_latency_front(variants),
+        difficulties=tuple(sorted(difficulties, key=lambda one: float(one.name))),
+        accuracy_tokens_front=accuracy_front(variants, "output_tokens"),
+        accuracy_latency_front=accuracy_front(variants, "request_latency_ms"),
         finish_reasons=_tally(record.finish_reason for record in good),
         max_in_flight=max_in_flight(result.records),
         exact_tokens=any(record.exact_tokens for record in good),
@@ -174,11 +177,7 @@ def _target_share(records: Iterable[RequestRecord]) -> float | None:
 
 
 def _budget_figures(records: Iterable[RequestRecord]) -> BudgetFigures | None:
-    pairs = [
-        (asked, used, measures.was_cut(record))
-        for record in records
-        if (asked := measures.budget_asked(record)) is not None and (used := measures.budget_used(record)) is not None
-    ]
+    pairs = measures.budgets(records)
     all_asked, all_used = distribution(asked for asked, *_ in pairs), distribution(used for _, used, _ in pairs)
     exceeded = wilson(sum(used > asked for asked, used, _ in pairs), len(pairs))
     cut = wilson(sum(cut for *_, cut in pairs), len(pairs))
@@ -193,23 +192,15 @@ def _variant(record: RequestRecord) -> str:
     return record.request.variant or record.request.route or record.decision.get("mode") or "all"
 
 
-def _difficulty(record: RequestRecord) -> str:
-    return f"{record.request.difficulty:g}"
-
-
-def _groups(records: Iterable[RequestRecord], key: Callable[[RequestRecord], str]) -> tuple[ReplyGroup, ...]:
-    """In order of first appearance; numeric names (difficulties) by size."""
+def grouped(records: Iterable[RequestRecord], key: Callable[[RequestRecord], str]) -> tuple[ReplyGroup, ...]:
+    """Replies that succeeded, by a name each, in order of first appearance."""
     members: dict[str, list[RequestRecord]] = {}
     for record in records:
         members.setdefault(key(record), []).append(record)
-    names = list(members)
-    if key is _difficulty:
-        names.sort(key=float)
-    return tuple(group(name, members[name]) for name in names)
+    return tuple(_group(name, found) for name, found in members.items())
 
 
-def group(name: str, records: Sequence[RequestRecord]) -> ReplyGroup:
-    """The figures of replies that succeeded and belong together."""
+def _group(name: str, records: Sequence[RequestRecord]) -> ReplyGroup:
     return ReplyGroup(
         name=name,
         replies=len(records),
@@ -224,19 +215,12 @@ def group(name: str, records: Sequence[RequestRecord]) -> ReplyGroup:
     )
 
 
-def accuracy_tokens_front(groups: Sequence[ReplyGroup]) -> AccuracyFront | None:
-    return _front(groups, lambda one: one.output_tokens)
-
-
-def accuracy_latency_front(groups: Sequence[ReplyGroup]) -> AccuracyFront | None:
-    return _front(groups, lambda one: one.request_latency_ms)
-
-
-def _front(groups: Sequence[ReplyGroup], cost: Callable[[ReplyGroup], Distribution | None]) -> AccuracyFront | None:
+def accuracy_front(groups: Sequence[ReplyGroup], cost: str) -> AccuracyFront | None:
+    """What no other group beats in accuracy against the mean of `cost`, one of a group's distributions."""
     known = [
         ((figures.mean, one.accuracy.value), one.name)
         for one in groups
-        if (figures := cost(one)) is not None and one.accuracy is not None
+        if (figures := getattr(one, cost)) is not None and one.accuracy is not None
     ]
     points = front(point for point, _ in known)
     names = dict(reversed(known))

@@ -4,10 +4,10 @@ import asyncio
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from statistics import median
 from time import perf_counter
 from typing import Final, TextIO
 
-from loadtest.analysis.distribution import percentile
 from loadtest.records import RunProgress
 
 _RECENT: Final = 200
@@ -23,8 +23,8 @@ def line(live: RunProgress, seconds: float) -> str:
         f"{live.finished / seconds if seconds else 0.0:.1f} requests/s",
     ]
     if live.latencies_ns:
-        recent = sorted(live.latencies_ns[-_RECENT:])
-        parts.append(f"median of the last {len(recent)}: {percentile(recent, 0.5) / 1e6:.0f} ms")
+        recent = live.latencies_ns[-_RECENT:]
+        parts.append(f"median of the last {len(recent)}: {median(recent) / 1e6:.0f} ms")
     if live.failed:
         parts.append(f"{live.failed} failed")
     return " · ".join(parts)

@@ -1,20 +1,15 @@
-"""A run as a table for the terminal, as JSON, and as CSV (one line a request)."""
+"""A run's figures as tables of words: the terminal shows them as text, the page as HTML."""
 
-import csv
 import math
-from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
-from typing import Any, Final
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
 
-import orjson
-
-from loadtest.analysis import measures
 from loadtest.analysis.comparison import LoadComparison
 from loadtest.analysis.distribution import Distribution, Interval
 from loadtest.analysis.summary import ReplyGroup, Summary
-from loadtest.records import RequestRecord, RunResult
 
-LABELS: Final = {
+_LABELS: Final = {
     "time_to_first_token_ms": "time to first token, ms",
     "time_to_first_output_token_ms": "time to first answer token, ms",
     "inter_token_latency_ms": "inter-token latency, ms",
@@ -28,7 +23,26 @@ LABELS: Final = {
     "answer_tokens": "answer tokens",
     "reasoning_share": "reasoning share of output",
 }
-_COLUMNS: Final = ("mean", "p50", "p90", "p95", "p99", "max")
+_STATISTICS: Final = ("mean", "p50", "p90", "p95", "p99", "max")
+
+
+@dataclass(frozen=True, slots=True)
+class FigureTable:
+    """Rows begin with their name. `style` is the page's class for it."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: Sequence[Sequence[str]]
+    style: str = ""
+
+
+def as_text(table: FigureTable) -> str:
+    """Names to the left, figures to the right, columns as wide as they must be."""
+    lines = [table.columns, *table.rows] if table.columns else list(table.rows)
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join(
+        "  ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])]).rstrip() for line in lines
+    )
 
 
 def number(value: float | None) -> str:
@@ -41,145 +55,150 @@ def number(value: float | None) -> str:
 
 
 def percent(share: Interval | None) -> str:
-    if share is None:
-        return "–"
-    return f"{100 * share.value:.1f} % [{100 * share.low:.1f}, {100 * share.high:.1f}]"
+    return "–" if share is None else f"{100 * share.value:.1f} %"
 
 
-def table(summary: Summary) -> str:
-    """The whole summary as text, at most 100 columns."""
-    lines = [f"{summary.name} · {summary.arrivals} · {summary.seconds:.1f} s", ""]
-    lines += [f"{name:<32}{text}" for name, text in facts(summary)]
-    lines += ["", f"{'':<32}" + "".join(f"{column:>10}" for column in _COLUMNS)]
-    for name, label in LABELS.items():
-        if name in summary.measures:
-            lines.append(f"{label:<32}" + _row(summary.measures[name]))
-    for title, groups in (("variant", summary.variants), ("difficulty", summary.difficulties)):
-        if len(groups) > 1:
-            lines += ["", *_group_table(title, groups)]
-    return "\n".join(lines)
+def percent_interval(share: Interval | None) -> str:
+    return "–" if share is None else f"{percent(share)} [{100 * share.low:.1f}, {100 * share.high:.1f}]"
 
 
-def _row(figures: Distribution) -> str:
-    return "".join(f"{number(getattr(figures, column)):>10}" for column in _COLUMNS)
+def statistic(figures: Distribution | None, name: str) -> str:
+    return "–" if figures is None else number(getattr(figures, name))
 
 
 def facts(summary: Summary) -> Iterator[tuple[str, str]]:
     """What is one figure, named, in the order in which one wants to know it."""
     yield "requests", f"{summary.succeeded} of {summary.requests} succeeded, {summary.max_in_flight} at once at most"
-    for kind, count in summary.errors.items():
-        yield f"error {kind}", str(count)
+    yield from ((f"error {kind}", str(count)) for kind, count in summary.errors.items())
     yield "requests per second", number(summary.requests_per_second)
     reasoning = number(summary.reasoning_tokens_per_second)
     yield "output tokens per second", f"{number(summary.output_tokens_per_second)}, {reasoning} of them reasoning"
-    if summary.goodput is not None:
-        good = summary.goodput
+    if (good := summary.goodput) is not None:
         goals = ", ".join(f"{goal.measure} ≤ {goal.limit:g}" for goal in good.goals)
-        yield (
-            "goodput, requests per second",
-            f"{number(good.requests_per_second)}: {percent(good.fraction)} met {goals}",
-        )
-    yield "think ratio", percent(summary.think_ratio)
+        met = f"{number(good.requests_per_second)}: {percent_interval(good.fraction)} met {goals}"
+        yield "goodput, requests per second", met
+    yield "think ratio", percent_interval(summary.think_ratio)
     if summary.modes:
-        yield "modes", ", ".join(f"{mode}: {count}" for mode, count in summary.modes.items())
+        yield "modes", _counts(summary.modes)
     if summary.target_share is not None:
         yield "share of target tokens", f"{100 * summary.target_share:.1f} %"
-    yield "empty answers", percent(summary.empty_answers)
-    yield "accuracy", percent(summary.accuracy)
-    if summary.budgets is not None:
-        budgets = summary.budgets
+    yield "empty answers", percent_interval(summary.empty_answers)
+    yield "accuracy", percent_interval(summary.accuracy)
+    if (budgets := summary.budgets) is not None:
         yield "budgets asked, used (mean)", f"{number(budgets.asked.mean)}, {number(budgets.used.mean)}"
-        yield "budget exceeded", percent(budgets.exceeded)
-        yield "budget cut", percent(budgets.cut)
-    yield "finish reasons", ", ".join(f"{reason}: {count}" for reason, count in summary.finish_reasons.items()) or "–"
+        yield "budget exceeded", percent_interval(budgets.exceeded)
+        yield "budget cut", percent_interval(budgets.cut)
+    yield "finish reasons", _counts(summary.finish_reasons) or "–"
     processes = f", in {summary.processes} processes" if summary.processes > 1 else ""
     yield "load tester's processor share", f"{100 * summary.cpu_share:.1f} % of one core{processes}"
 
 
-def _group_table(title: str, groups: Sequence[ReplyGroup]) -> Iterator[str]:
-    yield f"{title:<24}{'replies':>8}{'accuracy':>10}{'think':>8}{'empty':>8}{'tokens':>10}{'reasoning':>10}{'ms':>10}"
-    for group in groups:
-        shares = (group.accuracy, group.think_ratio, group.empty_answers)
-        means = (group.output_tokens, group.reasoning_tokens, group.request_latency_ms)
-        accuracy, think, empty = ("–" if share is None else f"{100 * share.value:.1f}" for share in shares)
-        tokens, reasoning, latency = ("–" if figures is None else number(figures.mean) for figures in means)
-        yield (
-            f"{group.name[:23]:<24}{group.replies:>8}{accuracy:>10}{think:>8}{empty:>8}"
-            f"{tokens:>10}{reasoning:>10}{latency:>10}"
-        )
+def _counts(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{name}: {count}" for name, count in counts.items())
 
 
-def comparison_table(comparison: LoadComparison) -> str:
+def measures_table(title: str, summary: Summary) -> FigureTable:
+    rows = [
+        [label, *(statistic(figures, name) for name in _STATISTICS)]
+        for measure, label in _LABELS.items()
+        if (figures := summary.measures.get(measure)) is not None
+    ]
+    return FigureTable(title, ("", *_STATISTICS), rows, "measures")
+
+
+def levels_table(summaries: Sequence[Summary]) -> FigureTable:
+    """The levels of a sweep or a search, one a row."""
+    latencies = {
+        "first token p50": ("time_to_first_token_ms", "p50"),
+        "p99": ("time_to_first_token_ms", "p99"),
+        "first answer p50": ("time_to_first_output_token_ms", "p50"),
+        "latency p50": ("request_latency_ms", "p50"),
+        "latency p99": ("request_latency_ms", "p99"),
+    }
+    rows = [
+        [
+            one.arrivals,
+            number(one.requests_per_second),
+            number(one.output_tokens_per_second),
+            *(statistic(one.measures.get(measure), name) for measure, name in latencies.values()),
+            percent(one.goodput.fraction if one.goodput else None),
+            str(one.requests - one.succeeded),
+        ]
+        for one in summaries
+    ]
+    columns = ("arrivals", "requests/s", "tokens/s", *latencies, "met goals", "failed")
+    return FigureTable("Levels of load (times in ms)", columns, rows)
+
+
+def groups_table(title: str, column: str, groups: Sequence[ReplyGroup]) -> FigureTable:
+    """Groups that belong beside each other, one a row."""
+    rows = [[group.name, *(show(group) for show in _GROUP_FIGURES.values())] for group in groups]
+    return FigureTable(title, (column, *_GROUP_FIGURES), rows)
+
+
+def side_by_side(groups: Sequence[ReplyGroup]) -> FigureTable:
+    """The same, one a column and with more figures: what fits a phone where they are few."""
+    rows = [[name, *map(show, groups)] for name, show in (_GROUP_FIGURES | _MORE_FIGURES).items()]
+    return FigureTable("Side by side", ("", *(group.name for group in groups)), rows)
+
+
+def _of(name: str, statistic_name: str = "mean") -> Callable[[ReplyGroup], str]:
+    return lambda group: statistic(getattr(group, name), statistic_name)
+
+
+_GROUP_FIGURES: Final[dict[str, Callable[[ReplyGroup], str]]] = {
+    "replies": lambda group: str(group.replies),
+    "% correct [95 %]": lambda group: _brief(group.accuracy),
+    "thought": lambda group: percent(group.think_ratio),
+    "empty": lambda group: percent(group.empty_answers),
+    "tokens": _of("output_tokens"),
+    "reasoning": _of("reasoning_tokens"),
+    "ms": _of("request_latency_ms"),
+}
+_MORE_FIGURES: Final[dict[str, Callable[[ReplyGroup], str]]] = {
+    "ms, p50": _of("request_latency_ms", "p50"),
+    "ms, p99": _of("request_latency_ms", "p99"),
+    "ms to the first token": _of("time_to_first_token_ms"),
+    "ms to the first answer token": _of("time_to_first_output_token_ms"),
+}
+
+
+def _brief(share: Interval | None) -> str:
+    return "–" if share is None else f"{100 * share.value:.1f} [{100 * share.low:.0f}, {100 * share.high:.0f}]"
+
+
+def ratio_tables(comparison: LoadComparison) -> Iterator[FigureTable]:
+    """The first side's figures over each other side's."""
     first, *others = comparison.sides
-    lines = [f"{side.name}: {side.label}" for side in comparison.sides]
-    lines += [f"{len(first.summaries)} rounds in alternation", "", *_group_table("side", comparison.groups)]
-    fronts = (("tokens", comparison.accuracy_tokens_front), ("latency", comparison.accuracy_latency_front))
-    lines += [f"front of accuracy against {cost}: {', '.join(front.names)}" for cost, front in fronts if front]
     for other, ratios in zip(others, comparison.ratios, strict=True):
-        ratio = f"{first.name} / {other.name}"
-        lines += ["", f"{'':<40}{first.name[:11]:>12}{other.name[:11]:>12}{ratio[:19]:>20}   95 % interval"]
-        for name, one in ratios.items():
-            interval = f"[{number(one.ratio.low)}, {number(one.ratio.high)}]"
-            lines.append(f"{name:<40}{number(one.a):>12}{number(one.b):>12}{number(one.ratio.value):>20}   {interval}")
-    return "\n".join(lines)
+        rows = [
+            [
+                name.replace("_", " "),
+                *(number(value) for value in (one.a, one.b, one.ratio.value)),
+                f"{number(one.ratio.low)} – {number(one.ratio.high)}",
+            ]
+            for name, one in ratios.items()
+        ]
+        columns = ("", first.name, other.name, "ratio", "95 % interval")
+        yield FigureTable(f"Ratios, {first.name} over {other.name}", columns, rows)
 
 
-def comparison_data(comparison: LoadComparison) -> dict[str, Any]:
-    """Everything but the single requests, which go to CSV."""
-    first, *others = comparison.sides
-    return {
-        "sides": [{"name": one.name, "label": one.label, "rounds": one.summaries} for one in comparison.sides],
-        "ratios": {
-            f"{first.name} / {other.name}": ratios for other, ratios in zip(others, comparison.ratios, strict=True)
-        },
-        "groups": comparison.groups,
-        "accuracy_tokens_front": comparison.accuracy_tokens_front,
-        "accuracy_latency_front": comparison.accuracy_latency_front,
-    }
+def run_text(summary: Summary) -> str:
+    """The whole summary as text."""
+    parts = [f"{summary.name} · {summary.arrivals} · {summary.seconds:.1f} s"]
+    parts.append("\n".join(f"{name:<32}{text}" for name, text in facts(summary)))
+    parts.append(as_text(measures_table("", summary)))
+    for column, groups in (("variant", summary.variants), ("difficulty", summary.difficulties)):
+        if len(groups) > 1:
+            parts.append(as_text(groups_table("", column, groups)))
+    return "\n\n".join(parts)
 
 
-def write_json(path: Path, data: Any) -> None:
-    """Dataclasses as they stand; what is not a number becomes null."""
-    path.write_bytes(orjson.dumps(data, option=orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS))
-
-
-def rows(results: Iterable[RunResult]) -> Iterator[dict[str, Any]]:
-    """One flat row a request; times of start in seconds from the start of its run."""
-    for result in results:
-        for record in result.records:
-            yield {"target": result.target.label, "arrivals": result.arrivals, **_cells(record, result.start_ns)}
-
-
-def _cells(record: RequestRecord, start_ns: int) -> dict[str, Any]:
-    timed = {name: measure(record) for name, measure in {**measures.TIMES, **measures.COUNTS}.items()}
-    return {
-        "id": record.request.id,
-        "variant": record.request.variant,
-        "difficulty": record.request.difficulty,
-        "scheduled_s": (record.scheduled_ns - start_ns) / 1e9,
-        "start_s": (record.start_ns - start_ns) / 1e9,
-        **timed,
-        "status": record.status,
-        "error": record.error,
-        "finish_reason": record.finish_reason,
-        "mode": record.decision.get("mode"),
-        "chosen_by": record.decision.get("chosen_by"),
-        "budget_asked": measures.budget_asked(record),
-        "budget_used": measures.budget_used(record),
-        "cut": measures.was_cut(record),
-        "target_tokens": measures.target_tokens(record),
-        "prompt_tokens": record.prompt_tokens,
-        "cached_tokens": record.cached_tokens,
-        "correct": measures.correct(record),
-        "answer": record.answer,
-    }
-
-
-def write_csv(path: Path, results: Iterable[RunResult]) -> None:
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer: csv.DictWriter[str] | None = None
-        for row in rows(results):
-            if writer is None:
-                writer = csv.DictWriter(file, fieldnames=list(row))
-                writer.writeheader()
-            writer.writerow(row)
+def comparison_text(comparison: LoadComparison) -> str:
+    sides = [f"{side.name}: {side.label}" for side in comparison.sides]
+    sides.append(f"{len(comparison.sides[0].summaries)} rounds in alternation")
+    found = [as_text(groups_table("", "side", comparison.groups))]
+    fronts = {"tokens": comparison.accuracy_tokens_front, "latency": comparison.accuracy_latency_front}
+    found += [f"front of accuracy against {cost}: {', '.join(front.names)}" for cost, front in fronts.items() if front]
+    ratios = [f"{table.title}\n{as_text(table)}" for table in ratio_tables(comparison)]
+    return "\n\n".join(["\n".join(sides), "\n".join(found), *ratios])
