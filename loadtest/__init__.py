@@ -9,9 +9,9 @@ from loadtest.analysis.goals import Goal
 from loadtest.analysis.summary import Summary, summarise
 from loadtest.load.arrivals import Concurrent, Constant, Gamma, Trace, poisson, synchronous
 from loadtest.load.run import run
-from loadtest.load.series import ComparedSide, compare
+from loadtest.load.series import compare
 from loadtest.load.workload import Variant, crossed, last_digit, load_requests, mixed, repeated
-from loadtest.records import LoadRequest, LoadTarget, RequestRecord, RunResult
+from loadtest.records import ComparedSide, LoadRequest, LoadTarget, RequestRecord, RunResult
 
 __all__ = [
     "ComparedSide",

@@ -1,6 +1,6 @@
 """What is asked, of whom, and what came back. Times: nanoseconds of `time.perf_counter_ns`, one clock per machine."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -38,6 +38,15 @@ class LoadRequest:
     variant: str = ""
     stream: bool = True
     at: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ComparedSide:
+    """What is asked of whom. `name` is what it is called in figures, and shorter than the target's label."""
+
+    target: LoadTarget
+    requests: Sequence[LoadRequest]
+    name: str = ""
 
 
 @dataclass(frozen=True, slots=True)

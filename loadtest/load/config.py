@@ -11,9 +11,8 @@ from typing import Any
 from loadtest.analysis.goals import Goal, parse_goal
 from loadtest.load import workload
 from loadtest.load.arrivals import ArrivalPlan, Concurrent, Constant, Gamma, Trace
-from loadtest.load.series import ComparedSide
 from loadtest.load.workload import Variant
-from loadtest.records import LoadRequest, LoadTarget
+from loadtest.records import ComparedSide, LoadRequest, LoadTarget
 
 
 class InvalidArguments(Exception):

@@ -13,7 +13,7 @@ from loadtest.load.arrivals import ArrivalPlan, Concurrent, Constant, Gamma, syn
 from loadtest.load.processes import run_in
 from loadtest.load.run import run
 from loadtest.load.workload import repeated
-from loadtest.records import LoadRequest, LoadTarget, RequestRecord, RunResult
+from loadtest.records import ComparedSide, LoadRequest, LoadTarget, RequestRecord, RunResult
 
 
 def rates_between(low: float, high: float, count: int) -> list[float]:
@@ -122,15 +122,6 @@ async def search(
 def best(trials: Sequence[RateTrial]) -> RateTrial | None:
     """The highest rate that met the goals; None if none did."""
     return max((trial for trial in trials if trial.met), key=lambda trial: trial.rate, default=None)
-
-
-@dataclass(frozen=True, slots=True)
-class ComparedSide:
-    """What is asked of whom. `name` is what it is called in figures, and shorter than the target's label."""
-
-    target: LoadTarget
-    requests: Sequence[LoadRequest]
-    name: str = ""
 
 
 async def compare(
