@@ -22,7 +22,7 @@ from controllers import reply
 from controllers.generation.events import Conversation
 from controllers.policy.fold import Defaults, Policy
 from controllers.route import Route, build_route
-from loadtest.workload import last_digit
+from loadtest.load.workload import last_digit
 from models.engines import VllmEngineConfig
 from models.engines.base import Prompt, Sampling
 from models.engines.vllm import VllmEngine

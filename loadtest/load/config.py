@@ -8,15 +8,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from loadtest import workload
-from loadtest.arrivals import Arrivals, Concurrent, Constant, Gamma, Trace
-from loadtest.compare import Side
-from loadtest.goals import Goal, parse_goal
-from loadtest.records import Request, Target
-from loadtest.workload import Variant
+from loadtest.analysis.goals import Goal, parse_goal
+from loadtest.load import workload
+from loadtest.load.arrivals import ArrivalPlan, Concurrent, Constant, Gamma, Trace
+from loadtest.load.workload import Variant
+from loadtest.records import ComparedSide, LoadRequest, LoadTarget
 
 
-class Invalid(Exception):
+class InvalidArguments(Exception):
     """The arguments cannot be meant: the message says which."""
 
 
@@ -160,11 +159,11 @@ def _integers(text: str) -> list[int]:
     return [int(part) for part in text.split(",")]
 
 
-def target(args: Namespace, url: str, model: str) -> Target:
-    """Raises Invalid if the key's variable is not set."""
+def target(args: Namespace, url: str, model: str) -> LoadTarget:
+    """Raises InvalidArguments if the key's variable is not set."""
     if args.key_env is not None and args.key_env not in os.environ:
-        raise Invalid(f"--key-env: there is no {args.key_env} in the environment")
-    return Target(url, model, os.environ[args.key_env] if args.key_env else None)
+        raise InvalidArguments(f"--key-env: there is no {args.key_env} in the environment")
+    return LoadTarget(url, model, os.environ[args.key_env] if args.key_env else None)
 
 
 def urls(args: Namespace) -> list[str]:
@@ -179,29 +178,29 @@ def _first(args: Namespace) -> str:
     return str(args.servers[0] if args.servers else args.url)
 
 
-def sides(args: Namespace) -> list[Side]:
-    """Those of a comparison, servers first. Raises Invalid for fewer than two, OSError."""
-    found = [Side(target(args, url, args.model), requests(args)) for url in args.servers]
+def sides(args: Namespace) -> list[ComparedSide]:
+    """Those of a comparison, servers first. Raises InvalidArguments for fewer than two, OSError."""
+    found = [ComparedSide(target(args, url, args.model), requests(args)) for url in args.servers]
     for name, fields in args.side:
         body = {key: value for key, value in fields.items() if key not in ("url", "model")}
         asked = target(args, fields.get("url", _first(args)), fields.get("model", args.model))
-        found.append(Side(asked, requests(args, body), name))
+        found.append(ComparedSide(asked, requests(args, body), name))
     if len(found) < 2:
-        raise Invalid("compare needs two sides or more: URLs, or --side")
+        raise InvalidArguments("compare needs two sides or more: URLs, or --side")
     return found
 
 
-def requests(args: Namespace, more: Mapping[str, Any] | None = None) -> list[Request]:
-    """The workload that the arguments ask for; `more` are further fields of every body. Raises Invalid, OSError."""
+def requests(args: Namespace, more: Mapping[str, Any] | None = None) -> list[LoadRequest]:
+    """The workload of the arguments; `more` are further fields of every body. Raises InvalidArguments, OSError."""
     try:
         return _requests(args, {**args.body, **(more or {})})
     except ValueError as error:
-        raise Invalid(str(error)) from error
+        raise InvalidArguments(str(error)) from error
 
 
-def _requests(args: Namespace, body: Mapping[str, Any]) -> list[Request]:
+def _requests(args: Namespace, body: Mapping[str, Any]) -> list[LoadRequest]:
     if args.data is not None:
-        found = workload.load(args.data, body)
+        found = workload.load_requests(args.data, body)
         found = workload.repeated(found, args.requests) if args.requests else found
     else:
         found = workload.last_digit(args.requests or 100, args.seed, args.depths, body)
@@ -210,7 +209,7 @@ def _requests(args: Namespace, body: Mapping[str, Any]) -> list[Request]:
     return [workload.unstreamed(request) for request in found] if args.no_stream else found
 
 
-def arrivals(args: Namespace) -> Arrivals:
+def arrivals(args: Namespace) -> ArrivalPlan:
     if args.trace:
         return Trace(args.speed)
     if args.constant is not None:

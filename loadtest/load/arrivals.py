@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from typing import Protocol
 
-from loadtest.records import Request
+from loadtest.records import LoadRequest
 
 
 class OpenLoop(Protocol):
@@ -18,7 +18,7 @@ class OpenLoop(Protocol):
 
     @property
     def rate(self) -> float | None: ...
-    def offsets(self, requests: Sequence[Request]) -> list[float]: ...
+    def offsets(self, requests: Sequence[LoadRequest]) -> list[float]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class Constant:
 
     rate: float
 
-    def offsets(self, requests: Sequence[Request]) -> list[float]:
+    def offsets(self, requests: Sequence[LoadRequest]) -> list[float]:
         return [number / self.rate for number in range(len(requests))]
 
 
@@ -54,7 +54,7 @@ class Gamma:
     burstiness: float = 1.0
     seed: int = 0
 
-    def offsets(self, requests: Sequence[Request]) -> list[float]:
+    def offsets(self, requests: Sequence[LoadRequest]) -> list[float]:
         draw = random.Random(f"arrivals {self.seed}")
         scale = 1 / (self.rate * self.burstiness)
         gaps = [draw.gammavariate(self.burstiness, scale) for _ in requests]
@@ -68,7 +68,7 @@ def poisson(rate: float, seed: int = 0) -> Gamma:
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """Open loop: the requests' own times (`Request.at`), replayed `speed` times as fast from the first one on."""
+    """Open loop: the requests' own times (`LoadRequest.at`), replayed `speed` times as fast from the first one on."""
 
     speed: float = 1.0
 
@@ -76,7 +76,7 @@ class Trace:
     def rate(self) -> float | None:
         return None
 
-    def offsets(self, requests: Sequence[Request]) -> list[float]:
+    def offsets(self, requests: Sequence[LoadRequest]) -> list[float]:
         """Raises ValueError if a request has no time, or if the times do not rise."""
         times = [request.at for request in requests if request.at is not None]
         if len(times) != len(requests):
@@ -86,7 +86,7 @@ class Trace:
         return [(time - times[0]) / self.speed for time in times]
 
 
-Arrivals = Concurrent | Constant | Gamma | Trace
+ArrivalPlan = Concurrent | Constant | Gamma | Trace
 
 
 def synchronous() -> Concurrent:
@@ -94,7 +94,7 @@ def synchronous() -> Concurrent:
     return Concurrent(1)
 
 
-def describe(arrivals: Arrivals) -> str:
+def describe(arrivals: ArrivalPlan) -> str:
     """In words, for reports."""
     match arrivals:
         case Concurrent(1):

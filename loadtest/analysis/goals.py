@@ -4,9 +4,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from loadtest import measures
-from loadtest.distribution import Interval, wilson
-from loadtest.records import Record, Result
+from loadtest.analysis import measures
+from loadtest.analysis.distribution import Interval, wilson
+from loadtest.records import RequestRecord, RunResult
 
 _SHORT: Final = {
     "ttft": "time_to_first_token_ms",
@@ -43,7 +43,7 @@ def parse_goal(text: str) -> Goal:
     return Goal(measure, float(limit))
 
 
-def is_good(record: Record, goals: Iterable[Goal]) -> bool:
+def is_good(record: RequestRecord, goals: Iterable[Goal]) -> bool:
     """In an open loop, latency counts from when the request was due: a client or server that lags gains nothing."""
     if record.error is not None:
         return False
@@ -57,7 +57,7 @@ def _lag(goal: Goal, lag: float) -> float:
     return lag if goal.measure in from_start else 0.0
 
 
-def goodput(result: Result, goals: Sequence[Goal]) -> Goodput | None:
+def goodput(result: RunResult, goals: Sequence[Goal]) -> Goodput | None:
     """None for a run without requests."""
     good = sum(is_good(record, goals) for record in result.records)
     fraction = wilson(good, len(result.records))

@@ -16,35 +16,37 @@ from typing import Any, Final
 
 import uvloop
 
-from loadtest.arrivals import Arrivals, Concurrent, Trace, describe
-from loadtest.records import Request, Result, Target
-from loadtest.run import Live, run
+from loadtest.load.arrivals import ArrivalPlan, Concurrent, Trace, describe
+from loadtest.load.run import run
+from loadtest.records import LoadRequest, LoadTarget, RunProgress, RunResult
 
-_WORKER: Final = "from loadtest.processes import worker; worker()"
+_WORKER: Final = "from loadtest.load.processes import worker; worker()"
 _LEAD_NS: Final = 100_000_000
 """From the moment when all are ready to the start, so that the last one has heard it by then."""
 
 
 @dataclass(frozen=True, slots=True)
-class Share:
+class WorkerShare:
     """What one process does. Its own plan begins `after_ns` after the common start."""
 
-    requests: Sequence[Request]
-    arrivals: Arrivals
+    requests: Sequence[LoadRequest]
+    arrivals: ArrivalPlan
     after_ns: int = 0
 
 
-def shares(requests: Sequence[Request], arrivals: Arrivals, processes: int) -> list[Share]:
+def shares(requests: Sequence[LoadRequest], arrivals: ArrivalPlan, processes: int) -> list[WorkerShare]:
     """Deals requests out in turn: a closed loop's slots with them; an open loop's arrivals keep their times."""
     if isinstance(arrivals, Concurrent):
         slots = [len(range(process, arrivals.concurrency, processes)) for process in range(processes)]
-        return [Share(requests[i::processes], replace(arrivals, concurrency=slots[i])) for i in range(processes)]
+        return [WorkerShare(requests[i::processes], replace(arrivals, concurrency=slots[i])) for i in range(processes)]
     offsets = arrivals.offsets(requests)
     timed = [replace(request, at=offset) for request, offset in zip(requests, offsets, strict=True)]
-    return [Share(timed[i::processes], Trace(), int(offsets[i] * 1e9)) for i in range(processes)]
+    return [WorkerShare(timed[i::processes], Trace(), int(offsets[i] * 1e9)) for i in range(processes)]
 
 
-def merged(results: Sequence[Result], requests: Sequence[Request], arrivals: Arrivals, start_ns: int) -> Result:
+def merged(
+    results: Sequence[RunResult], requests: Sequence[LoadRequest], arrivals: ArrivalPlan, start_ns: int
+) -> RunResult:
     """One result of all the shares' results, records by scheduled start."""
     end_ns = max(result.end_ns for result in results)
     busy = sum(result.cpu_share * result.seconds for result in results)
@@ -64,13 +66,13 @@ def merged(results: Sequence[Result], requests: Sequence[Request], arrivals: Arr
 
 async def run_in(
     processes: int,
-    target: Target,
-    requests: Sequence[Request],
-    arrivals: Arrivals,
+    target: LoadTarget,
+    requests: Sequence[LoadRequest],
+    arrivals: ArrivalPlan,
     *,
-    live: Live | None = None,
+    live: RunProgress | None = None,
     **options: Any,
-) -> Result:
+) -> RunResult:
     """`run`, in this process for one, in as many others for more. Raises RuntimeError if one of those fails."""
     slots = arrivals.concurrency if isinstance(arrivals, Concurrent) else len(requests)
     processes = min(processes, slots, len(requests))
@@ -79,8 +81,11 @@ async def run_in(
     if options.get("max_concurrency") is not None:
         options["max_concurrency"] = max(1, options["max_concurrency"] // processes)
     dealt = shares(requests, arrivals, processes)
-    workers = [await _Worker.start({"target": target, "share": share, "options": options}) for share in dealt]
+    workers: list[_WorkerProcess] = []
     try:
+        for share in dealt:
+            workers.append(await _WorkerProcess.start())
+            workers[-1].write({"target": target, "share": share, "options": options})
         await asyncio.gather(*(worker.read() for worker in workers))
         begin_ns = perf_counter_ns() + _LEAD_NS
         for worker, share in zip(workers, dealt, strict=True):
@@ -91,29 +96,23 @@ async def run_in(
     return merged(results, requests, arrivals, begin_ns)
 
 
-class _Worker:
+class _WorkerProcess:
     """This side of one client process."""
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         assert process.stdin is not None and process.stdout is not None
         self._process, self._to, self._from = process, process.stdin, process.stdout
         self._finished = False
-        self.live = Live()
+        self.live = RunProgress()
 
     @classmethod
-    async def start(cls, work: Mapping[str, Any]) -> "_Worker":
-        here = str(Path(__file__).parent.parent)
+    async def start(cls) -> "_WorkerProcess":
+        here = str(Path(__file__).parents[2])
         path = os.pathsep.join(filter(None, (here, os.environ.get("PYTHONPATH"))))
-        worker = cls(
-            await asyncio.create_subprocess_exec(
-                *(sys.executable, "-c", _WORKER),
-                stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.PIPE,
-                env={**os.environ, "PYTHONPATH": path},
-            )
-        )
-        worker.write(work)
-        return worker
+        pipe = asyncio.subprocess.PIPE
+        environment = {**os.environ, "PYTHONPATH": path}
+        command = (sys.executable, "-c", _WORKER)
+        return cls(await asyncio.create_subprocess_exec(*command, stdin=pipe, stdout=pipe, env=environment))
 
     def write(self, value: object) -> None:
         self._to.write(_frame(value))
@@ -125,12 +124,12 @@ class _Worker:
         except asyncio.IncompleteReadError as error:
             raise RuntimeError("a client process ended before its run did") from error
 
-    async def result(self, all_workers: Sequence["_Worker"], live: Live | None) -> Result:
-        while isinstance(said := await self.read(), Live):
+    async def result(self, all_workers: Sequence["_WorkerProcess"], live: RunProgress | None) -> RunResult:
+        while isinstance(said := await self.read(), RunProgress):
             self.live = said
             if live is not None:
                 live.become([worker.live for worker in all_workers])
-        assert isinstance(said, Result)
+        assert isinstance(said, RunResult)
         self._finished = True
         return said
 
@@ -163,8 +162,8 @@ def _give(value: object) -> None:
     sys.stdout.buffer.flush()
 
 
-async def _work(target: Target, share: Share, options: Mapping[str, Any]) -> None:
-    live = Live()
+async def _work(target: LoadTarget, share: WorkerShare, options: Mapping[str, Any]) -> None:
+    live = RunProgress()
 
     async def begin() -> int:
         _give("ready")
@@ -176,7 +175,7 @@ async def _work(target: Target, share: Share, options: Mapping[str, Any]) -> Non
     _give(result)
 
 
-async def _report(live: Live) -> None:
+async def _report(live: RunProgress) -> None:
     while True:
         await asyncio.sleep(0.5)
         if live.started:

@@ -11,17 +11,6 @@ _T95: Final = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2
 """Student's t, two-sided 95 %, for 1 to 15 degrees of freedom."""
 
 
-def percentile(ordered: Sequence[float], share: float) -> float:
-    """The value below which `share` (0 to 1) of a rising, non-empty sample lies.
-
-    Exact: nothing is binned. Between two samples it is linear (Hyndman and Fan's definition 7, NumPy's default).
-    """
-    position = share * (len(ordered) - 1)
-    below = math.floor(position)
-    above = min(below + 1, len(ordered) - 1)
-    return ordered[below] + (ordered[above] - ordered[below]) * (position - below)
-
-
 @dataclass(frozen=True, slots=True)
 class Distribution:
     """A sample in ten numbers. `std` is the sample's (n - 1), 0 for a single value."""
@@ -39,22 +28,18 @@ class Distribution:
 
 
 def distribution(values: Iterable[float]) -> Distribution | None:
-    """None for an empty sample: no value is not the value 0."""
-    ordered = sorted(values)
-    if not ordered:
+    """None for an empty sample: no value is not the value 0.
+
+    Percentiles are exact: nothing is binned. Between two samples they are linear (Hyndman and Fan's definition 7).
+    """
+    import numpy as np
+
+    sample = np.fromiter(values, float)
+    if not sample.size:
         return None
-    return Distribution(
-        count=len(ordered),
-        mean=fmean(ordered),
-        std=stdev(ordered) if len(ordered) > 1 else 0.0,
-        min=ordered[0],
-        p25=percentile(ordered, 0.25),
-        p50=percentile(ordered, 0.5),
-        p90=percentile(ordered, 0.9),
-        p95=percentile(ordered, 0.95),
-        p99=percentile(ordered, 0.99),
-        max=ordered[-1],
-    )
+    percentiles = np.percentile(sample, (0, 25, 50, 90, 95, 99, 100)).tolist()
+    std = float(sample.std(ddof=1)) if sample.size > 1 else 0.0
+    return Distribution(sample.size, float(sample.mean()), std, *percentiles)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,22 +8,21 @@ from typing import Any
 
 import orjson
 
-from loadtest.client import Exchange
-from loadtest.records import Event, Kind, Record, Request
+from loadtest.records import HttpExchange, LoadRequest, OutputEvent, OutputKind, RequestRecord
 
 Json = Mapping[str, Any]
 
 
-def record(request: Request, scheduled_ns: int, exchange: Exchange, keep_text: bool = True) -> Record:
+def record(request: LoadRequest, scheduled_ns: int, exchange: HttpExchange, keep_text: bool = True) -> RequestRecord:
     """Reads what the exchange kept. Never raises: a body that cannot be read is an error kind of its own."""
-    reply = _Reply()
+    reply = _ReplyReader()
     try:
         reply.read(exchange, request.stream)
     except (AttributeError, TypeError, ValueError) as unreadable:  # not JSON, or JSON of another shape
         reply.fail("unreadable", f"{type(unreadable).__name__}: {unreadable}")
     error, detail = _verdict(exchange, reply)
     usage = reply.usage
-    return Record(
+    return RequestRecord(
         request=request,
         scheduled_ns=scheduled_ns,
         start_ns=exchange.start_ns,
@@ -52,7 +51,7 @@ def _reasoning_tokens(usage: Json) -> int | None:
     return count if isinstance(count, int) else None
 
 
-def _verdict(exchange: Exchange, reply: "_Reply") -> tuple[str | None, str]:
+def _verdict(exchange: HttpExchange, reply: "_ReplyReader") -> tuple[str | None, str]:
     whole = reply.done and exchange.error == "disconnect"  # a body that ends with the connection
     if exchange.error is not None and not whole:
         return exchange.error, exchange.detail
@@ -63,11 +62,11 @@ def _verdict(exchange: Exchange, reply: "_Reply") -> tuple[str | None, str]:
     return (None, "") if reply.finish_reason else ("truncated", "the reply ended without a finish reason")
 
 
-class _Reply:
+class _ReplyReader:
     """What the events said, as they are read one after another."""
 
     def __init__(self) -> None:
-        self.events: list[Event] = []
+        self.events: list[OutputEvent] = []
         self.exact_tokens = False
         self.reasoning: list[str] = []
         self.answer: list[str] = []
@@ -81,7 +80,7 @@ class _Reply:
     def fail(self, kind: str, detail: str) -> None:
         self.error, self.error_detail = kind, detail
 
-    def read(self, exchange: Exchange, stream: bool) -> None:
+    def read(self, exchange: HttpExchange, stream: bool) -> None:
         if exchange.status not in (200, None):
             return
         if not stream:
@@ -115,9 +114,9 @@ class _Reply:
         if "reasond" in chunk:
             self.decision.update(chunk["reasond"] or {})
 
-    def _text(self, delta: Json, first: bool) -> list[Kind]:
+    def _text(self, delta: Json, first: bool) -> list[OutputKind]:
         """Keeps the first choice's text; tells which kinds of text were there."""
-        kinds: list[Kind] = []
+        kinds: list[OutputKind] = []
         reasoning = delta.get("reasoning") or delta.get("reasoning_content")
         answer = delta.get("content") or delta.get("text")
         if reasoning:
@@ -130,16 +129,16 @@ class _Reply:
                 self.answer.append(answer)
         return kinds
 
-    def _count(self, at_ns: int, kinds: list[Kind], token_ids: list[int] | None) -> None:
+    def _count(self, at_ns: int, kinds: list[OutputKind], token_ids: list[int] | None) -> None:
         self.exact_tokens = self.exact_tokens or token_ids is not None
         tokens = len(kinds) if token_ids is None else len(token_ids)
         if not kinds and tokens:
             kinds = ["silent"]
         for kind in kinds[1:]:  # one chunk with both: its last token is taken to be the answer's first
-            self.events.append(Event(at_ns, kinds[0], tokens - 1))
-            self.events.append(Event(at_ns, kind, 1))
+            self.events.append(OutputEvent(at_ns, kinds[0], tokens - 1))
+            self.events.append(OutputEvent(at_ns, kind, 1))
         if len(kinds) == 1:
-            self.events.append(Event(at_ns, kinds[0], tokens))
+            self.events.append(OutputEvent(at_ns, kinds[0], tokens))
 
 
 def events(times: list[int], pieces: list[bytes]) -> Iterator[tuple[int, bytes]]:

@@ -4,17 +4,17 @@ import asyncio
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from statistics import median
 from time import perf_counter
 from typing import Final, TextIO
 
-from loadtest.distribution import percentile
-from loadtest.run import Live
+from loadtest.records import RunProgress
 
 _RECENT: Final = 200
 """Replies that the shown median is taken over."""
 
 
-def line(live: Live, seconds: float) -> str:
+def line(live: RunProgress, seconds: float) -> str:
     """The state of a run in at most 100 columns."""
     parts = [
         f"{seconds:6.1f} s",
@@ -23,17 +23,17 @@ def line(live: Live, seconds: float) -> str:
         f"{live.finished / seconds if seconds else 0.0:.1f} requests/s",
     ]
     if live.latencies_ns:
-        recent = sorted(live.latencies_ns[-_RECENT:])
-        parts.append(f"median of the last {len(recent)}: {percentile(recent, 0.5) / 1e6:.0f} ms")
+        recent = live.latencies_ns[-_RECENT:]
+        parts.append(f"median of the last {len(recent)}: {median(recent) / 1e6:.0f} ms")
     if live.failed:
         parts.append(f"{live.failed} failed")
     return " · ".join(parts)
 
 
 @asynccontextmanager
-async def shown(title: str, quiet: bool = False) -> AsyncIterator[Live]:
-    """Shows what becomes of the `Live` it gives: rewritten twice a second in a terminal, every ten seconds if not."""
-    live, began = Live(), perf_counter()
+async def shown(title: str, quiet: bool = False) -> AsyncIterator[RunProgress]:
+    """Shows the `RunProgress` that it gives: rewritten twice a second in a terminal, every ten seconds if not."""
+    live, began = RunProgress(), perf_counter()
     if quiet:
         yield live
         return
@@ -49,7 +49,7 @@ async def shown(title: str, quiet: bool = False) -> AsyncIterator[Live]:
         print(file=to, flush=True)
 
 
-async def _show(live: Live, began: float, to: TextIO, terminal: bool) -> None:
+async def _show(live: RunProgress, began: float, to: TextIO, terminal: bool) -> None:
     while True:
         await asyncio.sleep(0.5 if terminal else 10.0)
         _write(line(live, perf_counter() - began), to, terminal)

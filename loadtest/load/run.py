@@ -4,45 +4,24 @@ import asyncio
 import gc
 import resource
 import time
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from time import perf_counter_ns
 from typing import Any, Final
 
 import orjson
 
-from loadtest.arrivals import Arrivals, Concurrent, describe
-from loadtest.client import Client, Exchange
-from loadtest.records import Record, Request, Result, Target
-from loadtest.stream import record
+from loadtest.load.arrivals import ArrivalPlan, Concurrent, describe
+from loadtest.load.client import LoadClient
+from loadtest.load.stream import record
+from loadtest.records import HttpExchange, LoadRequest, LoadTarget, RequestRecord, RunProgress, RunResult
 
 _KEEP_RAW: Final = 256 * 2**20
 """Bytes of replies kept raw until the run is over; past it, replies are read while it goes on, at its expense."""
 
 
-@dataclass(slots=True)
-class Live:
-    """What the progress display reads while a run goes on."""
-
-    planned: int = 0
-    started: int = 0
-    finished: int = 0
-    failed: int = 0
-    latencies_ns: list[int] = field(default_factory=list)
-
-    def become(self, parts: Iterable["Live"]) -> None:
-        """Takes on the sums of the parts."""
-        all_parts = list(parts)
-        self.planned = sum(part.planned for part in all_parts)
-        self.started = sum(part.started for part in all_parts)
-        self.finished = sum(part.finished for part in all_parts)
-        self.failed = sum(part.failed for part in all_parts)
-        self.latencies_ns = [latency for part in all_parts for latency in part.latencies_ns]
-
-
-def encode(request: Request, target: Target) -> bytes:
-    """The body to send. Asks for usage where it streams; anything in `Request.body` has the last word."""
+def encode(request: LoadRequest, target: LoadTarget) -> bytes:
+    """The body to send. Asks for usage where it streams; anything in `LoadRequest.body` has the last word."""
     body: dict[str, Any] = {"model": request.route or target.model, "messages": request.messages}
     if request.stream:
         body |= {"stream": True, "stream_options": {"include_usage": True}}
@@ -50,17 +29,17 @@ def encode(request: Request, target: Target) -> bytes:
 
 
 async def run(
-    target: Target,
-    requests: Sequence[Request],
-    arrivals: Arrivals,
+    target: LoadTarget,
+    requests: Sequence[LoadRequest],
+    arrivals: ArrivalPlan,
     *,
     timeout: float = 600.0,
     max_seconds: float | None = None,
     max_concurrency: int | None = None,
     keep_text: bool = True,
-    live: Live | None = None,
+    live: RunProgress | None = None,
     begin: Callable[[], Awaitable[int]] | None = None,
-) -> Result:
+) -> RunResult:
     """One run in this process, on the running event loop (uvloop is the one to use: `loadtest.cli`, `uvloop.run`).
 
     No request starts later than `max_seconds` after the first. `max_concurrency` holds open-loop requests back while so
@@ -69,8 +48,8 @@ async def run(
     (closed loop).
     """
     bodies = [encode(request, target) for request in requests]
-    client = Client(target, timeout)
-    runner = _Runner(client, requests, bodies, keep_text, live or Live(), max_seconds, max_concurrency)
+    client = LoadClient(target, timeout)
+    runner = _Runner(client, requests, bodies, keep_text, live or RunProgress(), max_seconds, max_concurrency)
     raise_file_limit()
     if isinstance(arrivals, Concurrent):
         await client.warm(min(arrivals.concurrency, len(requests)))
@@ -83,7 +62,7 @@ async def run(
             cpu = time.process_time_ns() - cpu
     finally:
         await client.close()
-    return Result(
+    return RunResult(
         target=target,
         arrivals=describe(arrivals),
         rate=None if isinstance(arrivals, Concurrent) else arrivals.rate,
@@ -101,11 +80,11 @@ class _Runner:
 
     def __init__(
         self,
-        client: Client,
-        requests: Sequence[Request],
+        client: LoadClient,
+        requests: Sequence[LoadRequest],
         bodies: Sequence[bytes],
         keep_text: bool,
-        live: Live,
+        live: RunProgress,
         max_seconds: float | None,
         max_concurrency: int | None,
     ) -> None:
@@ -113,12 +92,12 @@ class _Runner:
         self._keep_text, self._live = keep_text, live
         self._max_ns = None if max_seconds is None else int(max_seconds * 1e9)
         self._slots = None if max_concurrency is None else asyncio.Semaphore(max_concurrency)
-        self._raw: list[tuple[int, int, Exchange]] = []
+        self._raw: list[tuple[int, int, HttpExchange]] = []
         self._raw_bytes = 0
-        self._read: list[tuple[int, Record]] = []
+        self._read: list[tuple[int, RequestRecord]] = []
         live.planned += len(requests)
 
-    async def go(self, arrivals: Arrivals, begin_ns: int) -> None:
+    async def go(self, arrivals: ArrivalPlan, begin_ns: int) -> None:
         if isinstance(arrivals, Concurrent):
             await self._closed_loop(arrivals, begin_ns)
         else:
@@ -166,12 +145,12 @@ class _Runner:
         if self._raw_bytes > _KEEP_RAW:
             self._read += self._digest()
 
-    def _digest(self) -> Iterator[tuple[int, Record]]:
+    def _digest(self) -> Iterator[tuple[int, RequestRecord]]:
         raw, self._raw, self._raw_bytes = self._raw, [], 0
         for number, scheduled_ns, exchange in raw:
             yield number, record(self._requests[number], scheduled_ns, exchange, self._keep_text)
 
-    def records(self) -> list[Record]:
+    def records(self) -> list[RequestRecord]:
         """In the order of the workload."""
         self._read += self._digest()
         return [one for _, one in sorted(self._read, key=lambda pair: pair[0])]

@@ -8,7 +8,7 @@ from itertools import cycle, islice
 from pathlib import Path
 from typing import Any, Final
 
-from loadtest.records import Request
+from loadtest.records import LoadRequest
 
 _FIELDS: Final = frozenset({"id", "messages", "prompt", "answer", "difficulty", "body", "route", "stream", "at"})
 _MULTIPLIERS: Final = (3, 7, 9)
@@ -25,7 +25,7 @@ class Variant:
     route: str | None = None
 
 
-def load(path: Path, body: Mapping[str, Any] | None = None) -> list[Request]:
+def load_requests(path: Path, body: Mapping[str, Any] | None = None) -> list[LoadRequest]:
     """One request a line: `messages` (or `prompt`), and where known `answer`, `difficulty`, `at` (seconds), `body`.
 
     `body` given here is laid under each line's own. Raises ValueError that names the line.
@@ -41,14 +41,14 @@ def load(path: Path, body: Mapping[str, Any] | None = None) -> list[Request]:
     return requests
 
 
-def parse(line: Mapping[str, Any], default_id: str, body: Mapping[str, Any]) -> Request:
+def parse(line: Mapping[str, Any], default_id: str, body: Mapping[str, Any]) -> LoadRequest:
     unknown = line.keys() - _FIELDS
     if unknown:
         raise ValueError(f"unknown fields {sorted(unknown)}; known are {sorted(_FIELDS)}")
     if ("messages" in line) == ("prompt" in line):
         raise ValueError("needs either 'messages' or 'prompt'")
     answer = line.get("answer")
-    return Request(
+    return LoadRequest(
         id=str(line.get("id", default_id)),
         messages=tuple(line.get("messages") or ({"role": "user", "content": line["prompt"]},)),
         answer=None if answer is None else str(answer),
@@ -62,13 +62,13 @@ def parse(line: Mapping[str, Any], default_id: str, body: Mapping[str, Any]) -> 
 
 def last_digit(
     count: int, seed: int = 0, depths: Sequence[int] = (1, 2, 4, 8), body: Mapping[str, Any] | None = None
-) -> list[Request]:
+) -> list[LoadRequest]:
     """Chained arithmetic modulo ten: the answer is one digit, the difficulty is the number of steps."""
     draw = random.Random(f"last digit {seed}")
     return [_question(number, draw.choice(depths), draw, body or {}) for number in range(count)]
 
 
-def _question(number: int, depth: int, draw: random.Random, body: Mapping[str, Any]) -> Request:
+def _question(number: int, depth: int, draw: random.Random, body: Mapping[str, Any]) -> LoadRequest:
     value = draw.randrange(10)
     text = f"Start with {value}, then"
     for step in range(depth):
@@ -77,26 +77,26 @@ def _question(number: int, depth: int, draw: random.Random, body: Mapping[str, A
         value = {"+": value + operand, "-": value - operand, "*": value * operand}[sign] % 10
         text += f" {_letter(step)}{sign}{operand}"
     message = {"role": "user", "content": f"{text}. What is the last digit?"}
-    return Request(f"digit-{number}", (message,), answer=str(value), difficulty=depth, body=body)
+    return LoadRequest(f"digit-{number}", (message,), answer=str(value), difficulty=depth, body=body)
 
 
 def _letter(step: int) -> str:
     return chr(ord("a") + step % 26)
 
 
-def mixed(requests: Iterable[Request], variants: Sequence[Variant], seed: int = 0) -> list[Request]:
+def mixed(requests: Iterable[LoadRequest], variants: Sequence[Variant], seed: int = 0) -> list[LoadRequest]:
     """Draws one variant for each request, by weight."""
     draw = random.Random(f"mix {seed}")
     weights = [variant.weight for variant in variants]
     return [_vary(request, draw.choices(variants, weights)[0]) for request in requests]
 
 
-def crossed(requests: Iterable[Request], variants: Sequence[Variant]) -> list[Request]:
+def crossed(requests: Iterable[LoadRequest], variants: Sequence[Variant]) -> list[LoadRequest]:
     """Every request once for every variant: what an accuracy front is measured with."""
     return [_vary(request, variant) for request in requests for variant in variants]
 
 
-def _vary(request: Request, variant: Variant) -> Request:
+def _vary(request: LoadRequest, variant: Variant) -> LoadRequest:
     return replace(
         request,
         id=f"{request.id}/{variant.name}",
@@ -106,11 +106,11 @@ def _vary(request: Request, variant: Variant) -> Request:
     )
 
 
-def unstreamed(request: Request) -> Request:
+def unstreamed(request: LoadRequest) -> LoadRequest:
     """The same, asked for as a whole reply."""
     return replace(request, stream=False)
 
 
-def repeated(requests: Sequence[Request], count: int) -> list[Request]:
+def repeated(requests: Sequence[LoadRequest], count: int) -> list[LoadRequest]:
     """The first `count` of the requests said over and over."""
     return list(islice(cycle(requests), count))

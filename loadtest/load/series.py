@@ -6,12 +6,14 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
 
-from loadtest.arrivals import Arrivals, Concurrent, Constant, Gamma, synchronous
-from loadtest.distribution import Interval
-from loadtest.goals import Goal, goodput, is_good
-from loadtest.processes import run_in
-from loadtest.records import Record, Request, Result, Target
-from loadtest.workload import repeated
+from loadtest.analysis.comparison import LoadComparison, compared
+from loadtest.analysis.distribution import Interval
+from loadtest.analysis.goals import Goal, goodput, is_good
+from loadtest.load.arrivals import ArrivalPlan, Concurrent, Constant, Gamma, synchronous
+from loadtest.load.processes import run_in
+from loadtest.load.run import run
+from loadtest.load.workload import repeated
+from loadtest.records import ComparedSide, LoadRequest, LoadTarget, RequestRecord, RunResult
 
 
 def rates_between(low: float, high: float, count: int) -> list[float]:
@@ -20,18 +22,22 @@ def rates_between(low: float, high: float, count: int) -> list[float]:
 
 
 async def sweep(
-    target: Target, requests: Sequence[Request], plans: Sequence[Arrivals], processes: int = 1, **options: Any
-) -> AsyncIterator[Result]:
+    target: LoadTarget,
+    requests: Sequence[LoadRequest],
+    plans: Sequence[ArrivalPlan],
+    processes: int = 1,
+    **options: Any,
+) -> AsyncIterator[RunResult]:
     """One run for each plan, one after another, each with all the requests."""
     for plan in plans:
         yield await run_in(processes, target, requests, plan, **options)
 
 
 async def sweep_range(
-    target: Target, requests: Sequence[Request], steps: int, processes: int = 1, seed: int = 0, **options: Any
-) -> AsyncIterator[Result]:
+    target: LoadTarget, requests: Sequence[LoadRequest], steps: int, processes: int = 1, seed: int = 0, **options: Any
+) -> AsyncIterator[RunResult]:
     """The whole range without knowing it beforehand: one at a time, all at once, and `steps` Poisson rates between."""
-    ends: list[Result] = []
+    ends: list[RunResult] = []
     for plan in (synchronous(), Concurrent(len(requests))):
         ends.append(await run_in(processes, target, requests, plan, **options))
         yield ends[-1]
@@ -41,13 +47,13 @@ async def sweep_range(
 
 
 @dataclass(frozen=True, slots=True)
-class Trial:
+class RateTrial:
     """One rate that was tried: the share of requests that met all goals, its interval, and whether it was enough."""
 
     rate: float
     fraction: Interval
     met: bool
-    result: Result
+    result: RunResult
 
 
 def next_rate(trials: Sequence[tuple[float, bool]], first: float, precision: float) -> float | None:
@@ -64,7 +70,7 @@ def next_rate(trials: Sequence[tuple[float, bool]], first: float, precision: flo
     return math.sqrt(met * missed) if missed / met > 1 + precision else None
 
 
-def alone(records: Sequence[Record]) -> list[Record]:
+def alone(records: Sequence[RequestRecord]) -> list[RequestRecord]:
     """Those during whose whole life no other was under way."""
     ordered = sorted(records, key=lambda record: record.start_ns)
     earlier = [0, *accumulate((record.end_ns for record in ordered), max)]
@@ -73,7 +79,7 @@ def alone(records: Sequence[Record]) -> list[Record]:
     return [record for record, before, after in lives if before <= record.start_ns and record.end_ns <= after]
 
 
-def is_hopeless(records: Sequence[Record], goals: Sequence[Goal], attainment: float) -> bool:
+def is_hopeless(records: Sequence[RequestRecord], goals: Sequence[Goal], attainment: float) -> bool:
     """Whether even requests that had the server to themselves miss the goals: then no lower rate can help."""
     by_themselves = alone(records)
     good = sum(is_good(record, goals) for record in by_themselves)
@@ -81,8 +87,8 @@ def is_hopeless(records: Sequence[Record], goals: Sequence[Goal], attainment: fl
 
 
 async def search(
-    target: Target,
-    requests: Sequence[Request],
+    target: LoadTarget,
+    requests: Sequence[LoadRequest],
     goals: Sequence[Goal],
     *,
     first: float = 1.0,
@@ -94,7 +100,7 @@ async def search(
     seed: int = 0,
     processes: int = 1,
     **options: Any,
-) -> AsyncIterator[Trial]:
+) -> AsyncIterator[RateTrial]:
     """Trials towards the highest rate at which at least `attainment` of the requests meet all `goals`.
 
     Each trial offers arrivals for about `trial_seconds`, at least `least` requests, the workload repeated as needed.
@@ -108,11 +114,30 @@ async def search(
         found = goodput(result, goals)
         assert found is not None  # at least `least` requests were sent
         tried.append((rate, found.fraction.value >= attainment))
-        yield Trial(rate, found.fraction, tried[-1][1], result)
+        yield RateTrial(rate, found.fraction, tried[-1][1], result)
         if is_hopeless(result.records, goals, attainment):
             return
 
 
-def best(trials: Sequence[Trial]) -> Trial | None:
+def best(trials: Sequence[RateTrial]) -> RateTrial | None:
     """The highest rate that met the goals; None if none did."""
     return max((trial for trial in trials if trial.met), key=lambda trial: trial.rate, default=None)
+
+
+async def compare(
+    sides: Sequence[ComparedSide], arrivals: ArrivalPlan, *, rounds: int = 6, warmup: int = 0, **options: Any
+) -> LoadComparison:
+    """Each round gives every side its share of its requests (request i to round i modulo `rounds`).
+
+    `warmup` requests of each side go first and are not counted; `options` are those of `run`. A side without a name is
+    called by its letter. Raises ValueError for fewer than two sides.
+    """
+    for side in sides if warmup else ():
+        await run(side.target, side.requests[:warmup], arrivals, **options)
+    results: list[list[RunResult]] = [[] for _ in sides]
+    for number in range(rounds):
+        for place in range(len(sides)) if number % 2 == 0 else reversed(range(len(sides))):
+            side = sides[place]
+            results[place].append(await run(side.target, side.requests[number::rounds], arrivals, **options))
+    names = [side.name or chr(ord("A") + place) for place, side in enumerate(sides)]
+    return compared(*zip(names, results, strict=True))

@@ -13,40 +13,19 @@ from urllib.parse import urlsplit
 
 import httptools
 
-from loadtest.records import Target
+from loadtest.records import HttpExchange, LoadTarget
 
 _OPENING: Final = 64
 """Connections opened side by side when warming up: fewer than any server's accept queue holds."""
 
 
-class Exchange:
-    """One request's response as it was read: `pieces[i]` came with a read at `times[i]`."""
-
-    __slots__ = ("detail", "end_ns", "error", "first_byte_ns", "pieces", "sent_ns", "start_ns", "status", "times")
-
-    def __init__(self, start_ns: int) -> None:
-        self.start_ns = start_ns
-        self.sent_ns: int | None = None
-        self.first_byte_ns: int | None = None
-        self.end_ns = start_ns
-        self.status: int | None = None
-        self.error: str | None = None
-        self.detail = ""
-        self.times: list[int] = []
-        self.pieces: list[bytes] = []
-
-    @property
-    def size(self) -> int:
-        return sum(map(len, self.pieces))
-
-
-class Connection(asyncio.Protocol):
+class HttpConnection(asyncio.Protocol):
     """One connection, one request at a time. `exchange` is done when the future that `send` returned is."""
 
     def __init__(self) -> None:
         self._transport: asyncio.Transport
         self._parser: httptools.HttpResponseParser
-        self._exchange: Exchange
+        self._exchange: HttpExchange
         self._done: asyncio.Future[None] | None = None
         self._now = 0
         self.reusable = True
@@ -54,7 +33,7 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's is one in all but name
 
-    def send(self, request: bytes, exchange: Exchange) -> asyncio.Future[None]:
+    def send(self, request: bytes, exchange: HttpExchange) -> asyncio.Future[None]:
         self._exchange = exchange
         self._parser = httptools.HttpResponseParser(self)
         self._done = asyncio.get_running_loop().create_future()
@@ -106,10 +85,10 @@ class Connection(asyncio.Protocol):
         self._done.set_result(None)
 
 
-class Client:
+class LoadClient:
     """Sends requests to one target, over as many connections as there are requests in flight."""
 
-    def __init__(self, target: Target, timeout: float = 600.0) -> None:
+    def __init__(self, target: LoadTarget, timeout: float = 600.0) -> None:
         """`timeout`, in seconds, bounds each request from start to last byte."""
         parts = urlsplit(target.url if "://" in target.url else f"http://{target.url}")
         if parts.scheme not in ("http", "https") or parts.hostname is None:
@@ -118,7 +97,7 @@ class Client:
         self._tls = ssl.create_default_context() if parts.scheme == "https" else None
         self._port = parts.port or (443 if self._tls else 80)
         self._head = _head(_path(parts.path), parts.netloc.rpartition("@")[2], target.key)
-        self._idle: list[Connection] = []
+        self._idle: list[HttpConnection] = []
 
     async def warm(self, connections: int) -> None:
         """Opens connections beforehand. Raises OSError if the server is not there."""
@@ -126,9 +105,9 @@ class Client:
             opening = [self._connect() for _ in range(min(_OPENING, connections - start))]
             self._idle += await asyncio.gather(*opening)
 
-    async def send(self, body: bytes) -> Exchange:
-        """Sends one request and waits for its end. What goes wrong is in `Exchange.error`, never raised."""
-        exchange = Exchange(perf_counter_ns())
+    async def send(self, body: bytes) -> HttpExchange:
+        """Sends one request and waits for its end. What goes wrong is in `HttpExchange.error`, never raised."""
+        exchange = HttpExchange(perf_counter_ns())
         try:
             async with asyncio.timeout(self._timeout):
                 await self._exchange(self._head % len(body) + body, exchange)
@@ -140,7 +119,7 @@ class Client:
             exchange.end_ns = perf_counter_ns()
         return exchange
 
-    async def _exchange(self, request: bytes, exchange: Exchange) -> None:
+    async def _exchange(self, request: bytes, exchange: HttpExchange) -> None:
         while self._idle and not self._idle[-1].reusable:
             self._idle.pop()
         if self._idle:
@@ -150,7 +129,7 @@ class Client:
         # none kept, or the server closed it, being idle, just as we wrote
         await self._use(await self._connect(), request, exchange)
 
-    async def _use(self, connection: Connection, request: bytes, exchange: Exchange) -> None:
+    async def _use(self, connection: HttpConnection, request: bytes, exchange: HttpExchange) -> None:
         try:
             await connection.send(request, exchange)
         except asyncio.CancelledError:
@@ -161,9 +140,9 @@ class Client:
         else:
             connection.close()
 
-    async def _connect(self) -> Connection:
+    async def _connect(self) -> HttpConnection:
         loop = asyncio.get_running_loop()
-        return (await loop.create_connection(Connection, self._host, self._port, ssl=self._tls))[1]
+        return (await loop.create_connection(HttpConnection, self._host, self._port, ssl=self._tls))[1]
 
     async def close(self) -> None:
         for connection in self._idle:

@@ -4,14 +4,14 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from loadtest import measures
-from loadtest.distribution import Distribution, Interval, distribution, front, wilson
-from loadtest.goals import Goal, Goodput, goodput
-from loadtest.records import Record, Result
+from loadtest.analysis import measures
+from loadtest.analysis.distribution import Distribution, Interval, distribution, front, wilson
+from loadtest.analysis.goals import Goal, Goodput, goodput
+from loadtest.records import RequestRecord, RunResult
 
 
 @dataclass(frozen=True, slots=True)
-class Budgets:
+class BudgetFigures:
     """Over the replies that had a budget. `used_ratio` is used over asked, where more than nothing was asked."""
 
     replies: int
@@ -23,7 +23,7 @@ class Budgets:
 
 
 @dataclass(frozen=True, slots=True)
-class Group:
+class ReplyGroup:
     """Replies that share a variant (without variants: a route, or a mode), or a difficulty."""
 
     name: str
@@ -39,7 +39,7 @@ class Group:
 
 
 @dataclass(frozen=True, slots=True)
-class Front:
+class AccuracyFront:
     """Mean cost and accuracy of the variants that no other variant beats; `names` in the same order."""
 
     names: tuple[str, ...]
@@ -69,12 +69,12 @@ class Summary:
     target_share: float | None
     empty_answers: Interval | None
     accuracy: Interval | None
-    budgets: Budgets | None
+    budgets: BudgetFigures | None
     goodput: Goodput | None
-    variants: tuple[Group, ...]
-    difficulties: tuple[Group, ...]
-    accuracy_tokens_front: Front | None
-    accuracy_latency_front: Front | None
+    variants: tuple[ReplyGroup, ...]
+    difficulties: tuple[ReplyGroup, ...]
+    accuracy_tokens_front: AccuracyFront | None
+    accuracy_latency_front: AccuracyFront | None
     finish_reasons: Mapping[str, int]
     max_in_flight: int
     exact_tokens: bool
@@ -82,12 +82,15 @@ class Summary:
     processes: int
 
 
-def summarise(result: Result, goals: Sequence[Goal] = ()) -> Summary:
+def summarise(result: RunResult, goals: Sequence[Goal] = ()) -> Summary:
     """All the figures of one run. Latencies and tokens are those of the requests that succeeded."""
     good = [record for record in result.records if record.error is None]
     outputs, thoughts = _total(good, measures.output_tokens), _total(good, measures.reasoning_tokens)
     seconds = result.seconds
-    variants = _groups(good, _variant)
+    variants = grouped(good, _variant)
+    difficulties = grouped(
+        (one for one in good if one.request.difficulty is not None), lambda one: f"{one.request.difficulty:g}"
+    )
     return Summary(
         name=result.target.label,
         arrivals=result.arrivals,
@@ -111,9 +114,9 @@ def summarise(result: Result, goals: Sequence[Goal] = ()) -> Summary:
         budgets=_budget_figures(good),
         goodput=goodput(result, goals) if goals else None,
         variants=variants,
-        difficulties=_groups([one for one in good if one.request.difficulty is not None], _difficulty),
-        accuracy_tokens_front=accuracy_tokens_front(variants),
-        accuracy_latency_front=accuracy_latency_front(variants),
+        difficulties=tuple(sorted(difficulties, key=lambda one: float(one.name))),
+        accuracy_tokens_front=accuracy_front(variants, "output_tokens"),
+        accuracy_latency_front=accuracy_front(variants, "request_latency_ms"),
         finish_reasons=_tally(record.finish_reason for record in good),
         max_in_flight=max_in_flight(result.records),
         exact_tokens=any(record.exact_tokens for record in good),
@@ -122,7 +125,7 @@ def summarise(result: Result, goals: Sequence[Goal] = ()) -> Summary:
     )
 
 
-def max_in_flight(records: Iterable[Record]) -> int:
+def max_in_flight(records: Iterable[RequestRecord]) -> int:
     """The most requests that were under way at one time."""
     changes = [(record.start_ns, 1) for record in records]
     changes += [(record.end_ns, -1) for record in records]
@@ -137,80 +140,68 @@ def _tally(names: Iterable[str | None]) -> dict[str, int]:
     return dict(Counter(name for name in names if name is not None).most_common())
 
 
-def _total(records: Iterable[Record], measure: measures.Measure) -> int:
+def _total(records: Iterable[RequestRecord], measure: measures.Measure) -> int:
     return int(sum(measure(record) or 0 for record in records))
 
 
-def _values(records: Iterable[Record], measure: measures.Measure) -> list[float]:
+def _values(records: Iterable[RequestRecord], measure: measures.Measure) -> list[float]:
     return [value for record in records if (value := measure(record)) is not None]
 
 
-def _distributions(records: Sequence[Record]) -> dict[str, Distribution]:
+def _distributions(records: Sequence[RequestRecord]) -> dict[str, Distribution]:
     samples = {name: _values(records, measure) for name, measure in {**measures.TIMES, **measures.COUNTS}.items()}
     samples["inter_chunk_latency_ms"] = [gap for record in records for gap in measures.inter_chunk_latencies(record)]
     found = {name: distribution(sample) for name, sample in samples.items()}
     return {name: figures for name, figures in found.items() if figures is not None}
 
 
-def _share(records: Iterable[Record], test: Callable[[Record], bool | None]) -> Interval | None:
+def _share(records: Iterable[RequestRecord], test: Callable[[RequestRecord], bool | None]) -> Interval | None:
     answers = [answer for record in records if (answer := test(record)) is not None]
     return wilson(sum(answers), len(answers))
 
 
-def _is_empty(record: Record) -> bool:
+def _is_empty(record: RequestRecord) -> bool:
     return not record.answer.strip() and record.finish_reason != "tool_calls"
 
 
-def _mode(record: Record) -> str | None:
+def _mode(record: RequestRecord) -> str | None:
     mode, chosen_by = record.decision.get("mode"), record.decision.get("chosen_by")
     return None if mode is None else f"{mode}, chosen by {chosen_by}" if chosen_by else str(mode)
 
 
-def _target_share(records: Iterable[Record]) -> float | None:
+def _target_share(records: Iterable[RequestRecord]) -> float | None:
     """Target tokens over output tokens, of the replies whose record counts target tokens."""
     counted = [record for record in records if measures.target_tokens(record) is not None]
     outputs = _total(counted, measures.output_tokens)
     return sum(measures.target_tokens(record) or 0 for record in counted) / outputs if outputs else None
 
 
-def _budget_figures(records: Iterable[Record]) -> Budgets | None:
-    pairs = [
-        (asked, used, measures.was_cut(record))
-        for record in records
-        if (asked := measures.budget_asked(record)) is not None and (used := measures.budget_used(record)) is not None
-    ]
+def _budget_figures(records: Iterable[RequestRecord]) -> BudgetFigures | None:
+    pairs = measures.budgets(records)
     all_asked, all_used = distribution(asked for asked, *_ in pairs), distribution(used for _, used, _ in pairs)
     exceeded = wilson(sum(used > asked for asked, used, _ in pairs), len(pairs))
     cut = wilson(sum(cut for *_, cut in pairs), len(pairs))
     if all_asked is None or all_used is None or exceeded is None or cut is None:
         return None
     ratio = distribution(used / asked for asked, used, _ in pairs if asked)
-    return Budgets(len(pairs), all_asked, all_used, ratio, exceeded, cut)
+    return BudgetFigures(len(pairs), all_asked, all_used, ratio, exceeded, cut)
 
 
-def _variant(record: Record) -> str:
+def _variant(record: RequestRecord) -> str:
     """Without variants in the workload, what else tells replies apart: the route, or the mode that they were given."""
     return record.request.variant or record.request.route or record.decision.get("mode") or "all"
 
 
-def _difficulty(record: Record) -> str:
-    return f"{record.request.difficulty:g}"
-
-
-def _groups(records: Iterable[Record], key: Callable[[Record], str]) -> tuple[Group, ...]:
-    """In order of first appearance; numeric names (difficulties) by size."""
-    members: dict[str, list[Record]] = {}
+def grouped(records: Iterable[RequestRecord], key: Callable[[RequestRecord], str]) -> tuple[ReplyGroup, ...]:
+    """Replies that succeeded, by a name each, in order of first appearance."""
+    members: dict[str, list[RequestRecord]] = {}
     for record in records:
         members.setdefault(key(record), []).append(record)
-    names = list(members)
-    if key is _difficulty:
-        names.sort(key=float)
-    return tuple(group(name, members[name]) for name in names)
+    return tuple(_group(name, found) for name, found in members.items())
 
 
-def group(name: str, records: Sequence[Record]) -> Group:
-    """The figures of replies that succeeded and belong together."""
-    return Group(
+def _group(name: str, records: Sequence[RequestRecord]) -> ReplyGroup:
+    return ReplyGroup(
         name=name,
         replies=len(records),
         accuracy=_share(records, measures.correct),
@@ -224,20 +215,13 @@ def group(name: str, records: Sequence[Record]) -> Group:
     )
 
 
-def accuracy_tokens_front(groups: Sequence[Group]) -> Front | None:
-    return _front(groups, lambda one: one.output_tokens)
-
-
-def accuracy_latency_front(groups: Sequence[Group]) -> Front | None:
-    return _front(groups, lambda one: one.request_latency_ms)
-
-
-def _front(groups: Sequence[Group], cost: Callable[[Group], Distribution | None]) -> Front | None:
+def accuracy_front(groups: Sequence[ReplyGroup], cost: str) -> AccuracyFront | None:
+    """What no other group beats in accuracy against the mean of `cost`, one of a group's distributions."""
     known = [
         ((figures.mean, one.accuracy.value), one.name)
         for one in groups
-        if (figures := cost(one)) is not None and one.accuracy is not None
+        if (figures := getattr(one, cost)) is not None and one.accuracy is not None
     ]
     points = front(point for point, _ in known)
     names = dict(reversed(known))
-    return Front(tuple(names[point] for point in points), tuple(points)) if points else None
+    return AccuracyFront(tuple(names[point] for point in points), tuple(points)) if points else None
