@@ -307,7 +307,7 @@ def _judge_problems(config: Config) -> Iterator[str]:
     for name, route in config.routes.items():
         if route.judged_by and route.judged_by not in judges:
             yield f"routes.{name}.judged_by: no judge route {route.judged_by!r}"
-        able = JUDGE_FAMILIES[route.judge.family].verdicts
+        able = JUDGE_FAMILIES[route.judge.family].outcomes
         for kind in (*route.judge.templates, *(("rubric",) if route.judge.rubric else ())):
             if kind not in able:
                 yield f"routes.{name}.judge: family {route.judge.family!r} judges no {kind}"
