@@ -67,5 +67,5 @@ async def in_order(
 async def _result(task: asyncio.Future[Any] | Exception) -> Any:
     if isinstance(task, Exception):
         return task
-    (result,) = await asyncio.gather(task, return_exceptions=True)
-    return NotJudged() if isinstance(result, asyncio.CancelledError) else result
+    results = await asyncio.gather(task, return_exceptions=True)
+    return NotJudged() if isinstance(results[0], asyncio.CancelledError) else results[0]
