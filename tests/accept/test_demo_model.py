@@ -6,11 +6,12 @@ from collections.abc import Sequence
 
 import pytest
 
+from demo.tasks import TASKS
 from loadtest.arrivals import Concurrent
 from loadtest.records import Record, Request, Target
 from loadtest.run import run
 from tests.processes import ROOT, reasond
-from training.tasks import TASKS, draw
+from training.data.questions import draw
 
 QUESTIONS = 1000
 
