@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from controllers.generation.bounds import declared_budget
 from controllers.generation.parser import ThinkingParser
-from controllers.rules.budget import declared_budget
 from models.engines.base import Tokenizer
 from models.formats.families import FAMILIES, Family, Tags, compile_tags
 from training.data.replies import render_prompt
