@@ -77,10 +77,11 @@ class Defaults:
 
 @dataclass(frozen=True, slots=True)
 class KeyLimits:
-    """What one API key gets: a default that goes before the route's, and a cap beside the route's."""
+    """What the API key `name` gets: a default that goes before the route's, and a cap beside the route's."""
 
     budget: int | None = None
     cap: int | None = None
+    name: str = ""
 
 
 def cap_of(budgets: BudgetSettings, key: KeyLimits | None) -> int | None:

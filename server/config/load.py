@@ -13,10 +13,11 @@ from pydantic import Field, ValidationError, ValidationInfo, field_validator, mo
 
 from controllers.policy.controls import EFFORTS, MOST_REPLIES, Wish
 from controllers.policy.fold import TOLERANCE, BudgetSettings, modes
+from models.config import Section, Tokens, resolve
+from models.engines import EngineConfig
 from models.formats.families import FAMILIES, Family
 from models.judge_prompts.families import JUDGE_FAMILIES, Kind, parse_form
-from server.config.base import Section, Tokens, resolve
-from server.config.engines import EngineConfig, memory_problems
+from server.config.engines import AnyEngineConfig, memory_problems
 from server.config.speculative import SpeculativeConfig
 
 ROUTE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}")
@@ -210,7 +211,7 @@ class Config(Section):
     logging: LoggingConfig = LoggingConfig()
     tracing: TracingConfig = TracingConfig()
     rewards: RewardsConfig = RewardsConfig()
-    engines: dict[str, EngineConfig] = Field(min_length=1)
+    engines: dict[str, AnyEngineConfig] = Field(min_length=1)
     routes: dict[str, RouteConfig] = Field(min_length=1)
     keys: dict[str, KeyConfig] = Field(default_factory=dict)
 
@@ -306,7 +307,7 @@ def _judge_problems(config: Config) -> Iterator[str]:
     for name, route in config.routes.items():
         if route.judged_by and route.judged_by not in judges:
             yield f"routes.{name}.judged_by: no judge route {route.judged_by!r}"
-        able = JUDGE_FAMILIES[route.judge.family].verdicts
+        able = JUDGE_FAMILIES[route.judge.family].outcomes
         for kind in (*route.judge.templates, *(("rubric",) if route.judge.rubric else ())):
             if kind not in able:
                 yield f"routes.{name}.judge: family {route.judge.family!r} judges no {kind}"

@@ -142,9 +142,9 @@ class RouteMetrics:
     def judged(self, verdict: Verdict) -> None:
         """One comparison of a judge, asked or remembered."""
         self.comparisons.inc()
-        self.votes.inc(len(verdict.ballots))
-        self.unparsable.inc(sum(ballot.unparsable for ballot in verdict.ballots))
-        self.cache_hits.inc(sum(ballot.cached for ballot in verdict.ballots))
+        self.votes.inc(len(verdict.votes))
+        self.unparsable.inc(sum(vote.unparsable for vote in verdict.votes))
+        self.cache_hits.inc(sum(vote.cached for vote in verdict.votes))
 
 
 class _Families:

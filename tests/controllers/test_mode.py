@@ -17,6 +17,8 @@ from models.formats.chunks import Chunk
 from models.text.tokenizer import HubTokenizer
 from tests.controllers.conftest import MakeRoute
 
+pytestmark = pytest.mark.every_step
+
 ASK = Conversation([{"role": "user", "content": "hi"}])
 AUTO = Policy("auto", "route")
 

@@ -94,7 +94,7 @@ def test_a_verdict_is_learned_as_the_one_token_that_is_served():
     form = format_of("lhrm", tokenizer)
     ids = form.write("think", "9=9 right", "\\boxed{Assistant 1}")
     assert tokenizer.control_id("\\boxed{Assistant 1}") in ids
-    assert verdict_in(form.read(ids).answer, "boxed", ("Assistant 1", "Assistant 2")) == 0
+    assert verdict_in(form.read(ids).answer, JUDGE_FAMILIES["rrm_short"], "pair") == 1
     prompt = form.prompt(asked("pair", first="9", second="4"))
     assert tokenizer.control_id("\\boxed{Assistant 1}") not in prompt, "text of a client is never a control token"
 

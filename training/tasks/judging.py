@@ -55,14 +55,13 @@ class Judging:
             marks = (f"### Assistant {i}\n{_marked(reply, answer)}" for i, reply in enumerate((first, second), 1))
             thought = "\n\n".join((solution, *marks))
         (message,) = self._forms[kind].messages(values)
-        return message["content"], thought, f"\\boxed{{{FAMILY.verdicts[kind][side]}}}"
+        return message["content"], thought, f"\\boxed{{{FAMILY.outcomes[kind][side]}}}"
 
     def is_correct(self, text: str, answer: str) -> bool:
         for kind, pattern in self._asked.items():
             asked = pattern.fullmatch(text)
             if asked is not None:
-                said = verdict_in(answer, FAMILY.syntax, FAMILY.verdicts[kind])
-                return said == _better(kind, asked.groupdict())
+                return verdict_in(answer, FAMILY, kind) == 1 - _better(kind, asked.groupdict())
         raise ValueError(f"not a question of this task: {text!r}")
 
 

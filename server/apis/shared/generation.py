@@ -92,7 +92,7 @@ def prepare(asked: GenerationRequest, request: Request, reply_id: str = "") -> G
     route = runtime.route(asked.model)
     if not asked.messages:
         raise InvalidRequest("the conversation is empty", asked.conversation_field)
-    policy = fold(asked.controls, route.family, route.defaults, runtime.keys.get(key_name or ""))
+    policy = fold(asked.controls, route.family, route.defaults, runtime.limits(request))
     interrupt = Interrupt()
     conversation = Conversation(
         messages=asked.messages,
