@@ -8,13 +8,13 @@ from functools import partial
 from fastapi import Request
 
 from controllers import CONTROLLERS
+from controllers.generation.circuit_breaker import CircuitBreaker
+from controllers.generation.route import Controller, Route, build_route, with_target
 from controllers.generation.throughput import ThroughputEstimate
 from controllers.judging import best_of_n
 from controllers.judging import chat as judge_chat
 from controllers.judging.judge import Judge
 from controllers.policy.fold import Defaults, KeyLimits
-from controllers.route import Controller, Route, build_route, with_target
-from controllers.speculative.circuit_breaker import CircuitBreaker
 from models.engines.base import Engine, Sampling
 from models.formats.families import Family
 from models.formats.templates import opens_thinking

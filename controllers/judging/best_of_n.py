@@ -16,11 +16,11 @@ from typing import Any
 from controllers.concurrency import gather, with_progress
 from controllers.generation.deltas import cancellable
 from controllers.generation.events import Conversation, Decision, Event, Finished, Interrupt, Progress, Working
+from controllers.generation.route import Controller, Route
 from controllers.judging.fair_semaphore import FairSemaphore
 from controllers.judging.judge import Judge, JudgeParams
 from controllers.judging.ranking import Ranking, TournamentRules, rank
 from controllers.policy.fold import Policy
-from controllers.route import Controller, Route
 from models.engines.base import Sampling
 from models.formats.chunks import Chunk
 

@@ -8,9 +8,9 @@ from typing import Any
 from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
+from controllers.generation.route import Route
 from controllers.judging.judge import Judge
 from controllers.policy.fold import modes
-from controllers.route import Route
 from models.engines.base import Engine, EngineError
 from server import __version__
 from server.assemble import runtime_of
