@@ -90,9 +90,9 @@ def conversation_text(messages: Sequence[Mapping[str, Any]]) -> str:
     return "\n\n".join(f"{str(message['role']).capitalize()}: {message['content']}" for message in messages)
 
 
-async def _slot(slots: FairSemaphore, caller: object) -> AsyncGenerator[None, None]:
+async def _slot(slots: FairSemaphore, caller: Interrupt) -> AsyncGenerator[Interrupt, None]:
     async with slots.slot(caller):
-        yield
+        yield caller
 
 
 async def _drawn(events: AsyncGenerator[Event, None]) -> list[Event]:
