@@ -13,11 +13,10 @@ from functools import partial
 from itertools import count
 from typing import Any
 
-from controllers.concurrency import gather, with_progress
+from controllers.concurrency import FairSemaphore, gather, with_progress
 from controllers.generation.deltas import cancellable
 from controllers.generation.events import Conversation, Decision, Event, Finished, Interrupt, Progress, Working
 from controllers.generation.route import Controller, Route
-from controllers.judging.fair_semaphore import FairSemaphore
 from controllers.judging.judge import Judge, JudgeParams
 from controllers.judging.ranking import Ranking, TournamentRules, rank
 from controllers.policy.fold import Policy
@@ -46,8 +45,7 @@ def best_of_controller(judge: Judge, controller: Controller) -> Controller:
 
             async def draw(index: int) -> list[Event]:
                 async with aclosing(cancellable(_slot(slots, interrupt), interrupt)) as slot:
-                    async for _ in slot:
-                        break  # with a slot; without one where the client has cancelled, for then nothing is written
+                    await anext(slot, None)  # there is none where the client cancels, for then nothing is written
                     events = await _drawn(controller(route, request, policy, _seeded(sampling, index)))
                 notify(Working({"drawn": next(numbers), "of": policy.best_of}))
                 return events
