@@ -218,6 +218,7 @@ def _route(
             config.budgets.as_policy(),
             speculation=config.speculative.as_settings() if config.speculative else None,
             best_of=config.best_of if config.judged_by else None,
+            loop=config.loop.as_policy(),
         ),
         adapter=config.adapter or None,
         sampling=Sampling(**config.sampling.model_dump(exclude_none=True)),

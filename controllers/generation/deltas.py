@@ -50,7 +50,7 @@ async def next_item(stream: AsyncGenerator[T, None], interrupt: Interrupt, timeo
 
 
 async def cancellable(stream: AsyncGenerator[T, None], interrupt: Interrupt | None) -> AsyncGenerator[T, None]:
-    """What the stream yields, until it ends or the client cancels. Closes the stream."""
+    """What the stream yields, until it ends (an item None ends it too) or the client cancels. Closes the stream."""
     interrupt = interrupt or Interrupt()
     async with aclosing(stream):
         while (item := await next_item(stream, interrupt)) is not None:

@@ -222,6 +222,8 @@ class Driver:
         if action.cut is not None:
             state.cut, state.cut_by = action.cut, action.cut_by
         state.wrapped_up = state.wrapped_up or action.wrapped_up
+        if action.note is not None:
+            state.notes = {**state.notes, action.note[0]: action.note[1]}
         if action.begins_answer:
             state.parser.section = "answer"
         chunks = [chunk for text in action.write for chunk in state.write(text)]

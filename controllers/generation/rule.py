@@ -21,6 +21,7 @@ class Action:
     """The running request ends. The server writes `write`, then the reply goes on in a new request, or ends with
     `finish`. `cut` and `cut_by` go into the record. `wrapped_up` says that the model has been told to come to an end,
     `begins_answer` that the answer begins here without a tag. A reply with no token left ends with "length".
+    `note` is a key and its value for the record.
     """
 
     write: tuple[Forced, ...] = ()
@@ -29,6 +30,7 @@ class Action:
     cut_by: CutBy | None = None
     wrapped_up: bool = False
     begins_answer: bool = False
+    note: tuple[str, str] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ What that means for the rest of a request:
 | presence, frequency penalty | would begin anew: refused where a second segment may be needed |
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 from uuid import uuid4
@@ -83,6 +83,7 @@ class ReplyState:
     finish: Finish | None = None
     stopped_by: str | int | None = None
     cancelled: bool = False
+    notes: Mapping[str, str] = field(default_factory=dict)
     clock: Clock = field(default_factory=Clock)
 
     @property
@@ -112,6 +113,17 @@ class ReplyState:
             changes["seed"] = (self.sampling.seed ^ self.segments * SEED_STEP) & (2**63 - 1)
         self.segments += 1
         return prompt, replace(self.sampling, **changes)
+
+    def tokens_since(self, position: int) -> Iterator[int]:
+        """The ids from a position of the reply on, whoever wrote them."""
+        at = self.position
+        for number in range(len(self.spans) - 1, -1, -1):
+            at -= len(self.spans[number].token_ids)
+            if at <= position:
+                break
+        for span in self.spans[number:]:
+            yield from span.token_ids[max(0, position - at) :]
+            at += len(span.token_ids)
 
     def first_delta(self, delta: Delta) -> None:
         """The running request has begun to write."""
@@ -249,6 +261,7 @@ class ReplyState:
             discarded_tokens=self.discarded_tokens,
             calls=0 if self.calls is None else self.calls.begun,
             target=target,
+            more=self.notes,
         )
 
 

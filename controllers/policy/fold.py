@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from controllers.generation.events import ChosenBy
 from controllers.policy.controls import CONTROLS, EFFORTS, UNLIMITED, ParsedControl, PolicyError, Wish
+from controllers.policy.loop import LoopSettings
 from controllers.speculative.takeovers import Speculation, TakeoverLimits
 from models.formats.families import Family
 
@@ -73,6 +74,7 @@ class Defaults:
     budgets: BudgetSettings = field(default_factory=BudgetSettings)
     speculation: Speculation | None = None
     best_of: int | None = None
+    loop: LoopSettings | None = None
 
 
 @dataclass(frozen=True, slots=True)

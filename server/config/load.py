@@ -13,6 +13,7 @@ from pydantic import Field, ValidationError, ValidationInfo, field_validator, mo
 
 from controllers.policy.controls import EFFORTS, MOST_REPLIES, Wish
 from controllers.policy.fold import TOLERANCE, BudgetSettings, modes
+from controllers.policy.loop import LoopSettings
 from models.config import Section, Tokens, resolve
 from models.engines import EngineConfig
 from models.formats.families import FAMILIES, Family
@@ -20,6 +21,7 @@ from models.judge_prompts.families import JUDGE_FAMILIES, Kind, parse_form
 from server.config.engines import AnyEngineConfig, memory_problems
 from server.config.speculative import SpeculativeConfig
 
+LOOP = LoopSettings()
 ROUTE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}")
 
 
@@ -116,6 +118,22 @@ class BudgetsConfig(Section):
         )
 
 
+class LoopConfig(Section):
+    """When a model that repeats itself is stopped: as in `controllers.policy.loop`. `enabled = false` lets it go on."""
+
+    enabled: bool = True
+    ngram: int = Field(default=LOOP.ngram, ge=2)
+    repeats: int = Field(default=LOOP.repeats, ge=2)
+    span: int = Field(default=LOOP.span, ge=16)
+    answer_span: int = Field(default=LOOP.answer_span, ge=16)
+    novelty: float = Field(default=LOOP.novelty, ge=0, lt=1)
+    window: int = Field(default=LOOP.window, ge=256)
+    after: int = Field(default=LOOP.after, ge=0)
+
+    def as_policy(self) -> LoopSettings | None:
+        return LoopSettings(**self.model_dump(exclude={"enabled"})) if self.enabled else None
+
+
 class KeyConfig(Section):
     """`[keys.NAME]`: what one API key gets. `budget` goes before a route's default, `budget_cap` beside its cap."""
 
@@ -176,6 +194,7 @@ class RouteConfig(Section):
     description: str = ""
     sampling: SamplingConfig = SamplingConfig()
     budgets: BudgetsConfig = BudgetsConfig()
+    loop: LoopConfig = LoopConfig()
     speculative: SpeculativeConfig | None = None
 
     @field_validator("family")

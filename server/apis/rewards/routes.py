@@ -12,7 +12,7 @@ from fastapi import APIRouter, Request, Response
 from controllers.concurrency import with_progress
 from controllers.judging.judge import ignore
 from controllers.judging.tournament import VoteCount
-from server.apis.rewards.batch_answer import Batch
+from server.apis.rewards.batch_answer import BatchAnswer
 from server.apis.rewards.encoder import count_json, event_frame, progress, usage
 from server.apis.rewards.judging import (
     ItemResult,
@@ -74,7 +74,7 @@ async def _answer(
     job = JudgingJob(body, judge, params, rules_of(body, judge), judge_item, head, runtime)
     watching = watch(request, judge.route.name)
     if body.items is not None:
-        batch = Batch(job, watching, request_id)
+        batch = BatchAnswer(job, watching, request_id)
         return EventStream(
             batch.frames(), {} if body.stream else {"content-type": "application/json"}, ending=batch.ending
         )
