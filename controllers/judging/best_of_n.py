@@ -15,10 +15,10 @@ from typing import Any, TypeVar
 from controllers.concurrency import FairSemaphore, gather, with_progress
 from controllers.generation.deltas import next_item
 from controllers.generation.events import Conversation, Decision, Event, Finished, Interrupt, Progress, Working
+from controllers.generation.route import Controller, Route
 from controllers.judging.judge import Judge, JudgeParams
 from controllers.judging.ranking import Ranking, RankingProgress, TournamentRules, rank
 from controllers.policy.fold import Policy
-from controllers.route import Controller, Route
 from models.engines.base import Sampling
 from models.formats.chunks import Chunk
 
