@@ -3,7 +3,7 @@
 import asyncio
 import time
 from types import TracebackType
-from typing import Any
+from typing import Any, Literal
 
 from fastapi import Request
 
@@ -12,7 +12,9 @@ from models.engines.base import EngineBusy
 from models.formats.chunks import Chunk
 from server.assemble import runtime_of
 from server.edges.errors import api_error
-from server.observability.metrics import AbortCause, Failure, Outcome, RouteMetrics
+from server.observability.metrics import AbortCause, Failure, Outcome, RouteMetrics, TokenKind
+
+COUNTED_AT_ONCE = 16  # tokens: a counter costs too much to be asked for each
 
 
 class RequestObserver:
@@ -32,6 +34,8 @@ class RequestObserver:
         "_outcome",
         "_request",
         "_route",
+        "_running",
+        "_uncounted",
     )
 
     def __init__(self, route: RouteMetrics, cut: asyncio.Event) -> None:
@@ -43,6 +47,8 @@ class RequestObserver:
         self._first_answer: float | None = None
         self._decision: Decision | None = None
         self._ends: list[Finished] = []
+        self._running: dict[int, Decision] = {}  # of the choices that have decided and not ended
+        self._uncounted: dict[TokenKind, int] = {"reasoning": 0, "answer": 0}
         self._outcome: Outcome | AbortCause | None = None
 
     def __enter__(self) -> "RequestObserver":
@@ -51,6 +57,7 @@ class RequestObserver:
 
     def saw(self, index: int, event: Event) -> None:
         if isinstance(event, Chunk):
+            self._count("reasoning" if event.kind == "reasoning" else "answer", len(event.token_ids))
             if (event.text or event.call) and index not in self._answered:
                 self.spoke()
                 if event.kind in ("answer", "tool"):
@@ -59,9 +66,12 @@ class RequestObserver:
         elif isinstance(event, Decision):
             self._route.decided(event.mode, event.chosen_by)
             self._decision = self._decision or event
+            self._running[index] = event
+            self._runs(event, 1)
         elif isinstance(event, Finished):
             self._route.replied(event.reasoning_tokens, event.answer_tokens, empty=index not in self._answered)
             self._ends.append(event)
+            self._runs(self._running.pop(index), -1)
             self._route.discarded(event.discarded_tokens)
             if event.target is not None:
                 self._route.helped(event.target)
@@ -69,6 +79,16 @@ class RequestObserver:
                 self._route.cuts[event.cut].inc()
             if event.budget is not None and event.budget.requested and event.budget.requested > 0:
                 self._route.budget_used.observe(event.budget.used / event.budget.requested)
+
+    def _runs(self, decision: Decision, replies: Literal[1, -1]) -> None:
+        budgeted = decision.budget is not None and decision.budget.enforced is not None
+        self._route.runs(decision.mode, replies, budgeted=budgeted)
+
+    def _count(self, kind: TokenKind, tokens: int, at_least: int = COUNTED_AT_ONCE) -> None:
+        self._uncounted[kind] += tokens
+        if self._uncounted[kind] >= at_least:
+            self._route.tokens[kind].inc(self._uncounted[kind])
+            self._uncounted[kind] = 0
 
     def spoke(self) -> None:
         """There is text."""
@@ -83,6 +103,10 @@ class RequestObserver:
             self._first_answer = seconds
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        for counted in self._uncounted:
+            self._count(counted, 0, at_least=0)
+        for decision in self._running.values():
+            self._runs(decision, -1)
         if error is None:
             self._outcome = "ok"
             self._request.finished("ok")
