@@ -169,7 +169,11 @@ function sendWritten() {
 
 // ---- the rest of the page
 
-const store = () => save(chat);
+let left = false; // a page that is being left loses its streams, and must not store that
+
+function store() {
+  if (!left) save(chat);
+}
 
 function showSnippet(what, text) {
   $("#snippet h2").textContent = `This request in ${what}`;
@@ -243,7 +247,13 @@ $("#copy").addEventListener("click", copySnippet);
 document.addEventListener("keydown", (event) => {
   if (event.key === "Escape") toggleSettings(false);
 });
-addEventListener("pagehide", store);
+addEventListener("pagehide", () => {
+  store();
+  left = true;
+});
+addEventListener("pageshow", () => {
+  left = false;
+});
 
 $("#key").value = key.get();
 if (matchMedia("(pointer: fine)").matches) $("#question").focus();
