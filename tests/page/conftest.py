@@ -15,7 +15,7 @@ from tests.page.site import Site, site
 sync_api = pytest.importorskip("playwright.sync_api", reason="needs the package playwright (the extra `dev`)")
 CHROMIUM = shutil.which("chromium")
 SIZES = {"desktop": (1280, 860), "phone": (390, 844)}
-PACE = 0.012  # seconds a token, where a test looks at a reply while it runs
+PACE = 0.008  # seconds a token, where a test looks at a reply while it runs
 
 
 class Visit:

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from models.engines.base import EngineDead
-from tests.page.conftest import SIZES
+from tests.page.conftest import PACE, SIZES
 from tests.page.site import SETTINGS, STORIES, Story, site
 
 CRATE = "A crate holds 36 apples and 5 are bad. How many good ones are in 12 crates?"
@@ -349,7 +349,7 @@ def test_the_status_is_what_the_metrics_say(visit, slow):
     assert row.locator("td").nth(4).inner_text() == "1", "budgets held"
     status.expect("#engines tr:has(th:text-is('model')) td").to_have_text("1")
     speed = float(row.locator("td").nth(5).inner_text().replace(",", ""))
-    assert 0 < speed < 2 / 0.012
+    assert 0 < speed < 2 / PACE
     seen.page.click("#stop")
     seen.answered()
     sync.to_have_text("0")
