@@ -1,4 +1,4 @@
-"""Several replies to one request: `n` runs of the same controller, side by side."""
+"""Work side by side: event streams merged, results gathered, progress while a result is made."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
@@ -20,10 +20,10 @@ async def merge(runs: Sequence[AsyncGenerator[E, None]]) -> AsyncGenerator[tuple
     tasks = [asyncio.create_task(_drain(index, run, queue)) for index, run in enumerate(runs)]
     try:
         for _ in runs:
-            while (said := await queue.get()) is not None:
-                if isinstance(said[1], Exception):
-                    raise said[1]
-                yield said[0], said[1]
+            while (item := await queue.get()) is not None:
+                if isinstance(item[1], Exception):
+                    raise item[1]
+                yield item[0], item[1]
     finally:
         for task in tasks:
             task.cancel()
@@ -44,41 +44,39 @@ async def _drain(
         await queue.put(None)
 
 
-async def gather(works: Sequence[Coroutine[Any, Any, E]]) -> list[E]:
+async def gather(works: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
     """The results of all, in order. The first error, or the end of the caller, ends them all before it travels on."""
     if len(works) == 1:
         return [await works[0]]
-    tasks = [asyncio.ensure_future(work) for work in works]
     try:
-        return await asyncio.gather(*tasks)
-    finally:
-        for task in tasks:
-            task.cancel()
-        if tasks:
-            await asyncio.wait(tasks)
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(work) for work in works]
+    except BaseExceptionGroup as errors:
+        raise errors.exceptions[0] from None
+    return [task.result() for task in tasks]
 
 
-async def gather_bounded(most: int, works: Sequence[Callable[[], Coroutine[Any, Any, E]]]) -> list[E]:
-    """The results of all, in order; no more than `most` (at least one) are begun and not over."""
-    results: dict[int, E] = {}
-    left = iter(enumerate(works))
+async def gather_bounded(limit: int, works: Sequence[Callable[[], Coroutine[Any, Any, T]]]) -> list[T]:
+    """The results of all, in order; no more than `limit` (at least one) are begun and not over."""
+    results: dict[int, T] = {}
+    remaining = iter(enumerate(works))
 
     async def work() -> None:
-        for index, start in left:
+        for index, start in remaining:
             results[index] = await start()
 
-    await gather([work() for _ in range(min(most, len(works)))])
+    await gather([work() for _ in range(min(limit, len(works)))])
     return [results[index] for index in range(len(works))]
 
 
 async def with_progress(work: Callable[[Callable[[E], None]], Coroutine[Any, Any, T]]) -> AsyncGenerator[E | T, None]:
-    """What `work` tells while it runs, as it tells it, then its result. Closing ends the work."""
-    told: asyncio.Queue[E | None] = asyncio.Queue()
-    task = asyncio.ensure_future(work(told.put_nowait))
-    task.add_done_callback(lambda _: told.put_nowait(None))
+    """What `work` reports while it runs, then its result. Closing ends the work."""
+    queue: asyncio.Queue[E | None] = asyncio.Queue()
+    task = asyncio.ensure_future(work(queue.put_nowait))
+    task.add_done_callback(lambda _: queue.put_nowait(None))
     try:
-        while (said := await told.get()) is not None:
-            yield said
+        while (event := await queue.get()) is not None:
+            yield event
         yield task.result()
     finally:
         task.cancel()

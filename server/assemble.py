@@ -74,9 +74,10 @@ class Runtime:
             raise model_not_found(name)
         return self.routes[name]
 
-    def limits(self, request: Request) -> KeyLimits | None:
+    def limits(self, request: Request) -> KeyLimits:
         """Those of the request's key."""
-        return self.keys.get(request.scope["state"].get("key_name") or "")
+        name = request.scope["state"].get("key_name") or ""
+        return self.keys.get(name) or KeyLimits(name=name)
 
     def judge(self, name: str | None) -> Judge:
         """The judge route that a client named, or the one for clients that cannot. Raises the API's errors."""
@@ -103,7 +104,7 @@ def assemble(config: Config, engines: Mapping[str, Engine], started: int) -> Run
         for name in config.routes
     }
     metrics.degraded({name: partial(getattr, route, "degraded") for name, route in routes.items() if route.target})
-    keys = {name: KeyLimits(key.budget, key.budget_cap) for name, key in config.keys.items()}
+    keys = {name: KeyLimits(key.budget, key.budget_cap, name) for name, key in config.keys.items()}
     marks = {name: marks_of(judge.route.engine.tokenizer, judge.route.family) for name, judge in judges.items()}
     return Runtime(
         config,
@@ -129,7 +130,7 @@ class LoadedModel:
 
     engine: Engine
     pace: ThroughputEstimate
-    outage: CircuitBreaker
+    breaker: CircuitBreaker
 
 
 def _judges(config: Config, name: str) -> bool:
@@ -154,13 +155,13 @@ def _judge(name: str, config: Config, models: Mapping[str, LoadedModel], metrics
         widening=settings.widening,
         teams=settings.teams,
         rubric=settings.rubric,
-        seen=metrics.route(name).judged,
+        on_verdict=metrics.route(name).judged,
     )
 
 
 def _chatting(judge: Judge) -> Route:
     """A judge's route as clients chat with it."""
-    return replace(judge.route, controller=judge_chat.answering(judge))
+    return replace(judge.route, controller=judge_chat.chat_controller(judge))
 
 
 def _with_target(config: Config, name: str, models: Mapping[str, LoadedModel], judges: Mapping[str, Judge]) -> Route:
@@ -175,7 +176,7 @@ def _with_target(config: Config, name: str, models: Mapping[str, LoadedModel], j
             route,
             model.engine,
             settings.as_settings(),
-            model.outage,
+            model.breaker,
             adapter=settings.adapter or None,
             on_failure=settings.on_failure,
             patience=settings.patience,
@@ -205,7 +206,7 @@ def _route(
     _check_template(name, family, config.engine, engine)
     controller = controller or CONTROLLERS[config.controller]
     if config.judged_by:
-        controller = best_of_n.ranked_by(judges[config.judged_by], controller)
+        controller = best_of_n.best_of_controller(judges[config.judged_by], controller)
     return build_route(
         name,
         controller,
@@ -217,6 +218,7 @@ def _route(
             config.budgets.as_policy(),
             speculation=config.speculative.as_settings() if config.speculative else None,
             best_of=config.best_of if config.judged_by else None,
+            loop=config.loop.as_policy(),
         ),
         adapter=config.adapter or None,
         sampling=Sampling(**config.sampling.model_dump(exclude_none=True)),

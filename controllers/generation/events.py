@@ -12,7 +12,7 @@ from models.formats.families import Mode, Scope
 
 ChosenBy = Literal["client", "key", "route", "cap", "model", "threshold", "reserve"]
 Cut = Literal["line_end", "wrap_up", "hard"]
-CutBy = Literal["budget", "reserve", "client"]
+CutBy = Literal["budget", "reserve", "client", "loop"]
 TargetFailure = Literal["dead", "busy", "slow", "full", "error", "down"]
 """Why a target model was not there: its engine is dead, its queue or its context full, it was silent for too long, it
 failed in another way, or it failed a moment ago and is left alone for a while."""

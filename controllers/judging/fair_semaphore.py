@@ -1,8 +1,8 @@
-"""So many at a time, and callers in turn: who asks for much does not keep waiting who asks for little."""
+"""A fair semaphore, round-robin by caller: each caller that waits gets one slot before any gets a second."""
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
 
@@ -11,10 +11,10 @@ class FairSemaphore:
 
     def __init__(self, size: int) -> None:
         self._free = size
-        self._waiting: dict[object, deque[asyncio.Future[None]]] = {}
+        self._waiting: dict[object, deque[asyncio.Future[None]]] = {}  # callers in the order of their turns
 
     @asynccontextmanager
-    async def taken(self, caller: object) -> AsyncIterator[None]:
+    async def slot(self, caller: object) -> AsyncGenerator[None, None]:
         """Holds a slot, waiting for one first. `caller` is any hashable object."""
         await self._take(caller)
         try:
@@ -26,24 +26,24 @@ class FairSemaphore:
         if self._free:
             self._free -= 1
             return
-        place = asyncio.get_running_loop().create_future()
-        self._waiting.setdefault(caller, deque()).append(place)
+        slot = asyncio.get_running_loop().create_future()
+        self._waiting.setdefault(caller, deque()).append(slot)
         try:
-            await place
+            await slot
         except asyncio.CancelledError:
-            if not place.cancelled():  # the slot was there already
+            if not slot.cancelled():  # it was given already
                 self._give()
             raise
 
     def _give(self) -> None:
-        """Hands a slot to the next who still waits. Callers are in the order of their turns."""
+        """Hands a slot to the next who still waits."""
         while self._waiting:
             caller = next(iter(self._waiting))
-            places = self._waiting.pop(caller)
-            place = places.popleft()
-            if places:
-                self._waiting[caller] = places
-            if not place.cancelled():
-                place.set_result(None)
+            requests = self._waiting.pop(caller)
+            slot = requests.popleft()
+            if requests:
+                self._waiting[caller] = requests
+            if not slot.cancelled():
+                slot.set_result(None)
                 return
         self._free += 1

@@ -73,7 +73,7 @@ def target_abilities(route: Route) -> dict[str, Any] | None:
 
 
 def judge_card(judge: Judge) -> dict[str, Any]:
-    return {"family": judge.family.name, "judges": list(judge.family.verdicts), "votes": judge.votes}
+    return {"family": judge.family.name, "judges": list(judge.family.outcomes), "votes": judge.votes}
 
 
 def budget_abilities(route: Route) -> dict[str, Any] | None:

@@ -7,7 +7,7 @@ from pydantic import Field, field_validator
 
 from controllers.speculative.steps import CUES, CueList
 from controllers.speculative.takeovers import LENGTHS, Method, OnFailure, Speculation, TakeoverLimits
-from server.config.base import Section, Tokens
+from models.config import Section, Tokens
 
 DEFAULT_LENGTHS = TakeoverLimits()
 DEFAULT_SPECULATION = Speculation()

@@ -87,8 +87,9 @@ class Visit:
         return [f"{each['id']}: {node['html']}" for each in grave for node in each["nodes"]]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
+    """Not for the whole session: while Playwright is there, no other test can run an event loop in this thread."""
     if CHROMIUM is None:
         pytest.skip("needs Debian's package `chromium`")
     with sync_api.sync_playwright() as playwright:

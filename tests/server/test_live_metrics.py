@@ -52,4 +52,4 @@ async def test_a_reply_that_its_client_leaves_is_in_flight_no_longer(tokenizer, 
         asked.cancel()
         await asyncio.wait((asked,))
     assert metric(app, "replies_running", mode="think") == 0
-    assert 16 <= metric(app, "generated_tokens_total", kind="reasoning") < 200
+    assert 0 < metric(app, "generated_tokens_total", kind="reasoning") < 200
