@@ -4,10 +4,10 @@ from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
+from controllers.generation.bounds import MOST_DECLARED
 from controllers.generation.events import Conversation, Event
 from controllers.generation.throughput import ThroughputEstimate
 from controllers.policy.fold import Defaults, Policy
-from controllers.rules.budget import MOST_DECLARED
 from controllers.speculative.circuit_breaker import CircuitBreaker
 from controllers.speculative.takeovers import OnFailure, Speculation
 from models.engines.base import Engine, Sampling, Tokenizer
@@ -32,13 +32,13 @@ class TargetModel:
     """The large model of a speculative route: an inner route of its own, that no client can name.
 
     `on_failure` says whether a reply goes on alone without it or fails. `patience` is the longest silence, in seconds,
-    that is not a failure, `rest` how long the target is left alone after one. `outage` is shared by all routes that ask
-    this engine. `excess_prompt` is in the small model's vocabulary. `scores` are the target's ids of the digits.
+    that is not a failure, `rest` how long the target is left alone after one. `breaker` is shared by all routes that
+    ask this engine. `excess_prompt` is in the small model's vocabulary. `scores` are the target's ids of the digits.
     """
 
     route: "Route"
     settings: Speculation
-    outage: CircuitBreaker
+    breaker: CircuitBreaker
     on_failure: OnFailure = "alone"
     patience: float | None = None
     rest: float = 0.0
@@ -86,7 +86,7 @@ class Route:
     @property
     def degraded(self) -> bool:
         """Whether the route does without its target just now."""
-        return self.target is not None and self.target.outage.degraded
+        return self.target is not None and self.target.breaker.degraded
 
     @property
     def solution_is_text(self) -> bool:
@@ -135,7 +135,7 @@ def with_target(
     route: Route,
     engine: Engine,
     settings: Speculation,
-    outage: CircuitBreaker,
+    breaker: CircuitBreaker,
     *,
     adapter: str | None = None,
     on_failure: OnFailure = "alone",
@@ -151,7 +151,7 @@ def with_target(
     target = TargetModel(
         inner,
         settings,
-        outage,
+        breaker,
         on_failure,
         patience,
         rest,

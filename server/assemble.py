@@ -129,7 +129,7 @@ class LoadedModel:
 
     engine: Engine
     pace: ThroughputEstimate
-    outage: CircuitBreaker
+    breaker: CircuitBreaker
 
 
 def _judges(config: Config, name: str) -> bool:
@@ -175,7 +175,7 @@ def _with_target(config: Config, name: str, models: Mapping[str, LoadedModel], j
             route,
             model.engine,
             settings.as_settings(),
-            model.outage,
+            model.breaker,
             adapter=settings.adapter or None,
             on_failure=settings.on_failure,
             patience=settings.patience,

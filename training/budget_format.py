@@ -8,8 +8,8 @@ tokens between the solution tags, which is what a server's budget of this family
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from controllers.generation.bounds import declared_budget
 from controllers.generation.parser import ThinkingParser
-from controllers.rules.budget import declared_budget
 from models.engines.base import Tokenizer
 from models.formats.families import FAMILIES, Family, Tags, compile_tags
 

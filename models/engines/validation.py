@@ -34,7 +34,7 @@ def admit(engine: Engine, prompt: Prompt, sampling: Sampling) -> int:
         raise InvalidRequest("the prompt is empty", "messages")
     if prompt.adapter is not None and prompt.adapter not in engine.adapters:
         raise InvalidRequest(f"engine {engine.name} has no adapter {prompt.adapter}", "model")
-    _check_ids(prompt.token_ids, engine.tokenizer.vocab_size, "messages")
+    check_token_ids(prompt.token_ids, engine.tokenizer.vocab_size, "messages")
     _check_sampling(sampling, engine.tokenizer.vocab_size)
     most = room if sampling.max_tokens is None else min(room, sampling.max_tokens)
     if sampling.min_tokens > most:
@@ -55,10 +55,11 @@ def _check_sampling(sampling: Sampling, vocab_size: int) -> None:
         if not all(getattr(sampling, field)):
             raise InvalidRequest(f"a string in {field} is empty", field)
     for field in ("stop_token_ids", "allowed_token_ids", "logprob_token_ids", "logit_bias"):
-        _check_ids(getattr(sampling, field) or (), vocab_size, field)
+        check_token_ids(getattr(sampling, field) or (), vocab_size, field)
 
 
-def _check_ids(token_ids: Iterable[int], vocab_size: int, field: str) -> None:
+def check_token_ids(token_ids: Iterable[int], vocab_size: int, field: str) -> None:
+    """Raises `InvalidRequest` for an id that the vocabulary has not."""
     lowest, highest = min(token_ids, default=0), max(token_ids, default=0)
     if lowest < 0 or highest >= vocab_size:
         wrong = lowest if lowest < 0 else highest

@@ -484,10 +484,12 @@ def test_stop_strings_end_the_answer_and_are_text_in_the_target_s_turn(pair: Mak
     assert (text(events, "answer"), end(events).stopped_by) == ("one ", "stop")
 
 
-def test_a_stop_id_that_the_target_writes_ends_the_reply(pair: MakePair, tokenizer) -> None:
+def test_a_stop_id_is_text_in_the_target_s_turn_and_ends_the_answer(pair: MakePair, tokenizer) -> None:
     stop = tokenizer.encode("!")[0]
-    events = pair(SMALL, "Hold! on").events(sampling=Sampling(stop_token_ids=(stop,)))
-    assert (end(events).reason, end(events).stopped_by) == ("stop", stop)
+    two = pair(lambda r: "x</think>one! two" if "Hold" in r else recites(SMALL)(r), "Hold! on")
+    events = two.events(sampling=Sampling(stop_token_ids=(stop,)))
+    assert "Hold! on" in text(events, "reasoning")
+    assert (text(events, "answer"), end(events).reason, end(events).stopped_by) == ("one", "stop", stop)
 
 
 def test_each_segment_has_a_seed_of_its_own(pair: MakePair) -> None:

@@ -25,7 +25,7 @@ THINK = Policy("think", "client")
 LINE = "1+1=2+2=4+4=8\n"  # 14 tokens, as digits, operators and newlines are tokens of their own
 
 
-class GenerationRequest:
+class ThinkingScript:
     """A script that goes on where the prompt ends, and what it was asked."""
 
     def __init__(self, thinking: str, answer: str = "so 8", direct: str = "8</no_think>") -> None:
@@ -46,7 +46,7 @@ class GenerationRequest:
         return script
 
 
-MakeThinker = Callable[..., tuple[Route, GenerationRequest]]
+MakeThinker = Callable[..., tuple[Route, ThinkingScript]]
 
 
 @pytest.fixture
@@ -55,8 +55,8 @@ def thinker(tokenizer: HubTokenizer) -> MakeThinker:
 
     def make(
         thinking: str, *, family: str | Family = "lhrm", native: bool = False, reserve: int = 0, **engine: float
-    ) -> tuple[Route, GenerationRequest]:
-        asked = GenerationRequest(thinking)
+    ) -> tuple[Route, ThinkingScript]:
+        asked = ThinkingScript(thinking)
         kind = FAMILIES[family] if isinstance(family, str) else family
         over = ScriptedEngine(tokenizer, asked.over(tokenizer), thinking=TAGS if native else None, **engine)  # type: ignore[arg-type]
         return build_route(

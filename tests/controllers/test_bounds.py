@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from controllers.rules.budget import (
+from controllers.generation.bounds import (
     NEVER,
     Bounds,
     CutStyle,
