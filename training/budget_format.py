@@ -9,9 +9,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from controllers.generation.bounds import declared_budget
-from controllers.generation.parser import ThinkingParser
 from models.engines.base import Tokenizer
-from models.formats.families import FAMILIES, Family, Tags, compile_tags
+from models.formats import FAMILIES
+from models.formats.parser import ReplyParser
+from models.formats.reasoning import ReasoningFormat
+from models.formats.vocabulary import Tags, compile_tags
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +32,7 @@ class BudgetReply:
 class BudgetFormat:
     """Prompts and replies as token ids. Build it with `budget_format_of`."""
 
-    family: Family
+    family: ReasoningFormat
     tokenizer: Tokenizer
     tags: Tags
     controls: tuple[int, ...]
@@ -65,7 +67,7 @@ class BudgetFormat:
         """The inverse of `write`, decided by the state machine that serves such replies."""
         ids, ended = self._body(reply)
         sections: dict[str, list[int]] = {"budget": [], "answer": [], "control": [], "reasoning": []}
-        for chunk in ThinkingParser(self.tags).feed(ids, [self.tokenizer.token_text(i) for i in ids]):
+        for chunk in ReplyParser(self.tags).feed(ids, [self.tokenizer.token_text(i) for i in ids]):
             sections[chunk.kind] += chunk.token_ids
         budget = declared_budget(self.tokenizer.decode(sections["budget"])) or None
         in_order = tuple(sections["control"]) == self.controls and ids[0] == self.controls[0]

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from transformers.utils.logging import tqdm
 
-from models.formats.families import Mode
+from models.formats.reasoning import Mode
 from models.text.tokenizer import HubTokenizer
 from training import plots, weights
 from training.config import Evaluate

@@ -7,7 +7,7 @@ Every question is written once in each of the recipe's modes; with both, the dat
 from collections.abc import Iterator
 from random import Random
 
-from models.formats.families import Mode
+from models.formats.reasoning import Mode
 from training import sft
 from training.config import Hft
 from training.replies import Format, format_of

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
 
-from models.formats.families import Mode
+from models.formats.reasoning import Mode
 
 
 @dataclass(frozen=True, slots=True)

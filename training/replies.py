@@ -5,9 +5,11 @@ machine that serves it, so that a reward sees what a client would see.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from controllers.generation.parser import ThinkingParser
 from models.engines.base import Tokenizer
-from models.formats.families import FAMILIES, Family, Mode, Tags, compile_tags
+from models.formats import FAMILIES
+from models.formats.parser import ReplyParser
+from models.formats.reasoning import Mode, ReasoningFormat
+from models.formats.vocabulary import Tags, compile_tags
 
 MODES: tuple[Mode, Mode] = ("think", "no_think")
 ROLES = ("user", "assistant")
@@ -30,7 +32,7 @@ class Reply:
 class Format:
     """Prompts and replies as token ids. Build it with `format_of`."""
 
-    family: Family
+    family: ReasoningFormat
     tokenizer: Tokenizer
     tags: Tags
     pairs: dict[Mode, tuple[int, int]]
@@ -57,7 +59,7 @@ class Format:
         ended = bool(reply) and reply[-1] == self.end
         ids = reply[:-1] if ended else reply
         sections: dict[str, list[int]] = {"reasoning": [], "answer": [], "control": []}
-        for chunk in ThinkingParser(self.tags).feed(ids, [self.tokenizer.token_text(i) for i in ids]):
+        for chunk in ReplyParser(self.tags).feed(ids, [self.tokenizer.token_text(i) for i in ids]):
             sections[chunk.kind] += chunk.token_ids
         mode = next((mode for mode in MODES if ids and ids[0] == self.pairs[mode][0]), None)
         complete = ended and mode is not None and sections["control"] == list(self.pairs[mode])
@@ -67,7 +69,7 @@ class Format:
         return Reply(mode, thought, answer, complete)
 
 
-def choosing_family(name: str) -> Family:
+def choosing_family(name: str) -> ReasoningFormat:
     """The family of that name. ValueError for an unknown one, or one that does not choose its mode by a tag."""
     family = FAMILIES.get(name)
     if family is None or not family.chooses:
@@ -85,7 +87,7 @@ def tags_of(name: str) -> list[str]:
     return [tag for pair in pairs if pair for tag in pair]
 
 
-def mode_tags(family: Family) -> dict[Mode, tuple[str, str]]:
+def mode_tags(family: ReasoningFormat) -> dict[Mode, tuple[str, str]]:
     """The opening and the closing tag of each mode."""
     if family.thinking is None or family.direct is None:
         raise ValueError(f"family {family.name!r} has no tags for both modes")

@@ -8,7 +8,7 @@ from controllers.generation.prompt import RenderedPrompt
 from controllers.policy.fold import Policy
 from controllers.route import Route
 from models.engines.base import Sampling
-from models.formats.families import Mode
+from models.formats.reasoning import Mode
 
 
 @dataclass(frozen=True, slots=True)

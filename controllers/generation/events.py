@@ -8,7 +8,7 @@ from typing import Any, Literal
 from controllers.generation.answer_format import AnswerFormat
 from models.engines.base import Finish
 from models.formats.chunks import Chunk
-from models.formats.families import Mode, Scope
+from models.formats.reasoning import Mode, Scope
 
 ChosenBy = Literal["client", "key", "route", "cap", "model", "threshold", "reserve"]
 Cut = Literal["line_end", "wrap_up", "hard"]

@@ -303,7 +303,8 @@ def _turned(side: Side, turned: bool) -> Side:
 
 def _repeatable(terms: JudgeParams) -> str:
     """All of the terms that a vote depends on."""
-    return repr((terms.policy, terms.sampling, terms.seed, terms.as_they_stand, terms.held_to_length))
+    effort = (terms.policy.effort,) if terms.policy.effort else ()
+    return repr((terms.policy, terms.sampling, terms.seed, terms.as_they_stand, terms.held_to_length, *effort))
 
 
 class _Said:

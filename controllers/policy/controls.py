@@ -6,7 +6,7 @@ from types import MappingProxyType
 from typing import Any, Literal, NoReturn, Protocol, TypeGuard, get_args
 
 from controllers.speculative.takeovers import LENGTHS
-from models.formats.families import Scope
+from models.formats.reasoning import Scope
 
 Wish = Literal["think", "no_think", "auto"]
 MOST_REPLIES = 64  # that one request may have drawn and ranked

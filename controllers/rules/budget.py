@@ -8,11 +8,11 @@ from typing import Any
 
 from controllers.generation.bounds import NEVER, between_sentences, ends_line
 from controllers.generation.limits import ScopeLimits
-from controllers.generation.parser import UNDECIDED
 from controllers.generation.rule import NO_LIMITS, Action, EngineLimits, Rule
 from controllers.generation.state import ReplyState, forgets_penalties
 from controllers.policy.controls import PolicyError
 from models.engines.base import Delta
+from models.formats.parser import UNDECIDED
 
 
 class Budget(Rule):

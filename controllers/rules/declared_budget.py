@@ -2,9 +2,9 @@
 
 from controllers.generation.bounds import NEVER
 from controllers.generation.limits import ScopeLimits
-from controllers.generation.parser import UNDECIDED
 from controllers.generation.rule import NO_LIMITS, Action, EngineLimits, Rule
 from controllers.generation.state import ReplyState
+from models.formats.parser import UNDECIDED
 
 
 class DeclaredBudget(Rule):

@@ -47,6 +47,7 @@ class ReplyParser:
     """
 
     __slots__ = (
+        "_alerts",
         "_call",
         "_closers",
         "_fresh",
@@ -97,9 +98,7 @@ class ReplyParser:
         for i, token_id in enumerate(token_ids):
             at = None if logprobs is None else logprobs[i]
             kind, piece = self._kind, pieces[i]
-            if kind is None or token_id in self._marks or self._pending or self._fresh:
-                self._take(token_id, piece, at, chunks)
-            elif (alert := self._place.alert) is not None and alert.search(piece):
+            if kind is None or self._pending or self._fresh or token_id in self._marks or self._alerts(piece):
                 self._take(token_id, piece, at, chunks)
             elif chunks:
                 _add(chunks, Chunk(kind, piece, (token_id,), None if at is None else (at,)))
@@ -134,7 +133,7 @@ class ReplyParser:
 
     def opens(self, token_id: int) -> bool:
         """Whether this token is, or begins, something that holds a meaning where the reply stands."""
-        text = self._held.lstrip() + self._marks.get(token_id, self._tags.token_text(token_id)).lstrip()
+        text = self._held.lstrip() + self._marks.get(token_id, self._tags.text_of(token_id)).lstrip()
         return bool(self._place.leads) and any(lead.startswith(text) for lead in self._place.leads)
 
     # The stage
@@ -142,6 +141,7 @@ class ReplyParser:
     def _go(self, stage: Stage, closers: tuple[str, ...]) -> None:
         self._closers = closers
         self._place: Place = self._tags.place(stage, closers, self._tools is not None)
+        self._alerts = _nothing if self._place.alert is None else self._place.alert.search
         waits = stage == "start" and self._place.pattern is not None
         self._kind: Kind | None = None if waits or stage in ("closed", "begun", "budget") else self._kind_here()
 
@@ -203,14 +203,14 @@ class ReplyParser:
         place, move = self._place, call.step(self._held)
         if move is None:
             if call.named and not self._held and self._pending:
-                self._release(0, "tool", chunks, "", CallPart(self.calls_begun - 1))
+                self._release(0, "tool", chunks, "")
             return False
         if move.refused:
             self._call = None
             self._go(place.stage, self._closers)
             self._release(move.count, self._enter_text(), chunks)
             return True
-        part = CallPart(self.calls_begun - 1)
+        part = CallPart(self.calls_begun - 1) if move.text else None
         if move.name is not None:
             if self.section != "answer":
                 self._go("said", ())
@@ -234,7 +234,7 @@ class ReplyParser:
         return f"call_{uuid4().hex[:24]}"
 
     def _silent_kind(self) -> Kind:
-        return "control" if self._place.stage == "start" else "budget" if self._place.stage == "budget" else self._kind_here()
+        return "control" if self._place.stage == "start" else self._kind_here()
 
     def _release(
         self, count: int, kind: Kind, chunks: list[Chunk], text: str | None = None, call: CallPart | None = None
@@ -265,6 +265,10 @@ class ReplyParser:
             self._fresh = not text
         if text or token_ids or (call is not None and call.name is not None):
             _add(chunks, Chunk(kind, text, tuple(token_ids), tuple(logprobs) or None, call=call))
+
+
+def _nothing(text: str) -> None:
+    """Nothing in a text can be part of a tag."""
 
 
 def _add(chunks: list[Chunk], chunk: Chunk) -> None:

@@ -162,7 +162,12 @@ def _with_defaults(table: dict[str, Any]) -> dict[str, Any]:
     scope = "thinking" if table.get("thinking") else "reply" if table.get("solution") else None
     answer = table.get("answer")
     one_pair = isinstance(answer, list) and all(isinstance(part, str) for part in answer)
-    return {"scope": scope, "wrap_up": WRAP_UP if scope else "", **table, "answer": [answer] if one_pair and answer else answer or []}
+    return {
+        "scope": scope,
+        "wrap_up": WRAP_UP if scope else "",
+        **table,
+        "answer": [answer] if one_pair and answer else answer or [],
+    }
 
 
 def effort_word(efforts: Mapping[str, str], effort: str, order: Iterable[str]) -> str:

@@ -6,12 +6,12 @@ tag of one token, of several, and of plain characters are one case, and a tag th
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from typing import Literal
 
 from models.engines.base import Tokenizer
-from models.formats.reasoning import Mode, ReasoningFormat, Section
+from models.formats.reasoning import ReasoningFormat, Section
 from models.tool_calls.patterns import CallPatterns
 
 FIRST_MARK = 0xFDD1  # noncharacters: never valid for interchange, so no text holds them; 0xFDD0 is the tokenizer's seam
@@ -68,7 +68,7 @@ class Tags:
 
     def __init__(self, form: ReasoningFormat, tokenizer: Tokenizer) -> None:
         self.form = form
-        self.token_text: Callable[[int], str] = tokenizer.token_text
+        self.text_of: Callable[[int], str] = lru_cache(4096)(tokenizer.token_text)
         controls: dict[str, int] = {}
         for text in form.texts:
             for token_id in tokenizer.encode_control(text):
@@ -86,6 +86,10 @@ class Tags:
         self._controls = re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
         self.by_id: Mapping[int, Tag] = {token_id: Tag(text) for text, token_id in controls.items()}
         self.by_text = tuple(Tag(text) for text in dict.fromkeys(form.tags) if self.mark(text) == text)
+        self.ends_turns = tokenizer.special_texts.difference(self._marks)
+        spelled = "|".join(re.escape(self.mark(text)) for text in sorted(form.tags, key=len, reverse=True)) or r"(?!)"
+        self.any_tag = re.compile(spelled)
+        self.last_tags = re.compile(rf"(?:(?:{spelled})\s*)+\Z")
         self._places: dict[tuple[Stage, tuple[str, ...], bool], Place] = {}
 
     def mark(self, text: str) -> str:

@@ -7,9 +7,7 @@ from typing import Literal
 
 from pydantic import ConfigDict
 
-ArgumentsIn = Literal[
-    "json", "qwen_xml", "glm_xml", "minimax_xml", "deepseek_xml", "kimi_k3_xml", "gemma", "python"
-]
+ArgumentsIn = Literal["json", "qwen_xml", "glm_xml", "minimax_xml", "deepseek_xml", "kimi_k3_xml", "gemma", "python"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,9 +36,10 @@ def answer_grammar(
     """
     if form is None or not offered:
         return text
-    separate = {
+    tags = [_call(form, tool) for tool in offered]
+    separate: dict[str, Any] = {
         "type": "tags_with_separator",
-        "tags": [_call(form, tool) for tool in offered],
+        "tags": tags,
         "separator": form.separator,
         "at_least_one": True,
         "stop_after_first": single,
@@ -52,8 +53,9 @@ def answer_grammar(
     if not form.open:
         return None  # text that looks like a call is one: nothing can be triggered
     trigger = form.open.strip()
-    tags = [{**tag, "begin": tag["begin"].lstrip()} for tag in ([block] if form.one_block else separate["tags"])]
-    triggered = {"type": "triggered_tags", "triggers": [trigger], "tags": tags, "at_least_one": False}
+    begun = [block] if form.one_block else tags
+    triggered_tags = [{**tag, "begin": str(tag["begin"]).lstrip()} for tag in begun]
+    triggered = {"type": "triggered_tags", "triggers": [trigger], "tags": triggered_tags, "at_least_one": False}
     return _structural({**triggered, "stop_after_first": single})
 
 

@@ -13,15 +13,15 @@ HOLE = re.compile(r"\$(name|arguments|id|key|type)")
 HOLES = {
     "name": r"(?P<name>[^\s\"'\\<>{}()\[\]]+?)",
     "id": r"(?P<id>[^\s\"<>]+?)",
-    "key": "(?P<key>[^\"<>\ufdd1-\ufdef]+?)",
+    "key": '(?P<key>[^"<>\ufdd1-\ufdef]+?)',
     "type": r"(?P<type>\w+)",
 }
 PUNCTUATION = "{}[]:,"
 
 
 class CallPatterns:
-    """`openings` are the texts that begin a call, each with the numbers of its spellings. Those of `at_start` count only
-    where nothing of an answer has been said: they are ordinary text anywhere else."""
+    """`openings` are the texts that begin a call, each with the numbers of its spellings. Those of `at_start` count
+    only where nothing of an answer has been said: they are ordinary text anywhere else."""
 
     def __init__(
         self, form: ToolCallFormat, mark: Callable[[str], str], unmark: Callable[[str], str], channels: bool

@@ -97,7 +97,8 @@ class CallReader:
         self._head = self._scanned = at
         self._depth = 0
         self._in_string = self._escaped = self._any = False
-        self._name, self._id = "", None
+        self._name = ""
+        self._id: str | None = None
         self._value: list[str] | None = None
 
     def _read_head(self, held: str) -> Move | None:
@@ -280,7 +281,8 @@ class CallReader:
         if ending is not None and not ending[0]:
             ending = None
         close = held.find(patterns.close) if patterns.close else -1
-        opening = min((at for text in patterns.openings if text not in patterns.at_start and (at := held.find(text)) >= 0), default=-1)
+        others = (held.find(text) for text in patterns.openings if text not in patterns.at_start)
+        opening = min((at for at in others if at >= 0), default=-1)
         if ending is not None and (close < 0 or ending.start() <= close) and (opening < 0 or ending.start() < opening):
             self.closed += 1
             self._state = "gap"

@@ -13,7 +13,8 @@ from pydantic import Field, ValidationError, ValidationInfo, field_validator, mo
 
 from controllers.policy.controls import EFFORTS, MOST_REPLIES, Wish
 from controllers.policy.fold import TOLERANCE, BudgetSettings, modes
-from models.formats.families import FAMILIES, Family
+from models.formats import FAMILIES
+from models.formats.reasoning import ReasoningFormat
 from models.judge_prompts.families import JUDGE_FAMILIES, Kind, parse_form
 from server.config.base import Section, Tokens, resolve
 from server.config.engines import EngineConfig, memory_problems
@@ -185,7 +186,7 @@ class RouteConfig(Section):
         return value
 
     @property
-    def of_family(self) -> Family:
+    def of_family(self) -> ReasoningFormat:
         return FAMILIES[self.family]
 
     @property
@@ -194,7 +195,7 @@ class RouteConfig(Section):
             return self.mode
         if self.of_family.chooses:
             return "auto"
-        return "think" if "think" in self.of_family.prefixes else "no_think"
+        return "think" if "think" in self.of_family.able else "no_think"
 
 
 class RewardsConfig(Section):

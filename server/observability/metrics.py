@@ -14,7 +14,7 @@ from prometheus_client.exposition import generate_latest
 from controllers.generation.events import ChosenBy, Cut, TargetFailure, TargetUse
 from controllers.judging.judge import Verdict
 from controllers.speculative.takeovers import TakeoverKind
-from models.formats.families import Mode
+from models.formats.reasoning import Mode
 
 Failure = Literal["refused", "overloaded", "error"]
 Outcome = Literal["ok", "aborted"] | Failure

@@ -17,7 +17,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from models.formats.families import Mode
+from models.formats.reasoning import Mode
 from models.text.tokenizer import HubTokenizer
 from tests.processes import ROOT
 from training import weights

@@ -29,7 +29,8 @@ from loadtest.distribution import mean_ratio
 from loadtest.records import Conversation, Record, Result, Target
 from loadtest.run import run
 from loadtest.workload import last_digit
-from models.formats.families import FAMILIES, Family
+from models.formats import FAMILIES
+from models.formats.reasoning import ReasoningFormat
 from server.config.load import load_config
 from tests.processes import ROOT, reasond, session_seconds
 
@@ -131,7 +132,7 @@ async def sweep(url: str, options: argparse.Namespace) -> list[dict[str, Any]]:
     return rows
 
 
-def right(record: Record, family: Family) -> bool:
+def right(record: Record, family: ReasoningFormat) -> bool:
     """Where thinking and answer stand together, the answer is what follows the family's last phrase."""
     text = record.answer
     if family.scope == "reply":

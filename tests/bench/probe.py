@@ -25,8 +25,8 @@ from controllers.route import Route, build_route
 from loadtest.workload import last_digit
 from models.engines.base import Prompt, Sampling
 from models.engines.vllm import VllmEngine
+from models.formats import FAMILIES
 from models.formats.chunks import Chunk
-from models.formats.families import FAMILIES
 from server.config.engines import VllmEngineConfig
 from server.config.load import load_config
 from tests.processes import ENVIRONMENT, ROOT

@@ -9,6 +9,7 @@ from functools import cache
 from itertools import pairwise
 
 import pytest
+from models.GONE.HERMES import HERMES
 
 from controllers import CONTROLLERS
 from controllers.generation.answer_format import AnswerFormat
@@ -20,10 +21,9 @@ from controllers.speculative.circuit_breaker import CircuitBreaker
 from controllers.speculative.takeovers import Speculation, TakeoverLimits
 from models.engines.base import EngineBusy, EngineDead, EngineError, Grammar, InvalidRequest, Prompt, Sampling
 from models.engines.scripted import Line, ScriptedEngine, ScriptedReply
+from models.formats import FAMILIES
 from models.formats.chunks import Chunk
-from models.formats.families import FAMILIES
 from models.text.tokenizer import HubTokenizer
-from models.tool_calls.hermes import HERMES
 from tests import virtual_time
 from tests.controllers.stories import WORDS, Model, other_tokenizer, rambles, recites
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from controllers.generation.events import Decision, Event, Finished, Progress, Working
 from models.formats.chunks import Chunk
-from models.tool_calls.hermes import json_object
+from models.tool_calls.tools import json_object
 from server.apis.shared.generation import Job
 from server.apis.shared.usage import UsageCounter
 from server.edges.errors import ApiError
