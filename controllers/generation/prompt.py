@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from controllers.generation.events import Conversation
+from controllers.generation.route import Route
 from controllers.policy.controls import EFFORTS, UNLIMITED, Wish
 from controllers.policy.fold import Policy
-from controllers.route import Route
 from models.formats.prompt import TemplateInput, opening_of, render
 from models.formats.reasoning import effort_word
 

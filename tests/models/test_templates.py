@@ -3,9 +3,9 @@
 from pathlib import Path
 
 import pytest
-from models.formats.templates import writes_calls
 from models.GONE.HERMES import HERMES
 
+from models.formats.template import writes_calls
 from models.text.tokenizer import HubTokenizer
 
 TEMPLATE = Path("demo/tokenizer/chat_template.jinja").read_text(encoding="utf-8")

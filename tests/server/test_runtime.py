@@ -1,10 +1,10 @@
 """Putting a server together: routes over engines, and the agreement between a family and a chat template."""
 
 import pytest
-from models.formats.templates import opens_thinking
 
 from models.engines.scripted import ScriptedEngine
 from models.formats import FAMILIES
+from models.formats.template import opens_thinking
 from models.text.tokenizer import HubTokenizer
 from server.app import create_app
 from server.assemble import assemble
