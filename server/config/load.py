@@ -17,7 +17,8 @@ from controllers.policy.loop import LoopSettings
 from controllers.policy.speculation import OnFailure
 from models.config import Section, Tokens, resolve
 from models.engines import EngineConfig
-from models.formats.families import FAMILIES, Family
+from models.formats import FAMILIES
+from models.formats.reasoning import ReasoningFormat
 from models.judge_prompts.families import JUDGE_FAMILIES, Kind, parse_form
 from server.config.engines import AnyEngineConfig, memory_problems
 from server.config.speculative import SpeculativeConfig
@@ -208,7 +209,7 @@ class RouteConfig(Section):
         return value
 
     @property
-    def of_family(self) -> Family:
+    def of_family(self) -> ReasoningFormat:
         return FAMILIES[self.family]
 
     @property
@@ -217,7 +218,7 @@ class RouteConfig(Section):
             return self.mode
         if self.of_family.chooses:
             return "auto"
-        return "think" if "think" in self.of_family.prefixes else "no_think"
+        return "think" if "think" in self.of_family.able else "no_think"
 
 
 class RewardsConfig(Section):

@@ -15,7 +15,7 @@ from controllers.generation.events import Finished, TargetFailure, TargetUse
 from controllers.judging.judge import Verdict
 from controllers.policy.controls import ChosenBy, Cut
 from controllers.speculative.takeovers import TakeoverKind
-from models.formats.families import Mode
+from models.formats.reasoning import Mode
 
 Failure = Literal["refused", "overloaded", "error"]
 Outcome = Literal["ok", "aborted"] | Failure
