@@ -229,9 +229,9 @@ class Tokenizer(Protocol):
         behind: str = "",
     ) -> list[int]:
         """Messages to the ids of the model's chat template, up to where the assistant's reply begins. Nothing in what
-        is given becomes a control token, but in `behind`: our own text, encoded together with the rest. Raises
-        `InvalidRequest` for what the template cannot render, and for `template_kwargs` of names that are not for
-        clients to set."""
+        is given becomes a control token, but in `behind`: our own text, encoded together with the rest, unless the
+        template has written it itself. Raises `InvalidRequest` for what the template cannot render, and for
+        `template_kwargs` of names that are not for clients to set."""
         ...
 
 
