@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from training import config
 from training.algorithms import METHODS
-from training.recipe import Recipe, UserError, load
+from training.config.recipe import Recipe, load
+from training.config.sections import EvaluateBudgetRecipe, EvaluateRecipe, RunSection
+from training.data.errors import UserError
 
 DESCRIPTION = "Makes the models that reasond serves, and measures them."
 
@@ -76,12 +77,12 @@ def _is_main_process() -> bool:
     return bool(PartialState().is_main_process)
 
 
-def _evaluation(settings: config.RunSection) -> Recipe | None:
+def _evaluation(settings: RunSection) -> Recipe | None:
     """The recipe that measures what a run leaves, read before it begins, so that a mistake in it is found then."""
     if settings.evaluate is None:
         return None
     recipe = read(settings.evaluate)
-    if not isinstance(recipe, config.EvaluateRecipe | config.EvaluateBudgetRecipe):
+    if not isinstance(recipe, EvaluateRecipe | EvaluateBudgetRecipe):
         raise UserError(f"{settings.evaluate} measures nothing: its method is {recipe.method}")
     model = recipe.model.model_copy(update={"path": str(settings.out)})
     return recipe.model_copy(update={"model": model, "out": settings.out})

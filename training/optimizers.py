@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
-from training.config import OptimizerSection
+from training.config.sections import OptimizerSection
 
 
 class MuonAdamW(torch.optim.Optimizer):  # type: ignore[misc]

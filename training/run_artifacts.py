@@ -1,16 +1,22 @@
 """What a run leaves beside its model, and shows while it goes on: `recipe.json`, `metrics.jsonl` (one JSON object a
-logged step), TensorBoard's events under `tensorboard/`, and a progress bar with the newest figures.
+logged step), TensorBoard's events under `tensorboard/`, a progress bar with the newest figures, and
+`metrics.png`.
 """
 
 import json
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import matplotlib
 from pydantic import BaseModel
 from torch.utils.tensorboard import SummaryWriter
 from transformers import TrainerCallback
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
+
+matplotlib.use("Agg")
+from matplotlib import pyplot
 
 KEPT = (
     *("loss", "grad_norm", "learning_rate", "mean_token_accuracy", "entropy", "reward"),
@@ -26,6 +32,26 @@ SHOWN = {
     "budget/declared": "declared",
     "budget/within_50": "within 50 %",
 }
+
+
+PANELS: Mapping[str, Mapping[str, str]] = {
+    "loss": {"loss": "loss"},
+    "reward": {"reward": "all", "hgpo/reward_0": "think", "hgpo/reward_1": "no_think"},
+    "tokens of a reply": {
+        "completions/mean_length": "all tokens",
+        "budget/declared": "declared",
+        "budget/tokens": "used",
+    },
+    "share of replies": {
+        "hgpo/probability_0": "P(think)",
+        "budget/accuracy": "right",
+        "budget/within_10": "within 10 % of the budget",
+        "budget/within_50": "within 50 %",
+    },
+}
+"""Title of a panel to the metrics in it and their labels. A panel without any is left out."""
+LOSS_ONLY = {"reward"}
+"""A run that has these needs no loss: that of a policy gradient says nothing."""
 
 
 class MetricsFile(TrainerCallback):  # type: ignore[misc]
@@ -93,3 +119,33 @@ def show_progress(trainer: Any) -> None:
     trainer.remove_callback(PrinterCallback)
     if trainer.pop_callback(ProgressCallback) is not None:
         trainer.add_callback(Bar())
+
+
+def plot_curves(out: Path) -> Path | None:
+    """`metrics.png` from `metrics.jsonl`: reward, length and shares over the steps. None where nothing was logged."""
+    path = out / "metrics.jsonl"
+    lines = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    known = {name for line in lines for name in line}
+    titles = [title for title, metrics in PANELS.items() if known & set(metrics)]
+    if known & LOSS_ONLY:
+        titles.remove("loss")
+    if not titles:
+        return None
+    figure, axes = pyplot.subplots(len(titles), 1, figsize=(7, 2.4 * len(titles)), sharex=True, squeeze=False)
+    for axis, title in zip(axes[:, 0], titles, strict=True):
+        for name, label in PANELS[title].items():
+            points = [(line["step"], line[name]) for line in lines if name in line]
+            if points:
+                axis.plot(*zip(*points, strict=True), label=label, linewidth=1)
+        axis.set_ylabel(title)
+        axis.legend(fontsize=8)
+        axis.grid(alpha=0.3)
+    axes[-1, 0].set_xlabel("step")
+    return save_plot(figure, out / "metrics.png")
+
+
+def save_plot(figure: Any, path: Path) -> Path:
+    figure.tight_layout()
+    figure.savefig(path, dpi=110)
+    pyplot.close(figure)
+    return path

@@ -1,7 +1,6 @@
 """One run of a recipe that trains: its material, TRL's settings, the trainer, and what is saved at the end."""
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -12,49 +11,36 @@ from trl import GRPOConfig, SFTConfig
 
 from models.text.tokenizer import HubTokenizer
 from training import run_artifacts
-from training.algorithms.policy import PolicyParts
-from training.config import PolicyRecipe, SftRecipe, TrainingRecipe
-from training.data.questions import Question, QuestionSource
+from training.algorithms.parts import Material, PolicyParts
+from training.config.sections import PolicyRecipe, SftRecipe, TrainingRecipe
+from training.config.source import open_source
+from training.data.errors import UserError
 from training.data.rows import Row
-from training.data.source import open_source
-from training.evaluation import plots
-from training.recipe import UserError
 from training.sampling.policy import sampler_of
 from training.trl_adapter import PolicyTrainer, RowTrainer
 from training.weights import store
 
 
-@dataclass(frozen=True, slots=True)
-class Material:
-    """What an algorithm makes its rows or parts from. `questions` are those of a policy's whole run, in order."""
-
-    tokenizer: HubTokenizer
-    source: QuestionSource
-    questions: Sequence[Question] = ()
-
-
-def fit_rows(config: SftRecipe, resume: bool, rows_a_step: int, rows: Callable[[Material], Iterable[Row]]) -> None:
+def fit_rows(rows: Callable[[Any, Material], Iterable[Row]], config: SftRecipe, resume: bool = False) -> None:
     """Trains on `rows` in their order and writes the model to `config.run.out`. Under `accelerate launch`, on every
     device. UserError where a step's rows do not divide into micro-batches."""
-    arguments = row_arguments(config, rows_a_step)
-    source = open_source(config.data)
+    arguments, source = row_arguments(config), open_source(config.data)
 
-    def parts(tokenizer: HubTokenizer) -> dict[str, Any]:
-        return {"train_dataset": Dataset.from_list(list(rows(Material(tokenizer, source))))}
+    def made(tokenizer: HubTokenizer) -> dict[str, Any]:
+        return {"train_dataset": Dataset.from_list(list(rows(config, Material(tokenizer, source))))}
 
-    _fit(config, resume, RowTrainer, arguments, parts)
+    _fit(config, resume, RowTrainer, arguments, made)
 
 
-def fit_policy(config: PolicyRecipe, resume: bool, parts: Callable[[Material], PolicyParts[Any]]) -> None:
+def fit_policy(parts: Callable[[Any, Material], PolicyParts[Any]], config: PolicyRecipe, resume: bool = False) -> None:
     """Trains a policy on its own replies and writes the model to `config.run.out`. Under `accelerate launch`, on every
     device."""
-    arguments = policy_arguments(config)
-    source = open_source(config.data)
+    arguments, source = policy_arguments(config), open_source(config.data)
     drawn = source.draw(config.data.difficulties, config.steps * config.questions, "train", Random(config.run.seed + 1))
     with sampler_of(config) as sampler:
 
         def made(tokenizer: HubTokenizer) -> dict[str, Any]:
-            found = parts(Material(tokenizer, source, drawn))
+            found = parts(config, Material(tokenizer, source, drawn))
             return {"parts": found, "train_dataset": prompts(found), "sampler": sampler}
 
         _fit(config, resume, PolicyTrainer, arguments, made)
@@ -94,7 +80,7 @@ def _fit(
         trained = trainer.accelerator.unwrap_model(trainer.model)
         store.save_adapter(trained, config.run.out)
         store.save(trained, tokenizer, config.run.out)
-        plots.curves(config.run.out)
+        run_artifacts.plot_curves(config.run.out)
 
 
 def last_checkpoint(folder: Path) -> str:
@@ -108,12 +94,12 @@ def last_checkpoint(folder: Path) -> str:
     return str(max(whole, key=lambda checkpoint: int(checkpoint.name.rpartition("-")[2])))
 
 
-def row_arguments(config: SftRecipe, rows_a_step: int) -> SFTConfig:
+def row_arguments(config: SftRecipe) -> SFTConfig:
     """TRL's settings. Rows keep their order: the curriculum is in the data."""
     return _arguments(
         SFTConfig,
         config,
-        rows_a_step,
+        config.rows_a_step,
         max_length=None,
         train_sampling_strategy="sequential",
         gradient_checkpointing=config.gradient_checkpointing,

@@ -20,12 +20,11 @@ from torch.nn import functional
 from trl import GRPOTrainer, SFTTrainer
 
 from training import optimizers
-from training.algorithms.policy import PolicyParts
-from training.config import OptimizerSection
+from training.algorithms.parts import PolicyParts, Sampler
+from training.config.sections import OptimizerSection
+from training.data.errors import UserError
 from training.data.rows import IGNORED
 from training.plain_head import log_probabilities, scored_logits
-from training.recipe import UserError
-from training.sampling.policy import Sampler
 
 LOG_HALF = math.log(0.5)
 

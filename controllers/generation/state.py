@@ -23,12 +23,13 @@ from typing import Any
 from uuid import uuid4
 
 from controllers.generation.answer_format import AnswerFormat
-from controllers.generation.events import BudgetUse, Cut, CutBy, Decision, Finished, TargetUse
+from controllers.generation.events import BudgetUse, Decision, Finished, TargetUse
 from controllers.generation.parser import ThinkingParser
 from controllers.generation.prompt import RenderedPrompt
+from controllers.generation.route import Forced, Route
 from controllers.generation.throughput import Clock
 from controllers.generation.transcripts import Span, Transcript
-from controllers.route import Forced, Route
+from controllers.policy.controls import Cut, CutBy
 from models.engines.base import Delta, Finish, Prompt, Sampling, check_token_ids
 from models.formats.chunks import CallPart, Chunk
 from models.text.stop_strings import StopMatcher

@@ -14,6 +14,7 @@ from pydantic import Field, ValidationError, ValidationInfo, field_validator, mo
 from controllers.policy.controls import EFFORTS, MOST_REPLIES, Wish
 from controllers.policy.fold import TOLERANCE, BudgetSettings, modes
 from controllers.policy.loop import LoopSettings
+from controllers.policy.speculation import OnFailure
 from models.config import Section, Tokens, resolve
 from models.engines import EngineConfig
 from models.formats.families import FAMILIES, Family
@@ -235,6 +236,19 @@ class Config(Section):
     engines: dict[str, AnyEngineConfig] = Field(min_length=1)
     routes: dict[str, RouteConfig] = Field(min_length=1)
     keys: dict[str, KeyConfig] = Field(default_factory=dict)
+
+    def targets(self, on_failure: OnFailure) -> dict[str, str]:
+        """The target engines of routes that do this when theirs fails, by route."""
+        speculative = {name: route.speculative for name, route in self.routes.items()}
+        return {name: each.target for name, each in speculative.items() if each and each.on_failure == on_failure}
+
+    @property
+    def needed_engines(self) -> frozenset[str]:
+        """The engines without which the server cannot serve all its routes. One route's doing without a target does
+        not spare another that cannot."""
+        own = {route.engine for route in self.routes.values()}
+        alone = set(self.targets("alone").values())
+        return frozenset(own | set(self.targets("fail").values()) | (self.engines.keys() - alone))
 
     @model_validator(mode="after")
     def _hangs_together(self) -> Self:

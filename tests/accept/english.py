@@ -22,7 +22,7 @@ from demo.tasks.english.numerals import stated
 from models.formats.families import Mode
 from models.text.tokenizer import HubTokenizer
 from tests.processes import ROOT
-from training.config import ModelSection
+from training.config.sections import ModelSection
 from training.data.questions import draw
 from training.data.replies import MODES, ParsedReply, ReplyFormat, format_of
 from training.evaluation.statistics import bootstrap, mean

@@ -16,8 +16,8 @@ from statistics import median
 from models.text.tokenizer import HubTokenizer
 from training.algorithms.hgpo import HgpoRecipe
 from training.cli import read
+from training.config.source import open_source
 from training.data.replies import MODES, format_of
-from training.data.source import open_source
 from training.sampling.policy import Sampler, sampler_of
 from training.weights import store
 

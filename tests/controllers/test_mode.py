@@ -9,8 +9,8 @@ import pytest
 
 from controllers.concurrency import merge
 from controllers.generation.events import Conversation, Decision, Event, Finished
+from controllers.generation.route import Route
 from controllers.policy.fold import Policy
-from controllers.route import Route
 from models.engines.base import Delta, EngineDead, Prompt, PromptTooLong, Sampling
 from models.engines.scripted import Line, ScriptedReply
 from models.formats.chunks import Chunk

@@ -7,16 +7,22 @@ import pytest
 import torch
 
 from models.text.tokenizer import HubTokenizer
+from training.algorithms import METHODS
 from training.algorithms.hft import HftRecipe
 from training.algorithms.hgpo import HgpoRecipe
-from training.config import TrainingRecipe
+from training.algorithms.parts import Material
+from training.config.sections import TrainingRecipe
+from training.config.source import open_source
 from training.data.questions import Question
 from training.data.samples import SampledReply
-from training.data.source import open_source
-from training.runs import Material
 
 SCRATCH = {"hidden": 32, "layers": 1, "heads": 2, "feed_forward": 64, "context": 256}
 TASK = {"task": "demo.tasks.chain:Chain", "difficulties": [1, 2]}
+
+
+def train(recipe: TrainingRecipe, resume: bool = False) -> None:
+    """Runs a recipe as the command line does."""
+    METHODS[recipe.method].load()(recipe, resume)
 
 
 def material(recipe: TrainingRecipe) -> Material:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from training.algorithms.policy import CheckedReply
+from training.algorithms.parts import CheckedReply
 from training.algorithms.selfbudgeter import BudgetReward, best_length, earned, modest, precise, tolerance
 from training.data.budget_replies import BudgetReply
 from training.data.questions import Question

@@ -10,7 +10,8 @@ from training.algorithms.hft import HftRecipe
 from training.algorithms.hgpo import HgpoRecipe
 from training.algorithms.selfbudgeter import BudgetReward
 from training.cli import main, read
-from training.recipe import UserError, load
+from training.config.recipe import load
+from training.data.errors import UserError
 
 RECIPES = Path("configs/train")
 

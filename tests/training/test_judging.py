@@ -11,13 +11,13 @@ from demo.tasks.chain import solve
 from demo.tasks.judging import corrupted
 from models.judge_prompts.families import JUDGE_FAMILIES, load_forms
 from models.text.tokenizer import HubTokenizer
-from tests.training.conftest import material
+from tests.training.conftest import material, train
 from training.algorithms import grpo
 from training.algorithms.grpo import GrpoRecipe, rule
-from training.algorithms.policy import CheckedReply
+from training.algorithms.parts import CheckedReply
+from training.config.source import DataSection
 from training.data.questions import Question, draw_many
 from training.data.replies import format_of
-from training.data.source import DataSection
 
 JUDGING = TASKS["judging"]
 FORMS = load_forms(JUDGE_FAMILIES["rrm_short"], {})
@@ -120,7 +120,7 @@ def shared(recipe):
 def test_grpo_runs_and_logs_its_reward(hgpo_recipe):
     data = DataSection(task="demo.tasks.judging:Judging", difficulties=(1, 2))
     recipe = GrpoRecipe(**{**shared(hgpo_recipe), "data": data})
-    grpo.train(recipe)
+    train(recipe)
     lines = [json.loads(line) for line in (recipe.run.out / "metrics.jsonl").read_text().splitlines()]
     rewards = [line["reward"] for line in lines if "reward" in line]
     assert len(rewards) == recipe.steps

@@ -8,11 +8,13 @@ from typing import Literal
 import pytest
 
 from tests.processes import ROOT
+from tests.training.conftest import train
 from training import cli, run_artifacts, trl_adapter
-from training.algorithms import METHODS, TrainingMethod, grpo, hgpo
-from training.config import ModelSection
+from training.algorithms import METHODS, TrainingMethod, grpo
+from training.config.recipe import Recipe
+from training.config.sections import ModelSection
+from training.data.errors import UserError
 from training.plain_head import log_probabilities
-from training.recipe import Recipe, UserError
 
 RECIPES = Path("configs/train")
 
@@ -64,7 +66,7 @@ def test_an_hgpo_step_runs_through_few_of_our_files(hgpo_recipe, monkeypatch):
     monkeypatch.setattr(run_artifacts.MetricsFile, "on_train_begin", begun)
     monkeypatch.setattr(run_artifacts.MetricsFile, "on_train_end", ended)
     trained = hgpo_recipe.model_copy(update={"model": ModelSection(path="demo/hybrid"), "max_new_tokens": 24})
-    hgpo.train(trained)
+    train(trained)
     page = Path("docs/training.md").read_text()
     assert all(f"`{path}`" in page for path in seen), sorted(seen)
     assert len(seen) <= 10, sorted(seen)
@@ -110,7 +112,7 @@ def test_grpo_reads_which_head_it_is_to_take(hgpo_recipe, monkeypatch):
     monkeypatch.setattr(trl_adapter, "log_probabilities", counted)
     settings = {name: getattr(hgpo_recipe, name) for name in hgpo_recipe.model_fields_set}
     for fused_head in (True, False):
-        grpo.train(grpo.GrpoRecipe(**{**settings, "fused_head": fused_head}))
+        train(grpo.GrpoRecipe(**{**settings, "fused_head": fused_head}))
         assert bool(asked) != fused_head
 
 

@@ -3,7 +3,7 @@
 import torch
 from torch.testing import assert_close
 
-from training.config import ModelSection
+from training.config.sections import ModelSection
 from training.plain_head import ROWS, log_probabilities
 from training.weights import store
 

@@ -4,10 +4,10 @@ import pytest
 
 from demo.tasks import TASKS
 from models.text.tokenizer import HubTokenizer
-from training.algorithms.policy import PolicyParts, earned_score
+from training.algorithms.parts import PolicyParts, earned_score
+from training.data.errors import UserError
 from training.data.questions import GeneratedQuestions, Question
 from training.data.replies import MODES, ParsedReply, format_of
-from training.recipe import UserError
 
 TOKENIZER = HubTokenizer("demo/tokenizer")
 LHRM = format_of("lhrm", TOKENIZER)

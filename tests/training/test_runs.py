@@ -13,10 +13,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, Llama
 
 from demo.tasks import TASKS
 from models.text.tokenizer import HubTokenizer
-from tests.training.conftest import material
+from tests.training.conftest import material, train
 from training import cli
-from training.algorithms import hft, hgpo
-from training.config import EvaluateRecipe, LoraSection, MergeRecipe, ModelSection
+from training.algorithms import hft
+from training.config.sections import EvaluateRecipe, LoraSection, MergeRecipe, ModelSection
 from training.data.questions import draw
 from training.data.replies import MODES, format_of
 from training.evaluation import modes as evaluate
@@ -61,7 +61,7 @@ def test_an_hft_row_is_the_served_prompt_and_a_learned_reply():
 
 
 def test_hft_learns_saves_and_logs(hft_recipe):
-    hft.train(hft_recipe)
+    train(hft_recipe)
     losses = [line["loss"] for line in metrics(hft_recipe.run.out) if "loss" in line]
     assert losses[-1] < losses[0]
     saved = AutoModelForCausalLM.from_pretrained(hft_recipe.run.out)
@@ -73,10 +73,10 @@ def test_hft_learns_saves_and_logs(hft_recipe):
 def test_hft_goes_on_from_its_checkpoint_to_the_same_weights(hft_recipe):
     run = hft_recipe.run.model_copy(update={"checkpoint_every": 4})
     recipe = hft_recipe.model_copy(update={"run": run})
-    hft.train(recipe)
+    train(recipe)
     whole = AutoModelForCausalLM.from_pretrained(run.out).state_dict()
     shutil.rmtree(run.out / "checkpoints" / "checkpoint-6")
-    hft.train(recipe, resume=True)
+    train(recipe, resume=True)
     resumed = AutoModelForCausalLM.from_pretrained(run.out).state_dict()
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
     assert [line["step"] for line in metrics(run.out) if "loss" in line][-2:] == [5, 6]
@@ -102,7 +102,7 @@ def foreign(tmp_path):
 def test_hft_takes_any_causal_model_and_adds_the_mode_tags(hft_recipe, foreign, lora):
     model = ModelSection.model_validate({"path": str(foreign), "lora": lora})
     adamw = hft_recipe.optimizer.model_copy(update={"matrix_lr": None})
-    hft.train(hft_recipe.model_copy(update={"model": model, "optimizer": adamw}))
+    train(hft_recipe.model_copy(update={"model": model, "optimizer": adamw}))
     saved = HubTokenizer(hft_recipe.run.out)
     assert saved.control_id("<no_think>") is not None
     before = AutoModelForCausalLM.from_pretrained(foreign)
@@ -119,7 +119,7 @@ def test_hft_takes_any_causal_model_and_adds_the_mode_tags(hft_recipe, foreign, 
 def test_an_adapter_is_kept_beside_the_model_and_merges_into_the_same_again(hft_recipe, foreign, tmp_path):
     model = ModelSection.model_validate({"path": str(foreign), "lora": {"rank": 2, "alpha": 4}})
     adamw = hft_recipe.optimizer.model_copy(update={"matrix_lr": None})
-    hft.train(hft_recipe.model_copy(update={"model": model, "optimizer": adamw, "fused_head": False}))
+    train(hft_recipe.model_copy(update={"model": model, "optimizer": adamw, "fused_head": False}))
     adapter = hft_recipe.run.out / "adapter"
     plain = model.model_copy(update={"lora": None})
     recipe = MergeRecipe(model=plain, adapter=adapter, out=tmp_path / "merged")
@@ -135,29 +135,29 @@ def test_an_adapter_is_kept_beside_the_model_and_merges_into_the_same_again(hft_
 def test_hgpo_goes_on_with_an_adapter_and_samples_each_mode_apart(hft_recipe, hgpo_recipe, foreign):
     model = ModelSection.model_validate({"path": str(foreign), "lora": {"rank": 2, "alpha": 4}})
     adamw = hft_recipe.optimizer.model_copy(update={"matrix_lr": None})
-    hft.train(hft_recipe.model_copy(update={"model": model, "optimizer": adamw}))
+    train(hft_recipe.model_copy(update={"model": model, "optimizer": adamw}))
     going_on = model.model_copy(update={"lora": LoraSection(start=hft_recipe.run.out / "adapter")})
-    hgpo.train(hgpo_recipe.model_copy(update={"model": going_on, "generation": "merged", "fused_head": False}))
+    train(hgpo_recipe.model_copy(update={"model": going_on, "generation": "merged", "fused_head": False}))
     lines = [line for line in metrics(hgpo_recipe.run.out) if "reward" in line]
     assert len(lines) == hgpo_recipe.steps
     assert PeftConfig.from_pretrained(hgpo_recipe.run.out / "adapter").r == 2
 
 
 def test_the_plain_head_gives_the_loss_of_the_fused_one(hft_recipe):
-    hft.train(hft_recipe)
+    train(hft_recipe)
     fused = [line["loss"] for line in metrics(hft_recipe.run.out) if "loss" in line]
-    hft.train(hft_recipe.model_copy(update={"fused_head": False}))
+    train(hft_recipe.model_copy(update={"fused_head": False}))
     plain = [line["loss"] for line in metrics(hft_recipe.run.out) if "loss" in line]
     assert plain == pytest.approx(fused, rel=1e-2)
 
 
 def test_rows_that_do_not_fill_the_micro_batches_are_refused(hft_recipe):
     with pytest.raises(ValueError, match="micro_batch"):
-        hft.train(hft_recipe.model_copy(update={"micro_batch": 3}))
+        train(hft_recipe.model_copy(update={"micro_batch": 3}))
 
 
 def test_hgpo_runs_and_logs_the_reward_of_both_modes(hgpo_recipe):
-    hgpo.train(hgpo_recipe)
+    train(hgpo_recipe)
     lines = [line for line in metrics(hgpo_recipe.run.out) if "reward" in line]
     assert len(lines) == hgpo_recipe.steps
     assert {"hgpo/reward_0", "hgpo/reward_1"} <= lines[0].keys()
@@ -205,7 +205,7 @@ def test_an_evaluation_may_choose_by_a_threshold_as_a_route_does(hgpo_recipe, tm
 
 def test_a_model_of_one_mode_is_measured_without_a_choice(hft_recipe, tmp_path):
     made = hft_recipe.model_copy(update={"modes": ("think",)})
-    hft.train(made)
+    train(made)
     recipe = EvaluateRecipe.model_validate(
         {
             "model": {"path": str(made.run.out)},

@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM
 from tests.processes import session_seconds
 from tests.training.test_runs import metrics
 from training import runs
-from training.config import ModelSection
+from training.config.sections import ModelSection
 from training.sampling.batches import sample
 from training.sampling.policy import EngineSampler, sampler_of
 from training.weights import store

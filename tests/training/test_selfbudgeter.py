@@ -6,18 +6,17 @@ from pathlib import Path
 import pytest
 
 from models.text.tokenizer import HubTokenizer
-from tests.training.conftest import SCRATCH, material, sampled
+from tests.training.conftest import SCRATCH, material, sampled, train
 from training.algorithms import selfbudgeter
-from training.algorithms.policy import CheckedReply
+from training.algorithms.parts import CheckedReply
 from training.algorithms.selfbudgeter import BudgetReward, BudgetSftRecipe, SelfBudgeterRecipe
-from training.config import EvaluateBudgetRecipe
+from training.config.sections import EvaluateBudgetRecipe, SampleRecipe
 from training.data.budget_replies import budget_format_of
+from training.data.errors import UserError
 from training.data.questions import Question
 from training.data.samples import budget_ranges, read_samples
 from training.evaluation import budgets as evaluate_budget
-from training.recipe import UserError
 from training.sampling import sample
-from training.sampling.recipe import SampleRecipe
 
 MODEL = {"path": "demo/tokenizer", "family": "selfbudgeter", "scratch": SCRATCH}
 TASK = {"task": "demo.tasks.checked:Checked", "difficulties": [2, 3]}
@@ -151,7 +150,7 @@ def test_own_budgets_are_limited_by_right_replies_of_the_base(tmp_path, data):
 
 
 def test_the_base_is_sampled_into_a_file(tmp_path):
-    selfbudgeter.train_start(start_recipe(tmp_path, None))
+    train(start_recipe(tmp_path, None))
     base = {"path": str(tmp_path / "start"), "family": "selfbudgeter"}
     out = tmp_path / "sampled.jsonl"
     recipe = SampleRecipe.parse({"model": base, "data": TASK, "out": str(out), "questions": 4, "max_new_tokens": 8})
@@ -163,7 +162,7 @@ def test_the_base_is_sampled_into_a_file(tmp_path):
 @pytest.mark.parametrize("share", [0.0, 0.5])
 def test_grpo_runs_logs_and_shrinks_its_tolerance(tmp_path, data, share):
     recipe = grpo_recipe(tmp_path, data, prefilled_share=share)
-    selfbudgeter.train(recipe)
+    train(recipe)
     lines = [json.loads(line) for line in (recipe.run.out / "metrics.jsonl").read_text().splitlines()]
     assert [line["budget/tolerance"] for line in lines if "reward" in line] == [6.0, 3.05]
     assert (recipe.run.out / "model.safetensors").exists()
@@ -172,7 +171,7 @@ def test_grpo_runs_logs_and_shrinks_its_tolerance(tmp_path, data, share):
 
 
 def test_an_evaluation_compares_three_ways_of_asking(tmp_path, data):
-    selfbudgeter.train_start(start_recipe(tmp_path, data))
+    train(start_recipe(tmp_path, data))
     trained = {"path": str(tmp_path / "start"), "family": "selfbudgeter"}
     recipe = EvaluateBudgetRecipe.model_validate(
         {

@@ -13,8 +13,8 @@ from models.text.tokenizer import HubTokenizer
 from tests.training.conftest import material
 from training import runs
 from training.algorithms import hgpo
+from training.data.errors import UserError
 from training.data.replies import format_of
-from training.recipe import UserError
 from training.trl_adapter import PolicyTrainer, unless_settled
 from training.weights import store
 

@@ -7,27 +7,18 @@ the same method post-trains a policy on questions without answers.
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
-from training.algorithms.policy import CheckedReply, LogMetric, PolicyParts
-from training.config import PolicyRecipe
+from training.algorithms.parts import CheckedReply, LogMetric, Material, PolicyParts
+from training.config.sections import PolicyRecipe
 from training.data.replies import ParsedReply, format_of
-
-if TYPE_CHECKING:
-    from training.runs import Material
 
 
 class GrpoRecipe(PolicyRecipe):
     method: Literal["grpo"] = "grpo"
 
 
-def train(config: GrpoRecipe, resume: bool = False) -> None:
-    from training.runs import fit_policy
-
-    fit_policy(config, resume, lambda material: parts(config, material))
-
-
-def parts(config: GrpoRecipe, material: "Material") -> PolicyParts[ParsedReply]:
+def parts(config: GrpoRecipe, material: Material) -> PolicyParts[ParsedReply]:
     form = format_of(config.model.family, material.tokenizer)
     return PolicyParts(
         source=material.source,

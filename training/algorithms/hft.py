@@ -6,18 +6,17 @@ Every question is written once in each of the recipe's modes; with both, the dat
 
 from collections.abc import Iterator
 from random import Random
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from pydantic import Field
 
-from training.config import Mode, Modes, SftRecipe
+from models.formats.families import Mode
+from training.algorithms.parts import Material
+from training.config.sections import Modes, SftRecipe
+from training.data.errors import UserError
 from training.data.questions import Question
 from training.data.replies import ReplyFormat, format_of
 from training.data.rows import Row, by_length, learned_row
-from training.recipe import UserError
-
-if TYPE_CHECKING:
-    from training.runs import Material
 
 
 class HftRecipe(SftRecipe):
@@ -33,15 +32,12 @@ class HftRecipe(SftRecipe):
     paired: bool = True
     history: float = Field(0.0, ge=0, le=1)
 
-
-def train(config: HftRecipe, resume: bool = False) -> None:
-    from training.runs import fit_rows
-
-    rows_a_step = config.questions * (len(config.modes) if config.paired else 1)
-    fit_rows(config, resume, rows_a_step, lambda material: rows(config, material))
+    @property
+    def rows_a_step(self) -> int:
+        return self.questions * (len(self.modes) if self.paired else 1)
 
 
-def rows(config: HftRecipe, material: "Material") -> Iterator[Row]:
+def rows(config: HftRecipe, material: Material) -> Iterator[Row]:
     """All rows in the order of training, within a step by length to save padding."""
     form, rng = format_of(config.model.family, material.tokenizer), Random(config.run.seed)
     for step in range(config.steps):

@@ -14,15 +14,13 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from training.algorithms.policy import PolicyParts, earned_score
-from training.config import PolicyRecipe
+from training.algorithms.parts import Material, PolicyParts, earned_score
+from training.config.recipe import Recipe
+from training.config.sections import PolicyRecipe
 from training.data.replies import MODES, ParsedReply, format_of
-from training.recipe import Recipe
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-    from training.runs import Material
 
 
 class HgpoAdvantage(Recipe):
@@ -44,7 +42,7 @@ class HgpoAdvantage(Recipe):
 
 
 class HgpoRecipe(PolicyRecipe):
-    """`mode_ratio` and `settled` say how the forced mode token is learned, see `training.algorithms.policy`."""
+    """`mode_ratio` and `settled` say how the forced mode token is learned, see `training.algorithms.parts`."""
 
     OWN_ADVANTAGES = True
 
@@ -54,13 +52,7 @@ class HgpoRecipe(PolicyRecipe):
     settled: float = Field(1.0, gt=0.5, le=1)
 
 
-def train(config: HgpoRecipe, resume: bool = False) -> None:
-    from training.runs import fit_policy
-
-    fit_policy(config, resume, lambda material: parts(config, material))
-
-
-def parts(config: HgpoRecipe, material: "Material") -> PolicyParts[ParsedReply]:
+def parts(config: HgpoRecipe, material: Material) -> PolicyParts[ParsedReply]:
     form = format_of(config.model.family, material.tokenizer)
     return PolicyParts(
         source=material.source,

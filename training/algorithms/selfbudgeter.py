@@ -15,20 +15,18 @@ from dataclasses import replace
 from math import cos, inf, pi
 from pathlib import Path
 from random import Random
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, PositiveFloat, model_validator
 
-from training.algorithms.policy import CheckedReply, LogMetric, PolicyParts
-from training.config import PolicyRecipe, SftRecipe
+from training.algorithms.parts import CheckedReply, LogMetric, Material, PolicyParts
+from training.config.recipe import Recipe
+from training.config.sections import PolicyRecipe, SftRecipe
 from training.data.budget_replies import BudgetFormat, BudgetReply, budget_format_of
+from training.data.errors import UserError
 from training.data.questions import Question
 from training.data.rows import Row, by_length, learned_row
 from training.data.samples import SampledReply, budget_ranges, read_samples
-from training.recipe import Recipe, UserError
-
-if TYPE_CHECKING:
-    from training.runs import Material
 
 
 class BudgetSftRecipe(SftRecipe):
@@ -75,17 +73,13 @@ class SelfBudgeterRecipe(PolicyRecipe):
     prefilled_share: float = Field(0.0, ge=0, le=1)
 
 
-def train_start(config: BudgetSftRecipe, resume: bool = False) -> None:
-    from training.runs import fit_rows
-
-    def rows(material: "Material") -> Iterator[Row]:
-        form = budget_format_of(config.model.family, material.tokenizer)
-        return written_replies(config, form, material) if config.samples is None else own_replies(config, form)
-
-    fit_rows(config, resume, config.questions, rows)
+def rows(config: BudgetSftRecipe, material: Material) -> Iterator[Row]:
+    """The base's rows, or the cold start's."""
+    form = budget_format_of(config.model.family, material.tokenizer)
+    return written_replies(config, form, material) if config.samples is None else own_replies(config, form)
 
 
-def written_replies(config: BudgetSftRecipe, form: BudgetFormat, material: "Material") -> Iterator[Row]:
+def written_replies(config: BudgetSftRecipe, form: BudgetFormat, material: Material) -> Iterator[Row]:
     """The task's own thoughts, without tags, in the order of training; within a step by length to save padding."""
     rng = Random(config.run.seed)
     for step in range(config.steps):
@@ -113,13 +107,7 @@ def own_replies(config: BudgetSftRecipe, form: BudgetFormat) -> Iterator[Row]:
         )
 
 
-def train(config: SelfBudgeterRecipe, resume: bool = False) -> None:
-    from training.runs import fit_policy
-
-    fit_policy(config, resume, lambda material: parts(config, material))
-
-
-def parts(config: SelfBudgeterRecipe, material: "Material") -> PolicyParts[BudgetReply]:
+def parts(config: SelfBudgeterRecipe, material: Material) -> PolicyParts[BudgetReply]:
     form = budget_format_of(config.model.family, material.tokenizer)
 
     def messages(question: Question) -> list[Any]:

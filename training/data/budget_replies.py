@@ -13,8 +13,8 @@ from controllers.generation.bounds import declared_budget
 from controllers.generation.parser import ThinkingParser
 from models.engines.base import Tokenizer
 from models.formats.families import FAMILIES, Family, Tags, compile_tags
+from training.data.errors import UserError
 from training.data.replies import render_prompt
-from training.recipe import UserError
 
 
 @dataclass(frozen=True, slots=True)

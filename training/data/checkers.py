@@ -7,16 +7,19 @@ that cannot be computed raises UserError: it is never 0.
 import math
 import os
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from functools import lru_cache
+from importlib import import_module
 from itertools import groupby
+from pathlib import Path
 from typing import Any, Self
 
-from pydantic import PositiveFloat, PositiveInt, model_validator
+from pydantic import BaseModel, ConfigDict, PositiveFloat, PositiveInt, model_validator
 
+from training.data.errors import UserError
 from training.data.questions import Question
-from training.recipe import Recipe, UserError, import_name
 
 NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?(?:/[1-9]\d*)?")
 CHOICE = re.compile(r"(?<![A-Za-z])\(?([A-J])\)?(?![A-Za-z'])")
@@ -24,8 +27,10 @@ BOXED = re.compile(r"\\boxed\{([^{}]*)\}")
 ANSWER = "{answer}"
 
 
-class Checker(Recipe):
+class Checker(BaseModel):
     """Settings of a checker, and the checker itself."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     def scores(self, answers: Sequence[tuple[Question, str]]) -> list[float]:
         return [self.score(question, answer) for question, answer in answers]
@@ -220,6 +225,17 @@ def reference_of(question: Question) -> str:
     if not question.answer.strip():
         raise UserError(f"{question.origin}: no answer to compare with")
     return question.answer
+
+
+def import_name(name: str) -> Any:
+    """The object of a name "module:attribute"; modules in the working directory are found too."""
+    module, _, attribute = name.partition(":")
+    if str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
+    try:
+        return getattr(import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise UserError(f"{name!r} names no Python object (module:attribute): {error}") from error
 
 
 def last_number(text: str) -> Fraction | None:

@@ -4,13 +4,10 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from random import Random
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from training.data.errors import UserError
 from training.data.questions import Question, Split, split_of
-from training.recipe import UserError
-
-if TYPE_CHECKING:
-    from training.data.source import DataSection
 
 TEXTS = ("answer", "thinking", "direct", "chosen", "rejected")
 NAMES = ("prompt", "messages", "difficulty", *TEXTS)
@@ -29,21 +26,20 @@ def read_file(path: Path, columns: Mapping[str, str]) -> Iterator[Question]:
                 yield question_of(row, columns, origin)
 
 
-def read_dataset(section: "DataSection", columns: Mapping[str, str]) -> Iterator[Question]:
+def read_dataset(name: str, part: str, columns: Mapping[str, str]) -> Iterator[Question]:
     """The questions of a hub's data set, of a folder that `datasets` saved, or of a local file."""
     import datasets
 
-    name = str(section.dataset)
     path = Path(name)
     try:
         if (path / "state.json").exists() or (path / "dataset_dict.json").exists():
             found = datasets.load_from_disk(name)
-            rows = found[section.part] if isinstance(found, datasets.DatasetDict) else found
+            rows = found[part] if isinstance(found, datasets.DatasetDict) else found
         elif path.is_file():
             kind = {".jsonl": "json", "": "json"}.get(path.suffix, path.suffix.removeprefix("."))
             rows = datasets.load_dataset(kind, data_files=name, split="train")
         else:
-            rows = datasets.load_dataset(name, split=section.part)
+            rows = datasets.load_dataset(name, split=part)
     except (OSError, KeyError, datasets.exceptions.DatasetsError) as error:
         raise UserError(f"data.dataset {name!r} cannot be read: {error}") from error
     for number, row in enumerate(rows):

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any, Literal, Protocol
 
-from training.recipe import UserError
+from training.data.errors import UserError
 
 Split = Literal["train", "test"]
 TEST_SHARE = 1 / 8

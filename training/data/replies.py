@@ -9,7 +9,7 @@ from typing import Any
 from controllers.generation.parser import ThinkingParser
 from models.engines.base import Tokenizer
 from models.formats.families import FAMILIES, Family, Mode, Tags, compile_tags
-from training.recipe import UserError
+from training.data.errors import UserError
 
 MODES: tuple[Mode, Mode] = ("think", "no_think")
 

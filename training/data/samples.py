@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from models.engines.base import Tokenizer
-from training.config import Mode
+from models.formats.families import Mode
+from training.data.errors import UserError
 from training.data.files import question_of
 from training.data.questions import Question
-from training.recipe import UserError
 
 EDGES = (0.05, 0.95)
 """Budgets are pre-filled between these shares of the base's lengths: beyond them hardly any reply was trained."""

@@ -16,14 +16,14 @@ import torch
 from transformers.utils.logging import tqdm
 
 from models.text.tokenizer import HubTokenizer
-from training.config import EvaluateBudgetRecipe
+from training.config.sections import EvaluateBudgetRecipe
+from training.config.source import open_source
 from training.data.budget_replies import BudgetFormat, BudgetReply, budget_format_of
+from training.data.errors import UserError
 from training.data.questions import Question, QuestionSource
 from training.data.samples import budget_ranges, read_samples
-from training.data.source import open_source
 from training.evaluation import plots
 from training.evaluation.statistics import BudgetTrial, compression, interval, mean, slope, within
-from training.recipe import UserError
 from training.sampling.batches import sample
 from training.weights import store
 

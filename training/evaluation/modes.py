@@ -14,14 +14,15 @@ from typing import Any
 import torch
 from transformers.utils.logging import tqdm
 
+from models.formats.families import Mode
 from models.text.tokenizer import HubTokenizer
-from training.config import EvaluateRecipe, Mode
+from training.config.sections import EvaluateRecipe
+from training.config.source import open_source
+from training.data.errors import UserError
 from training.data.questions import Question, QuestionSource
 from training.data.replies import MODES, ReplyFormat, format_of
-from training.data.source import open_source
 from training.evaluation import plots
 from training.evaluation.statistics import ModeTrial, bootstrap, hits, mean
-from training.recipe import UserError
 from training.sampling.batches import first_token_probabilities, sample
 from training.weights import store
 

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from training.config import Mode
+from models.formats.families import Mode
 
 T = TypeVar("T")
 

@@ -4,16 +4,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import torch
 
-from models.formats.families import FAMILIES
+from models.formats.families import FAMILIES, Mode
 from models.text.tokenizer import HubTokenizer
-from training.config import Mode
+from training.config.sections import SampleRecipe
 from training.data.budget_replies import budget_format_of
+from training.data.errors import UserError
 from training.data.questions import Question
 from training.data.replies import format_of
 from training.data.samples import SampledReply
-from training.recipe import UserError
 from training.sampling.batches import sample
-from training.sampling.recipe import SampleRecipe
 from training.weights import store
 
 Reader = Callable[[Question, Mode | None, Sequence[int]], SampledReply]

@@ -6,7 +6,7 @@ reasond serves on. docs/log.md (2026-11-21) has what is faster.
 """
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import aclosing, contextmanager
 from copy import deepcopy
 from typing import Any
@@ -14,15 +14,14 @@ from typing import Any
 import torch
 
 from models.engines.base import Prompt, Sampling
-from training.config import PolicyRecipe
-from training.recipe import UserError
+from training.algorithms.parts import Sampler
+from training.config.sections import PolicyRecipe
+from training.data.errors import UserError
 from training.sampling.batches import sample
 from training.weights import store
 
 CACHE_BYTES = 2**30
 """The engine's key-value cache, where `[engine]` does not say. The trainer wants the rest of the memory."""
-Sampler = Callable[[Any, Sequence[Sequence[int]]], list[list[int]]]
-"""The model as it now is and prompts to a sampled reply to each, its end of turn included, all in token ids."""
 
 
 @contextmanager

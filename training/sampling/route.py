@@ -9,11 +9,11 @@ from typing import Any
 
 import httpx
 
-from training.config import Mode
+from models.formats.families import Mode
+from training.config.sections import RouteSection, SampleRecipe
+from training.data.errors import UserError
 from training.data.questions import Question
 from training.data.samples import SampledReply
-from training.recipe import UserError
-from training.sampling.recipe import RouteSection, SampleRecipe
 
 TRANSIENT = (429, 500, 502, 503, 504)
 

@@ -7,11 +7,11 @@ from random import Random
 
 from transformers.utils.logging import tqdm
 
+from training.config.sections import SampleRecipe
+from training.config.source import open_source
+from training.data.errors import UserError
 from training.data.questions import Question
 from training.data.samples import SampledReply, read_samples
-from training.data.source import open_source
-from training.recipe import UserError
-from training.sampling.recipe import SampleRecipe
 
 
 def main(recipe: SampleRecipe, resume: bool = False) -> str:

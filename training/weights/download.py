@@ -17,9 +17,9 @@ from gguf import GGUFReader
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoModelForCausalLM, GenerationConfig, GgufConfig, PreTrainedTokenizerFast
 
-from training.config import DownloadRecipe
+from training.config.sections import DownloadRecipe
+from training.data.errors import UserError
 from training.data.replies import tags_of
-from training.recipe import UserError
 
 CONTROL = 3
 """GGUF's type of a token that is no text."""

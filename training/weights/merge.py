@@ -2,7 +2,7 @@
 
 from peft import PeftModel
 
-from training.config import MergeRecipe
+from training.config.sections import MergeRecipe
 from training.weights import store
 
 

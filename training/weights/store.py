@@ -12,9 +12,9 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, Qwen3Config, Qwen3ForCausalLM
 
-from training.config import ModelSection, ScratchSection
+from training.config.sections import ModelSection, ScratchSection
+from training.data.errors import UserError
 from training.data.replies import tags_of
-from training.recipe import UserError
 
 ADAPTER = "adapter"
 

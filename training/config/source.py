@@ -6,9 +6,9 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, NonNegativeInt, SerializeAsAny, model_validator
 
-from training.data.checkers import Checker, ExactChecker, checker_of
+from training.config.recipe import Recipe
+from training.data.checkers import Checker, ExactChecker, checker_of, import_name
 from training.data.questions import TEST_SHARE, GeneratedQuestions, QuestionSource, ReadQuestions
-from training.recipe import Recipe, import_name
 
 Column = Literal["prompt", "messages", "answer", "thinking", "direct", "difficulty", "chosen", "rejected"]
 KINDS = ("task", "file", "dataset", "gym")
@@ -58,7 +58,11 @@ def open_source(section: DataSection) -> QuestionSource:
 
     if section.gym is not None:
         return files.GymQuestions(section.gym, section.settings, section.test_share)
-    read = partial(files.read_file, section.file) if section.file else partial(files.read_dataset, section)
+    read = (
+        partial(files.read_file, section.file)
+        if section.file
+        else partial(files.read_dataset, str(section.dataset), section.part)
+    )
     return ReadQuestions(
         read(section.columns), section.checker, str(section.file or section.dataset), section.test_share
     )

@@ -5,11 +5,11 @@ from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
 from controllers.generation.bounds import MOST_DECLARED
+from controllers.generation.circuit_breaker import CircuitBreaker
 from controllers.generation.events import Conversation, Event
 from controllers.generation.throughput import ThroughputEstimate
 from controllers.policy.fold import Defaults, Policy
-from controllers.speculative.circuit_breaker import CircuitBreaker
-from controllers.speculative.takeovers import OnFailure, Speculation
+from controllers.policy.speculation import OnFailure, Speculation
 from models.engines.base import Engine, Sampling, Tokenizer
 from models.formats.families import Family, Mode, Tags, compile_tags
 from models.formats.templates import writes_calls

@@ -1,9 +1,10 @@
-"""What an algorithm that learns from its own replies is made of; `training.trl_adapter` trains it."""
+"""What an algorithm hands to the trainer: rows to learn, or a policy's parts. `training.runs` trains with them."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar
 
+from models.engines.base import Tokenizer
 from training.data.questions import Question, QuestionSource
 
 if TYPE_CHECKING:
@@ -23,6 +24,19 @@ class AnsweredReply(Protocol):
     def complete(self) -> bool: ...
     @property
     def tokens(self) -> int: ...
+
+
+Sampler = Callable[[Any, Sequence[Sequence[int]]], list[list[int]]]
+"""The model as it now is and prompts to a sampled reply to each, its end of turn included, all in token ids."""
+
+
+@dataclass(frozen=True, slots=True)
+class Material:
+    """What an algorithm makes its rows or parts from. `questions` are those of a policy's whole run, in order."""
+
+    tokenizer: Tokenizer
+    source: QuestionSource
+    questions: Sequence[Question] = ()
 
 
 R = TypeVar("R", bound=AnsweredReply)

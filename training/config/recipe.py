@@ -1,17 +1,13 @@
-"""The base of every section of a recipe, how a recipe file is read, and the error that a user can mend."""
+"""The base of every section of a recipe, and how a recipe file is read."""
 
-import sys
 import tomllib
 from collections.abc import Sequence
-from importlib import import_module
 from pathlib import Path
 from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-
-class UserError(ValueError):
-    """What is wrong with a recipe or with what it names, in a line for who wrote it."""
+from training.data.errors import UserError
 
 
 class Recipe(BaseModel):
@@ -72,14 +68,3 @@ def _value(text: str) -> Any:
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         return text
-
-
-def import_name(name: str) -> Any:
-    """The object of a name "module:attribute"; modules in the working directory are found too."""
-    module, _, attribute = name.partition(":")
-    if str(Path.cwd()) not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))
-    try:
-        return getattr(import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise UserError(f"{name!r} names no Python object (module:attribute): {error}") from error
