@@ -138,6 +138,8 @@ def _judge(name: str, config: Config, models: Mapping[str, LoadedModel], metrics
     route, settings = config.routes[name], config.routes[name].judge
     family = JUDGE_FAMILIES[settings.family]
     forms = load_forms(family, settings.templates)
+    texts = (text for form in forms.values() for text in (form.system, form.user))
+    models[route.engine].engine.tokenizer.protect(texts)  # a verdict that may be a token is text where it is asked for
     built = _route(name, route, models[route.engine], {}, CONTROLLERS["mode"])
     drawn = {"temperature": 0.6, "top_p": 1.0, "max_tokens": 8192, **route.sampling.model_dump(exclude_none=True)}
     return Judge(

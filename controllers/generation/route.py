@@ -118,7 +118,6 @@ def build_route(
 ) -> Route:
     """A route with its family's tags, prefixes and phrases resolved against the engine's vocabulary."""
     tokenizer = engine.tokenizer
-    tokenizer.protect(family.texts)
     behind = {mode: family.behind.get(mode, "") for mode in family.able}
     calls = family.tools if writes_calls(family, tokenizer) else None
     closed_by_token = family.thinking is not None and tokenizer.control_id(family.thinking[1]) is not None

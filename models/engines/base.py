@@ -184,6 +184,11 @@ class Tokenizer(Protocol):
         ...
 
     @property
+    def control_texts(self) -> frozenset[str]:
+        """The texts of all tokens that were added to the vocabulary, special or not."""
+        ...
+
+    @property
     def bos_text(self) -> str:
         """The text of the token that begins a sequence; empty where there is none."""
         ...

@@ -42,6 +42,7 @@ class HubTokenizer:
         added = self._hf.added_tokens_decoder.values()
         self.special_texts: frozenset[str] = frozenset(token.content for token in added if token.special)
         self.template: str = _source(self._hf.chat_template)
+        self.control_texts: frozenset[str] = frozenset(self._controls)
         self._kept: frozenset[str] = frozenset()
         self.protect([self.template, *self.special_texts])
         self.bos_text: str = self._hf.bos_token or ""
