@@ -13,9 +13,8 @@ from typing import TypeVar
 
 import uvicorn
 import uvloop
-from fastapi import FastAPI
 
-from server.app import create_app
+from server.app import Application, create_app
 from server.config.load import Config, ConfigError
 from server.edges.auth import load_keys
 from server.edges.request_scope import Observer
@@ -36,9 +35,13 @@ class DrainingServer(uvicorn.Server):
     A second stop signal cuts at once.
     """
 
-    def __init__(self, config: uvicorn.Config, app: FastAPI) -> None:
+    def __init__(self, config: uvicorn.Config, app: Application) -> None:
         super().__init__(config)
         self.runtime = app.state.runtime
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        self.runtime.metrics.watch_loop(asyncio.get_running_loop())
+        await super().startup(sockets)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         settings = self.runtime.config.server
@@ -76,7 +79,7 @@ async def _soon(event: Awaitable[object], seconds: float) -> None:
         return
 
 
-def build_server(config: Config, app: FastAPI) -> DrainingServer:
+def build_server(config: Config, app: Application) -> DrainingServer:
     """A server that is ready to run."""
     settings = uvicorn.Config(
         app,

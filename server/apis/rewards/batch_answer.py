@@ -9,14 +9,13 @@ from contextlib import aclosing
 from typing import Any
 
 import orjson
-from pydantic import ValidationError
 
 from controllers.judging.judge import ignore
 from controllers.judging.scoring import NothingToJudgeBy
 from server.apis.rewards.batch import NotJudged, Work, in_order
 from server.apis.rewards.encoder import event_frame, usage
 from server.apis.rewards.judging import ItemResult, JudgingJob
-from server.edges.errors import ApiError, reported
+from server.edges.errors import ApiError, InvalidBody, reported
 from server.edges.sse import DONE
 from server.observability.request_observer import RequestObserver
 
@@ -80,7 +79,7 @@ class Batch:
         try:
             item = self._job.body.item(sent)
             plan = self._job.plan(item)
-        except (ValidationError, NothingToJudgeBy) as error:
+        except (InvalidBody, NothingToJudgeBy) as error:
             return error
         return Work(plan.max_votes, lambda: self._job.judge_item(self._job, item, ignore))
 
