@@ -4,7 +4,6 @@ import logging
 import os
 import time
 from collections.abc import Mapping, Sequence
-from itertools import chain
 
 from starlette.applications import Starlette
 from starlette.middleware.cors import CORSMiddleware
@@ -41,8 +40,8 @@ def create_app(config: Config, engines: Mapping[str, Engine], observers: Sequenc
 
     Raises `ConfigError` where an engine turns out not to fit its route, or the keys cannot be read.
     """
-    apis = (chat, completions, responses, messages, interrupts, rewards, reward_protocols, ops)
-    app = Application(routes=list(chain.from_iterable(api.routes for api in apis)))
+    conversations = [*chat.routes, *completions.routes, *responses.routes, *messages.routes, *interrupts.routes]
+    app = Application(routes=[*conversations, *rewards.routes, *reward_protocols.routes(), *ops.routes])
     app.state.runtime = assemble(config, engines, int(time.time()))
     _add_middlewares(app, config, observers)
     return app

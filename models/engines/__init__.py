@@ -14,6 +14,7 @@ from pydantic import Field, ValidationInfo, field_validator
 from models.config import Section, resolve
 from models.engines.base import Engine
 from models.engines.processes import environment
+from models.engines.supervised import SupervisionConfig
 
 Tags = tuple[str, str]
 
@@ -43,9 +44,16 @@ class EngineConfig(Section):
         return Path(self.chat_template).read_text(encoding="utf-8") if self.chat_template else None
 
 
-class VllmEngineConfig(EngineConfig):
-    """A model in this process. `args` are vLLM's own engine arguments by their Python names; `adapters` are folders. A
-    draft model in vLLM's `speculative_config` is looked up as `model` is. `env` is the environment of its processes."""
+class LocalEngineConfig(EngineConfig):
+    """A model in this process: its engine can be started again."""
+
+    supervision: SupervisionConfig = SupervisionConfig()
+
+
+class VllmEngineConfig(LocalEngineConfig):
+    """A model that vLLM runs here. `args` are vLLM's own engine arguments by their Python names; `adapters` are
+    folders. A draft model in vLLM's `speculative_config` is looked up as `model` is. `env` is the environment of its
+    processes."""
 
     kind: Literal["vllm"] = "vllm"
     args: dict[str, Any] = Field(default_factory=dict)
@@ -84,7 +92,7 @@ class RemoteEngineConfig(EngineConfig):
     connect_timeout: float = Field(default=10.0, gt=0)
 
 
-class ScriptedEngineConfig(EngineConfig):
+class ScriptedEngineConfig(LocalEngineConfig):
     """An engine that replays `replies` in turn, or random tokens, `length` of them: for trying clients without a model.
 
     Only the tokenizer of `model` is loaded. Delays are seconds. A step has `tokens_per_step` tokens; with a `step_seed`

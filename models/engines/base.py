@@ -44,6 +44,14 @@ class EngineDead(EngineError):
     """The engine has stopped for good; every request to it will fail until it is started again."""
 
 
+class EngineRestarting(EngineDead):
+    """The engine is being started again; the same request may succeed in about `retry_after` seconds."""
+
+    def __init__(self, message: str, retry_after: int) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
 @dataclass(frozen=True, slots=True)
 class Prompt:
     """What the model reads.

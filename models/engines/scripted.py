@@ -70,10 +70,11 @@ class ScriptedEngine:
         self._eos = min(tokenizer.eos_ids, default=None)
         self._running = 0
         self._dead = False
+        self._moving = asyncio.Event()
+        self._moving.set()
 
     async def generate(self, prompt: Prompt, sampling: Sampling) -> AsyncGenerator[Delta, None]:
-        if self._dead:
-            raise EngineDead(f"engine {self.name} is closed")
+        await self.check()
         most = admit(self, prompt, sampling)
         reply = self._reply(prompt, sampling)
         spoken = self._spoken(reply, prompt, sampling.thinking_budget)
@@ -111,8 +112,22 @@ class ScriptedEngine:
         if self._dead:
             raise EngineDead(f"engine {self.name} is closed")
 
-    async def close(self) -> None:
+    async def pulse(self) -> None:
+        """Returns when the engine moves."""
+        await self._moving.wait()
+        await self.check()
+
+    def freeze(self) -> None:
+        """The engine hangs from now on: it says nothing and does not end."""
+        self._moving.clear()
+
+    async def kill(self) -> None:
+        """The engine is dead, and its requests end with `EngineDead`."""
         self._dead = True
+        self._moving.set()
+
+    async def close(self) -> None:
+        await self.kill()
 
     def _reply(self, prompt: Prompt, sampling: Sampling) -> ScriptedReply:
         line = self._script(prompt, sampling)
@@ -173,6 +188,7 @@ class ScriptedEngine:
 
     async def _wait_until(self, due: float) -> None:
         await asyncio.sleep(max(0.0, due - asyncio.get_running_loop().time()))
+        await self.pulse()
 
 
 def in_turn(lines: Sequence[Line]) -> Script:

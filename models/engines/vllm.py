@@ -158,11 +158,17 @@ class VllmEngine:
         return text.delta(output.token_ids, logprobs, output.finish_reason, stop)
 
     @contextmanager
-    def _translating_errors(self, sampling: Sampling) -> Iterator[None]:
+    def _translating_death(self) -> Iterator[None]:
         try:
             yield
         except EngineDeadError as error:
             raise EngineDead(f"engine {self.name} has stopped; the log says why") from error
+
+    @contextmanager
+    def _translating_errors(self, sampling: Sampling) -> Iterator[None]:
+        try:
+            with self._translating_death():
+                yield
         except BUSY_ERROR as error:
             raise EngineBusy(str(error)) from error
         except EngineGenerateError as error:
@@ -175,11 +181,9 @@ class VllmEngine:
     async def take_weights(self, folder: str) -> None:
         """Goes on with the weights of `folder`, of the same architecture, and forgets every cached prefix. For
         an engine that was started with the arguments `CHANGING`, on this machine, while no request runs."""
-        try:
+        with self._translating_death():
             await self._llm.collective_rpc("take_weights", args=(folder,))
             emptied = await self._llm.reset_prefix_cache()
-        except EngineDeadError as error:
-            raise EngineDead(f"engine {self.name} has stopped; the log says why") from error
         if not emptied:
             raise EngineError(f"engine {self.name} holds prefixes of its old weights: a request still runs")
 
@@ -190,24 +194,23 @@ class VllmEngine:
         return count
 
     async def check(self) -> None:
-        try:
+        with self._translating_death():
             await self._llm.check_health()
-        except EngineDeadError as error:
-            raise EngineDead(f"engine {self.name} has stopped; the log says why") from error
 
     async def pulse(self) -> None:
         """Returns when the engine's core has ended the step in hand: it answers between steps."""
-        await self._llm.is_sleeping()
+        with self._translating_death():
+            await self._llm.is_sleeping()
 
-    def kill(self) -> None:
+    async def kill(self) -> None:
         """Ends the engine at once, whatever its processes do. `close` tidies up behind it."""
-        self._processes.kill()
+        await asyncio.to_thread(self._processes.kill)
 
     async def close(self) -> None:
         if self._llm.output_handler is not None:
             self._llm.output_handler.cancel()  # it would take the end of the core process for a crash
         await asyncio.to_thread(self._llm.shutdown, SHUTDOWN_SECONDS)
-        await asyncio.to_thread(self._processes.kill)
+        await self.kill()
 
 
 def sampling_params(sampling: Sampling, most: int, defaults: Mapping[str, Any]) -> SamplingParams:

@@ -8,14 +8,15 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from controllers.generation.route import Route
 from controllers.judging.judge import Judge
 from controllers.policy.fold import modes
-from controllers.route import Route
 from models.engines.base import Engine, EngineError
 from server import __version__
 from server.apis import openapi
 from server.assemble import runtime_of
 from server.edges.endpoints import Routes
+from server.observability.engines import engine_state
 
 log = logging.getLogger(__name__)
 routes = Routes()
@@ -96,7 +97,10 @@ def budget_abilities(route: Route) -> dict[str, Any] | None:
 
 @routes.get("/health")
 async def health(request: Request) -> Response:
-    """The process answers. Says nothing about engines: a restart is for a process that hangs."""
+    """The process answers, and can mend what is down: a restart is for one that hangs, or has lost an engine."""
+    runtime = runtime_of(request)
+    if lost := sorted(name for name in runtime.needed if engine_state(runtime.engines[name]) == "lost"):
+        return JSONResponse({"status": "engine lost", "engines": lost}, 503)
     return JSONResponse({"status": "ok"})
 
 
@@ -109,7 +113,8 @@ async def ready(request: Request) -> Response:
     alive = await asyncio.gather(*(is_alive(name, engine) for name, engine in runtime.engines.items()))
     down = {name for name, is_up in zip(runtime.engines, alive, strict=True) if not is_up}
     if down & runtime.needed:
-        return JSONResponse({"status": "engine down"}, 503)
+        states = {name: state for name in sorted(down) if (state := engine_state(runtime.engines[name])) != "up"}
+        return JSONResponse({"status": "engine down"} | ({"engines": states} if states else {}), 503)
     degraded = [route for route, target in runtime.targets.items() if target in down]
     return JSONResponse({"status": "ready", "degraded": degraded} if degraded else {"status": "ready"})
 

@@ -12,8 +12,9 @@ from typing import Literal, get_args
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.exposition import generate_latest
 
-from controllers.generation.events import ChosenBy, Cut, Finished, TargetFailure, TargetUse
+from controllers.generation.events import Finished, TargetFailure, TargetUse
 from controllers.judging.judge import Verdict
+from controllers.policy.controls import ChosenBy, Cut
 from controllers.speculative.takeovers import TakeoverKind
 from models.formats.families import Mode
 

@@ -20,8 +20,8 @@ import uvloop
 
 from controllers import reply
 from controllers.generation.events import Conversation
+from controllers.generation.route import Route, build_route
 from controllers.policy.fold import Defaults, Policy
-from controllers.route import Route, build_route
 from loadtest.load.workload import last_digit
 from models.engines import VllmEngineConfig
 from models.engines.base import Prompt, Sampling

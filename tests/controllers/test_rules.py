@@ -10,9 +10,9 @@ import pytest
 from controllers import CONTROLLERS
 from controllers.concurrency import merge
 from controllers.generation.events import Conversation, Decision, Event, Finished, Interrupt, Progress
+from controllers.generation.route import Route, build_route
 from controllers.policy.controls import PolicyError
 from controllers.policy.fold import BudgetSettings, Defaults, Policy
-from controllers.route import Route, build_route
 from models.engines.base import Delta, Prompt, PromptTooLong, Sampling
 from models.engines.scripted import Line, Script, ScriptedEngine
 from models.formats.chunks import Chunk

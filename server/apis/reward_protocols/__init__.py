@@ -27,7 +27,9 @@ REWARD_PROTOCOLS: dict[str, RewardProtocol] = {
 }
 
 
-routes = Routes()
-routes.post("/seed_session")(seed_session)
-for path, protocol in REWARD_PROTOCOLS.items():
-    routes.post(path)(endpoint(protocol))
+def routes() -> Routes:
+    routes = Routes()
+    routes.post("/seed_session")(seed_session)
+    for path, protocol in REWARD_PROTOCOLS.items():
+        routes.post(path)(endpoint(protocol))
+    return routes

@@ -109,12 +109,6 @@ def _text(value: Any) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class GradedPairs:
-    values: list[float]
-    votes: list[Vote]
-
-
-@dataclass(frozen=True, slots=True)
 class ProtocolCall:
     """One call: its judge, how that judges, what the judge's template writes around turns, and the body as sent."""
 
@@ -143,8 +137,10 @@ class ProtocolCall:
         """The score of a single reply."""
         return known((await self.score(query, [reply], criterion)).values)[0]
 
-    async def score_pairs(self, pairs: Sequence[tuple[str, str]], criteria: Sequence[Criterion]) -> GradedPairs:
-        """Scores of (prompt, reply) pairs, in order: those that share prompt and criterion are one group.
+    async def score_pairs(
+        self, pairs: Sequence[tuple[str, str]], criteria: Sequence[Criterion]
+    ) -> tuple[list[float], list[Vote]]:
+        """Scores of (prompt, reply) pairs, in order, and all votes. Those that share prompt and criterion are a group.
 
         Raises before any work where a group is too large or has nothing to be judged by.
         """
@@ -165,7 +161,7 @@ class ProtocolCall:
         for members, scores in zip(groups.values(), scored, strict=True):
             for i, value in zip(members, scores.values, strict=True):
                 values[i] = value
-        return GradedPairs(known(values), [vote for scores in scored for vote in scores.votes])
+        return known(values), [vote for scores in scored for vote in scores.votes]
 
     def listed(self, name: str, data: list[dict[str, Any]], votes: Sequence[Vote]) -> dict[str, Any]:
         """The answer of vLLM's list-like protocols."""
