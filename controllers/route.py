@@ -12,7 +12,7 @@ from controllers.speculative.circuit_breaker import CircuitBreaker
 from controllers.speculative.takeovers import OnFailure, Speculation
 from models.engines.base import Engine, Sampling, Tokenizer
 from models.formats.families import Family, Mode, Tags, compile_tags
-from models.formats.templates import writes_calls
+from models.formats.templates import SystemPlace, system_place, writes_calls
 from models.tool_calls.hermes import ToolFormat
 
 Controller = Callable[["Route", Conversation, Policy, Sampling], AsyncGenerator[Event, None]]
@@ -55,7 +55,8 @@ class Route:
     writes where it ends a budget's scope; `ends` is the token that ends a reply of this family. `to_solution` is
     written where a model does not end its budget field, which has at most `longest_field` tokens. `native_budget` says
     that the engine itself can hold thinking to a number of tokens. `pace` is how fast the engine writes now, shared by
-    all its routes. `calls` is how the model writes tool calls, None where it is shown no tools.
+    all its routes. `calls` is how the model writes tool calls, None where it is shown no tools. `system_place` says
+    where its chat template takes system turns.
     """
 
     name: str
@@ -76,6 +77,7 @@ class Route:
     native_budget: bool = False
     pace: ThroughputEstimate = field(default_factory=ThroughputEstimate)
     calls: ToolFormat | None = None
+    system_place: SystemPlace = "anywhere"
     target: TargetModel | None = None
 
     @property
@@ -128,6 +130,7 @@ def build_route(
         closed_by_token and engine.native_budget == family.thinking,
         pace or ThroughputEstimate(),
         family.tools if family.tools is not None and writes_calls(tokenizer, family.tools) else None,
+        system_place(tokenizer),
     )
 
 

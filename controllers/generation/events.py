@@ -10,6 +10,8 @@ from models.engines.base import Finish
 from models.formats.chunks import Chunk
 from models.formats.families import Mode, Scope
 
+Continued = Literal["thinking", "answer"]
+"""What the last turn of a conversation is in the middle of, where the reply goes on from it."""
 ChosenBy = Literal["client", "key", "route", "cap", "model", "threshold", "reserve"]
 Cut = Literal["line_end", "wrap_up", "hard"]
 CutBy = Literal["budget", "reserve", "client"]
@@ -80,7 +82,7 @@ class TargetUse:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """How much thinking the reply gets, and who said so.
+    """How much thinking the reply gets, and who said so. `notes` are those of the conversation.
 
     `p_think` is the model's own probability of thinking, where it was asked for it. `prompt` is what the engine read,
     forced prefix included. `seconds_to_answer` is an estimate from the pace at which the engine writes now.
@@ -92,10 +94,13 @@ class Decision:
     p_think: float | None = None
     budget: BudgetUse | None = None
     seconds_to_answer: float | None = None
+    notes: tuple[str, ...] = ()
 
     def record(self) -> dict[str, Any]:
         """The decision record as clients read it."""
         record: dict[str, Any] = {"mode": self.mode, "chosen_by": self.chosen_by}
+        if self.notes:
+            record["notes"] = list(self.notes)
         if self.p_think is not None:
             record["p_think"] = round(self.p_think, 6)
         return record | _budget_record(self.budget, self.seconds_to_answer)
@@ -169,6 +174,15 @@ class Working:
 Event = Decision | Chunk | Progress | Working | Finished
 
 
+def noted(event: Event, notes: tuple[str, ...]) -> Event:
+    """The event with the conversation's notes in its record."""
+    if notes and isinstance(event, Decision):
+        return replace(event, notes=notes)
+    if notes and isinstance(event, Finished):
+        return replace(event, decision=replace(event.decision, notes=notes))
+    return event
+
+
 def _budget_record(budget: BudgetUse | None, seconds_to_answer: float | None) -> dict[str, Any]:
     record: dict[str, Any] = {} if budget is None else {"budget": asdict(budget)}
     if seconds_to_answer is not None:
@@ -208,15 +222,17 @@ class Interrupt:
 
 @dataclass(frozen=True, slots=True)
 class Conversation:
-    """A conversation that asks for one reply. `messages` and `tools` are JSON values as chat templates read them."""
+    """A conversation that asks for one reply. `messages` and `tools` are JSON values as chat templates read them.
+    `notes` say what of the request the reply will not keep to."""
 
     messages: Sequence[Mapping[str, Any]]
     tools: Sequence[Mapping[str, Any]] = ()
     template_kwargs: Mapping[str, Any] | None = None
-    continue_final: bool = False
+    continue_final: Continued | None = None
     cache_salt: str | None = None
     interrupt: Interrupt | None = None
     shape: AnswerFormat | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def cancelled(self) -> bool:

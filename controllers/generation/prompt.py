@@ -11,7 +11,7 @@ from models.formats.families import Mode
 def rendered(route: Route, request: Conversation) -> list[int]:
     """The conversation's token ids, up to where the reply begins."""
     tokenizer = route.engine.tokenizer
-    return tokenizer.render(request.messages, request.tools, request.template_kwargs, request.continue_final)
+    return tokenizer.render(request.messages, request.tools, request.template_kwargs, bool(request.continue_final))
 
 
 def prefix(route: Route, mode: Mode, budget: int | None) -> Sequence[int]:

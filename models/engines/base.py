@@ -172,6 +172,11 @@ class Tokenizer(Protocol):
         ...
 
     @property
+    def template_names(self) -> frozenset[str]:
+        """Every name that the chat template mentions: an argument of another name changes nothing."""
+        ...
+
+    @property
     def vocabulary(self) -> str:
         """A fingerprint: tokenizers with the same one give every token the same id."""
         ...

@@ -1,10 +1,14 @@
 """What a chat template writes before the reply begins."""
 
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 from models.engines.base import InvalidRequest, Tokenizer
 from models.formats.families import Family
 from models.tool_calls.hermes import Tool, ToolFormat
+
+SystemPlace = Literal["anywhere", "first", "nowhere"]
+"""Where a chat template takes system turns."""
 
 PROBE = "What is 2 + 3?"
 TOOL = Tool("look_up")
@@ -36,3 +40,21 @@ def writes_calls(tokenizer: Tokenizer, written: ToolFormat) -> bool:
     said = tokenizer.decode(called, skip_special_tokens=False).rpartition(written.opening)[2]
     head = written.head.match(said)
     return TOOL.name in tokenizer.decode(asked) and head is not None and head[1] == TOOL.name
+
+
+def system_place(tokenizer: Tokenizer) -> SystemPlace:
+    """Where the tokenizer's template takes system turns: one that it refuses or leaves out has no place there."""
+    rules = ("Keep to the first-probe-7f3.", "And to the second-probe-9a1.", "And to the third-probe-4c8.")
+    first, second, late = ({"role": "system", "content": text} for text in rules)
+    user, assistant = {"role": "user", "content": PROBE}, {"role": "assistant", "content": "5"}
+    if _shown(tokenizer, [first, second, user, assistant, late, user], rules):
+        return "anywhere"
+    return "first" if _shown(tokenizer, [first, user], rules[:1]) else "nowhere"
+
+
+def _shown(tokenizer: Tokenizer, turns: Sequence[Mapping[str, str]], texts: Sequence[str]) -> bool:
+    try:
+        prompt = tokenizer.decode(tokenizer.render(turns))
+    except InvalidRequest:
+        return False
+    return all(text in prompt for text in texts)

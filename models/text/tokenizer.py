@@ -50,6 +50,12 @@ class HubTokenizer:
         )
 
     @cached_property
+    def template_names(self) -> frozenset[str]:
+        templates = self._hf.chat_template or ""
+        source = templates if isinstance(templates, str) else "\n".join(templates.values())
+        return frozenset(re.findall(r"[A-Za-z_]\w*", source))
+
+    @cached_property
     def vocabulary(self) -> str:
         vocabulary = sorted(self.backend.get_vocab(with_added_tokens=True).items(), key=itemgetter(1))
         return sha256(repr(vocabulary).encode()).hexdigest()

@@ -11,7 +11,7 @@ from controllers.generation.events import Decision, Event, Finished, Progress, W
 from models.engines.base import PositionLogprobs
 from models.formats.chunks import Chunk, Kind
 from server.apis.chat.encoder import ChatEncoder, finish_reason, logprob_items, stop_reason, tool_call
-from server.apis.chat.schema import ChatBody, ChatRequest
+from server.apis.chat.schema import ChatRequest
 from server.apis.shared.generation import Job, decision_headers, prepare
 from server.apis.shared.sampling_fields import StreamOptions
 from server.apis.shared.usage import UsageCounter
@@ -23,15 +23,15 @@ router = APIRouter()
 
 @router.post("/v1/chat/completions")
 @json_body(ChatRequest)
-async def chat_completions(request: Request, body: ChatBody) -> Response:
-    job = prepare(body.asked(), request)
+async def chat_completions(request: Request, body: ChatRequest) -> Response:
+    job = prepare(body.generation_request(), request)
     if body.stream:
         headers: dict[str, str] = {}
         return EventStream(stream(job, body, headers), headers)
     return await while_connected(request.receive, complete(job, body))
 
 
-async def stream(job: Job, body: ChatBody, headers: dict[str, str]) -> AsyncGenerator[bytes, None]:
+async def stream(job: Job, body: ChatRequest, headers: dict[str, str]) -> AsyncGenerator[bytes, None]:
     """SSE frames. The first holds the role, the decision and the first text together; `headers` is filled with it."""
     options = body.stream_options or StreamOptions()
     frames = ChatEncoder(
@@ -72,7 +72,7 @@ async def stream(job: Job, body: ChatBody, headers: dict[str, str]) -> AsyncGene
     yield DONE
 
 
-async def complete(job: Job, body: ChatBody) -> Response:
+async def complete(job: Job, body: ChatRequest) -> Response:
     """The whole reply as one JSON answer."""
     choices = [_Choice(job.hidden) for _ in range(job.asked.n)]
     tally = UsageCounter()
@@ -132,7 +132,7 @@ class _Choice:
             raise RuntimeError("the controller ended without saying so")
         return self._end
 
-    def as_json(self, job: Job, body: ChatBody) -> dict[str, Any]:
+    def as_json(self, job: Job, body: ChatRequest) -> dict[str, Any]:
         items = logprob_items(self._logprobs, job.route.engine.tokenizer) if body.logprobs else None
         choice = {
             "message": self._message(job),

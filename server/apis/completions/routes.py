@@ -15,7 +15,7 @@ from controllers.policy.controls import PolicyError
 from controllers.policy.fold import KeyLimits, cap_of
 from controllers.route import Route
 from models.engines.base import Delta, Engine, InvalidRequest, PositionLogprobs, Prompt, Sampling, Tokenizer
-from server.apis.completions.schema import CompletionBody, CompletionRequest
+from server.apis.completions.schema import CompletionRequest
 from server.apis.shared.sampling_fields import StreamOptions
 from server.assemble import Runtime, runtime_of
 from server.edges.json_body import json_body
@@ -30,7 +30,7 @@ class CompletionJob:
     """One validated completion request: choice i continues `prompts[i]` as `samplings[i]` says. `tags` are
     the tokens around thinking where a cap holds."""
 
-    body: CompletionBody
+    body: CompletionRequest
     route: Route
     prompts: Sequence[Sequence[int]]
     samplings: Sequence[Sampling]
@@ -76,7 +76,7 @@ async def _opened_once(
 
 @router.post("/v1/completions")
 @json_body(CompletionRequest)
-async def completions(request: Request, body: CompletionBody) -> Response:
+async def completions(request: Request, body: CompletionRequest) -> Response:
     runtime = runtime_of(request)
     job = prepare(body, runtime, request.scope["state"]["request_id"], runtime.limits(request))
     watching = watch(request, job.route.name)
@@ -85,7 +85,7 @@ async def completions(request: Request, body: CompletionBody) -> Response:
     return await while_connected(request.receive, complete(job, watching))
 
 
-def prepare(body: CompletionBody, runtime: Runtime, request_id: str, key: KeyLimits | None = None) -> CompletionJob:
+def prepare(body: CompletionRequest, runtime: Runtime, request_id: str, key: KeyLimits | None = None) -> CompletionJob:
     route = runtime.route(body.model)
     tokenizer = route.engine.tokenizer
     prompts = [tokenizer.encode_control(prompt) if isinstance(prompt, str) else prompt for prompt in body.prompts]

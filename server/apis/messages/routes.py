@@ -6,7 +6,7 @@ from fastapi import APIRouter, Request, Response
 
 from controllers.generation.prompt import prompt_tokens
 from server.apis.messages.encoder import MessageEncoder
-from server.apis.messages.schema import CountBody, CountRequest, MessagesBody, MessagesRequest
+from server.apis.messages.schema import CountRequest, MessagesRequest
 from server.apis.shared.generation import prepare
 from server.apis.shared.stream import complete, json_response, stream
 from server.apis.shared.usage import UsageCounter
@@ -18,8 +18,8 @@ router = APIRouter(prefix="/v1/messages")
 
 @router.post("")
 @json_body(MessagesRequest)
-async def create(request: Request, body: MessagesBody) -> Response:
-    job = prepare(body.asked(), request, f"msg_{uuid4().hex}")
+async def create(request: Request, body: MessagesRequest) -> Response:
+    job = prepare(body.generation_request(), request, f"msg_{uuid4().hex}")
     tally = UsageCounter()
     frames = MessageEncoder(job, request.scope["state"]["request_id"], tally)
     headers: dict[str, str] = {}
@@ -31,8 +31,8 @@ async def create(request: Request, body: MessagesBody) -> Response:
 
 @router.post("/count_tokens")
 @json_body(CountRequest)
-async def count(request: Request, body: CountBody) -> Response:
+async def count(request: Request, body: CountRequest) -> Response:
     """How many tokens the input of such a request has."""
-    job = prepare(body.asked(), request)
+    job = prepare(body.generation_request(), request)
     tokens = prompt_tokens(job.route, job.conversation, job.policy)
     return json_response({"input_tokens": tokens})

@@ -7,7 +7,7 @@ from uuid import uuid4
 from controllers.generation.events import Decision, Event, Finished, Progress, Working
 from models.formats.chunks import Chunk
 from server.apis.chat.encoder import logprob_items
-from server.apis.responses.schema import ResponsesBody
+from server.apis.responses.schema import ResponsesRequest
 from server.apis.shared.generation import Job
 from server.apis.shared.usage import UsageCounter
 from server.edges.errors import ApiError
@@ -20,7 +20,7 @@ class ResponseEncoder:
     """Takes the events of one reply in turn. `frames` gives what a stream sends for each; `body` is the response object
     as it stands, which is all that a reply that is not streamed needs."""
 
-    def __init__(self, job: Job, request: ResponsesBody, tally: UsageCounter) -> None:
+    def __init__(self, job: Job, request: ResponsesRequest, tally: UsageCounter) -> None:
         self._job = job
         self._tally = tally
         self._sequence = -1
@@ -147,7 +147,7 @@ def _item(kind: str, chunk: Chunk) -> Item:
     return {"id": f"fc_{unique}", "type": kind, **named, "arguments": "", "status": "in_progress"}
 
 
-def _created(job: Job, request: ResponsesBody) -> dict[str, Any]:
+def _created(job: Job, request: ResponsesRequest) -> dict[str, Any]:
     """The response object as it is before there is any output: what was asked for, and what holds for it."""
     asked = request.model_dump(mode="json", by_alias=True, exclude_unset=True)
     return {

@@ -3,17 +3,19 @@
 import asyncio
 from collections.abc import AsyncGenerator, Coroutine
 from contextlib import aclosing
+from functools import partial
 from itertools import chain
 from typing import Any
 from uuid import uuid4
 
 from fastapi import APIRouter, Request, Response
-from pydantic import TypeAdapter
 
 from controllers.generation.prompt import prompt_tokens
 from server.apis.responses.encoder import ResponseEncoder
-from server.apis.responses.schema import InputItem, ResponsesBody, ResponsesRequest, Turn, turns
+from server.apis.responses.items import ITEMS, resolved, turns
+from server.apis.responses.schema import ResponsesRequest, kept_items
 from server.apis.shared.generation import prepare
+from server.apis.shared.messages import Reader, Turn
 from server.apis.shared.stream import complete, json_response, stream
 from server.apis.shared.usage import UsageCounter
 from server.assemble import runtime_of
@@ -23,18 +25,18 @@ from server.edges.sse import EventStream, while_connected
 from server.stores.responses import ResponseStore, Stored
 
 router = APIRouter(prefix="/v1/responses")
-ITEMS: TypeAdapter[list[InputItem]] = TypeAdapter(list[InputItem])
 
 
 @router.post("")
 @json_body(ResponsesRequest)
-async def create(request: Request, body: ResponsesBody) -> Response:
+async def create(request: Request, body: ResponsesRequest) -> Response:
     store, key_name = _store(request)
     earlier = _earlier(store, key_name, body.previous_response_id)
-    job = prepare(body.asked(earlier), request, f"resp_{uuid4().hex}")
+    items = resolved(body.items, partial(store.item, key_name))
+    job = prepare(body.generation_request(items, earlier), request, f"resp_{uuid4().hex}")
     tally = UsageCounter()
     frames = ResponseEncoder(job, body, tally)
-    stored = Stored(frames.body, earlier, body.input_items(), job.interrupt)
+    stored = Stored(frames.body, earlier, kept_items(items), job.interrupt)
     headers: dict[str, str] = {}
     events = stream(job, frames, tally, headers)
     if body.background:
@@ -87,10 +89,11 @@ async def delete(response_id: str, request: Request) -> Response:
 
 @router.post("/input_tokens")
 @json_body(ResponsesRequest)
-async def count(request: Request, body: ResponsesBody) -> Response:
+async def count(request: Request, body: ResponsesRequest) -> Response:
     """How many tokens the input of such a request has."""
     store, key_name = _store(request)
-    job = prepare(body.asked(_earlier(store, key_name, body.previous_response_id)), request)
+    items = resolved(body.items, partial(store.item, key_name))
+    job = prepare(body.generation_request(items, _earlier(store, key_name, body.previous_response_id)), request)
     tokens = prompt_tokens(job.route, job.conversation, job.policy)
     return json_response({"object": "response.input_tokens", "input_tokens": tokens})
 
@@ -115,7 +118,7 @@ def _earlier(store: ResponseStore, key_name: str | None, response_id: str | None
         raise ApiError(404, f"{field}: there is no such response", param=field, code="previous_response_not_found")
     if stored.interrupt is not None:
         raise ApiError(409, f"{field}: this response has not ended", param=field, code="previous_response_runs")
-    said = [turns(ITEMS.validate_python(items)) for items in (stored.items, stored.body["output"])]
+    said = [turns(ITEMS.validate_python(items), Reader()) for items in (stored.items, stored.body["output"])]
     return [*stored.earlier, *chain.from_iterable(said)]
 
 

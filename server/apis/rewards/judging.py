@@ -12,7 +12,8 @@ from controllers.judging.tournament import Vote, abreast_of, matches_of
 from controllers.judging.verdicts import JudgeComparison
 from controllers.policy.fold import KeyLimits, fold
 from server.apis.rewards.encoder import ranking_json, verdict_json
-from server.apis.rewards.schema import CompareItem, Item, RankBody, RankItem, RatedBody, RewardBody, ScoreItem
+from server.apis.rewards.schema import CompareItem, Item, RankItem, RankRequest, RatedBody, RewardBody, ScoreItem
+from server.apis.shared.messages import text_turns
 from server.assemble import Runtime
 
 T = TypeVar("T")
@@ -90,7 +91,7 @@ def terms_of(body: RewardBody, judge: Judge, key: KeyLimits | None) -> JudgePara
 def rules_of(body: RewardBody, judge: Judge) -> Rules:
     if not isinstance(body, RatedBody):
         return Rules()
-    method = body.method if isinstance(body, RankBody) else "round_robin"
+    method = body.method if isinstance(body, RankRequest) else "round_robin"
     return Rules(method, body.rating, body.elo_k, body.elo_start, _or(body.teams, judge.teams))
 
 
@@ -122,4 +123,4 @@ async def score_item(job: JudgingJob, item: ScoreItem, tell: Tell) -> Judged:
 def query_of(item: Item) -> str:
     if item.query is not None:
         return item.query
-    return text_of([message.as_template_input() for message in item.messages or ()])
+    return text_of(text_turns(item.messages or ()))

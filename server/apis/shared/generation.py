@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from fastapi import Request
 
 from controllers.concurrency import merge
-from controllers.generation.events import Conversation, Decision, Event, Interrupt
+from controllers.generation.events import Conversation, Decision, Event, Interrupt, noted
 from controllers.policy.fold import Policy, fold
 from controllers.route import Route
 from models.engines.base import InvalidRequest, Sampling
@@ -51,10 +51,11 @@ class Job:
         ]
         with watching, self.listing, _in_words_of(self.asked):
             async with aclosing(merge(runs)) as events:
-                async for said in events:
-                    watching.saw(*said)
-                    tally.add(said[1])
-                    yield said
+                async for index, said in events:
+                    event = noted(said, self.conversation.notes)
+                    watching.saw(index, event)
+                    tally.add(event)
+                    yield index, event
 
 
 def prepare(asked: GenerationRequest, request: Request, reply_id: str = "") -> Job:
@@ -69,15 +70,7 @@ def prepare(asked: GenerationRequest, request: Request, reply_id: str = "") -> J
         raise InvalidRequest("the conversation is empty", asked.conversation_field)
     policy = fold(asked.controls, route.family, route.defaults, runtime.keys.get(key_name or ""))
     interrupt = Interrupt()
-    conversation = Conversation(
-        messages=asked.messages,
-        tools=[tool.as_template_input() for tool in asked.answer.shown],
-        template_kwargs=asked.template_kwargs,
-        continue_final=asked.continue_final,
-        cache_salt=asked.cache_salt,
-        interrupt=interrupt,
-        shape=asked.answer.shape(route),
-    )
+    conversation = asked.conversation(route, interrupt)
     reply_id = reply_id or f"chatcmpl-{request_id}"
     return Job(
         asked,
