@@ -2,9 +2,8 @@
 
 from collections.abc import Mapping
 
-from controllers.generation import driver
-from controllers.route import Controller
-from controllers.speculative import controller as speculative
+from controllers import reply
+from controllers.generation.route import Controller
 
-CONTROLLERS: Mapping[str, Controller] = {"mode": driver.run, "speculative": speculative.run}
-"""Every controller that a route can name in its configuration."""
+CONTROLLERS: Mapping[str, Controller] = {"mode": reply.run, "speculative": reply.run}
+"""Every controller that a route can name in its configuration. A route with a target is written by both models."""

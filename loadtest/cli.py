@@ -7,18 +7,18 @@ from dataclasses import asdict
 
 import uvloop
 
-from loadtest import config, output
-from loadtest.arrivals import Concurrent, Gamma
-from loadtest.compare import compare
-from loadtest.machine import AUTOGROUP, scheduler_warning
-from loadtest.processes import run_in
-from loadtest.progress import shown
-from loadtest.records import Request, Result, Target
-from loadtest.report import comparison_report, report
-from loadtest.run import run
-from loadtest.stats import summarise
-from loadtest.sweep import Trial, best, search, sweep, sweep_range
-from loadtest.workload import repeated
+from loadtest.analysis.summary import summarise
+from loadtest.load import config
+from loadtest.load.arrivals import Concurrent, Gamma
+from loadtest.load.machine import AUTOGROUP, scheduler_warning
+from loadtest.load.processes import run_in
+from loadtest.load.run import run
+from loadtest.load.series import RateTrial, best, compare, search, sweep, sweep_range
+from loadtest.load.workload import repeated
+from loadtest.records import LoadRequest, LoadTarget, RunResult
+from loadtest.report import files, plots, tables
+from loadtest.report.page import comparison_report, report
+from loadtest.report.progress import shown
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -27,6 +27,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     if args.command == "search" and not args.goal:
         parser.error("search needs at least one --goal")
+    if args.html:
+        try:
+            plots.require_matplotlib()
+        except ModuleNotFoundError as error:
+            parser.error(str(error))
     for warning in dict.fromkeys(scheduler_warning(url, AUTOGROUP) for url in config.urls(args)):
         if warning is not None:
             print(f"reasond-load: {warning}", file=sys.stderr)
@@ -35,14 +40,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         return int(uvloop.run(commands[args.command](args)))
     except KeyboardInterrupt:
         return 130
-    except config.Invalid as error:
+    except config.InvalidArguments as error:
         parser.error(str(error))
     except OSError as error:  # no such file, no such server
         print(f"reasond-load: {error}", file=sys.stderr)
         return 1
 
 
-async def _aimed(args: Namespace) -> tuple[Target, list[Request]]:
+async def _aimed(args: Namespace) -> tuple[LoadTarget, list[LoadRequest]]:
     """Where to send what, the warm-up done."""
     target, requests = config.target(args, args.url, args.model), config.requests(args)
     if args.warmup:
@@ -70,7 +75,7 @@ async def _sweep(args: Namespace) -> int:
     return _give(args, await _collected(args, levels))
 
 
-async def _collected(args: Namespace, levels: AsyncIterator[Result]) -> list[Result]:
+async def _collected(args: Namespace, levels: AsyncIterator[RunResult]) -> list[RunResult]:
     results = []
     async for result in levels:
         results.append(result)
@@ -80,7 +85,7 @@ async def _collected(args: Namespace, levels: AsyncIterator[Result]) -> list[Res
 
 async def _search(args: Namespace) -> int:
     target, requests = await _aimed(args)
-    trials: list[Trial] = []
+    trials: list[RateTrial] = []
     async for trial in search(
         target,
         requests,
@@ -95,12 +100,12 @@ async def _search(args: Namespace) -> int:
     ):
         trials.append(trial)
         verdict = "met" if trial.met else "not met"
-        _say(args, f"{output.number(trial.rate)} requests/s: {output.percent(trial.fraction)} good, {verdict}")
+        _say(args, f"{tables.number(trial.rate)} requests/s: {tables.percent_interval(trial.fraction)} good, {verdict}")
     found = best(trials)
     said = (
         "no rate met the goals"
         if found is None
-        else f"highest rate that met the goals: {output.number(found.rate)} requests/s"
+        else f"highest rate that met the goals: {tables.number(found.rate)} requests/s"
     )
     status = _give(args, [trial.result for trial in trials], said)
     print(f"\n{said}")
@@ -112,31 +117,31 @@ async def _compare(args: Namespace) -> int:
     async with shown("\n".join(side.target.label for side in sides), args.quiet) as live:
         options = {"rounds": args.rounds, "warmup": args.warmup, "live": live, **config.options(args)}
         comparison = await compare(sides, arrivals, **options)
-    print(output.comparison_table(comparison))
+    print(tables.comparison_text(comparison))
     results = [result for side in comparison.sides for result in side.results]
     if args.json:
-        output.write_json(args.json, output.comparison_data(comparison))
+        files.write_json(args.json, files.comparison_data(comparison))
     if args.csv:
-        output.write_csv(args.csv, results)
+        files.write_csv(args.csv, results)
     if args.html:
         args.html.write_text(comparison_report(comparison), encoding="utf-8")
     return _status(results)
 
 
-def _give(args: Namespace, results: Sequence[Result], headline: str = "") -> int:
+def _give(args: Namespace, results: Sequence[RunResult], headline: str = "") -> int:
     """The tables, and the files that were asked for."""
     summaries = [summarise(result, args.goal) for result in results]
-    print("\n\n".join(output.table(summary) for summary in summaries))
+    print("\n\n".join(tables.run_text(summary) for summary in summaries))
     if args.json:
-        output.write_json(args.json, {"headline": headline, "runs": [asdict(summary) for summary in summaries]})
+        files.write_json(args.json, {"headline": headline, "runs": [asdict(summary) for summary in summaries]})
     if args.csv:
-        output.write_csv(args.csv, results)
+        files.write_csv(args.csv, results)
     if args.html:
         args.html.write_text(report(results, args.goal, headline), encoding="utf-8")
     return _status(results)
 
 
-def _status(results: Sequence[Result]) -> int:
+def _status(results: Sequence[RunResult]) -> int:
     return 0 if any(record.error is None for result in results for record in result.records) else 1
 
 

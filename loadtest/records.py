@@ -1,14 +1,14 @@
 """What is asked, of whom, and what came back. Times: nanoseconds of `time.perf_counter_ns`, one clock per machine."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-Kind = Literal["reasoning", "answer", "silent"]
+OutputKind = Literal["reasoning", "answer", "silent"]
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class LoadTarget:
     """A server: its base URL (with or without `/v1`), the model or route to ask for, and the key, if it wants one."""
 
     url: str
@@ -22,7 +22,7 @@ class Target:
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class LoadRequest:
     """One question. `body` holds fields of the chat request beside `messages`, `model` and `stream`.
 
     `route` replaces the target's model. `answer` is what a right reply says; `variant` names the entry of the mix that
@@ -41,19 +41,28 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True)
-class Event:
+class ComparedSide:
+    """What is asked of whom. `name` is what it is called in figures, and shorter than the target's label."""
+
+    target: LoadTarget
+    requests: Sequence[LoadRequest]
+    name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class OutputEvent:
     """One piece of output: when it was read, what it holds, and how many tokens that is.
 
-    `silent` tokens carried no text. `tokens` is exact if the server sends `token_ids` (`Record.exact_tokens`), else 1.
+    `silent` tokens carried no text. `tokens` is exact if the server sends `token_ids`, else 1.
     """
 
     at_ns: int
-    kind: Kind
+    kind: OutputKind
     tokens: int
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
+class RequestRecord:
     """One request as it went.
 
     `scheduled_ns` is when the arrival plan wanted it, `start_ns` when the client took it up, `sent_ns` when it was
@@ -61,7 +70,7 @@ class Record:
     `stream_error` (an error event inside the stream), `truncated` (no finish reason came), `unreadable`.
     """
 
-    request: Request
+    request: LoadRequest
     scheduled_ns: int
     start_ns: int
     sent_ns: int | None
@@ -70,7 +79,7 @@ class Record:
     status: int | None = None
     error: str | None = None
     error_detail: str = ""
-    events: tuple[Event, ...] = ()
+    events: tuple[OutputEvent, ...] = ()
     exact_tokens: bool = False
     prompt_tokens: int | None = None
     cached_tokens: int | None = None
@@ -81,7 +90,7 @@ class Record:
     answer: str = ""
     decision: Mapping[str, Any] = field(default_factory=dict)
 
-    def first_ns(self, kind: Kind | None = None) -> int | None:
+    def first_ns(self, kind: OutputKind | None = None) -> int | None:
         """When the first piece of this kind (None: of any kind) was read."""
         return next((event.at_ns for event in self.events if kind is None or event.kind == kind), None)
 
@@ -101,14 +110,14 @@ class Record:
 
 
 @dataclass(frozen=True, slots=True)
-class Result:
+class RunResult:
     """One run. `cpu_share` is the client's own processor time over wall time while it ran (1.0: all of one core)."""
 
-    target: Target
+    target: LoadTarget
     arrivals: str
     rate: float | None
     concurrency: int | None
-    records: tuple[Record, ...]
+    records: tuple[RequestRecord, ...]
     started_at: float
     start_ns: int
     end_ns: int
@@ -118,3 +127,44 @@ class Result:
     @property
     def seconds(self) -> float:
         return (self.end_ns - self.start_ns) / 1e9
+
+
+class HttpExchange:
+    """One request's response as it was read: `pieces[i]` came with a read at `times[i]`."""
+
+    __slots__ = ("detail", "end_ns", "error", "first_byte_ns", "pieces", "sent_ns", "start_ns", "status", "times")
+
+    def __init__(self, start_ns: int) -> None:
+        self.start_ns = start_ns
+        self.sent_ns: int | None = None
+        self.first_byte_ns: int | None = None
+        self.end_ns = start_ns
+        self.status: int | None = None
+        self.error: str | None = None
+        self.detail = ""
+        self.times: list[int] = []
+        self.pieces: list[bytes] = []
+
+    @property
+    def size(self) -> int:
+        return sum(map(len, self.pieces))
+
+
+@dataclass(slots=True)
+class RunProgress:
+    """What the progress display reads while a run goes on."""
+
+    planned: int = 0
+    started: int = 0
+    finished: int = 0
+    failed: int = 0
+    latencies_ns: list[int] = field(default_factory=list)
+
+    def become(self, parts: Iterable["RunProgress"]) -> None:
+        """Takes on the sums of the parts."""
+        all_parts = list(parts)
+        self.planned = sum(part.planned for part in all_parts)
+        self.started = sum(part.started for part in all_parts)
+        self.finished = sum(part.finished for part in all_parts)
+        self.failed = sum(part.failed for part in all_parts)
+        self.latencies_ns = [latency for part in all_parts for latency in part.latencies_ns]

@@ -25,15 +25,16 @@ def running(
     environment: Mapping[str, str] | None = None,
     seconds: float = 300,
     log: Path | None = None,
+    folder: Path = ROOT,
 ) -> Iterator[subprocess.Popen[bytes]]:
     """The process of a server that answers `ready_url` with 200. Raises `RuntimeError` if it ends before it does.
 
-    What it prints goes to `log`, or to this process's own output.
+    What it prints goes to `log`, or to this process's own output. It runs in `folder`.
     """
     variables = os.environ | ENVIRONMENT | dict(environment or {})
     with log.open("wb") if log else nullcontext() as output:
         process = subprocess.Popen(
-            command, env=variables, cwd=ROOT, start_new_session=True, stdout=output, stderr=subprocess.STDOUT
+            command, env=variables, cwd=folder, start_new_session=True, stdout=output, stderr=subprocess.STDOUT
         )
     try:
         wait_until_ready(ready_url, process, seconds)
@@ -44,28 +45,33 @@ def running(
             process.wait(60)
 
 
-def session_seconds(leader: int) -> float:
-    """Processor time of all living processes of the session that this process leads: a server with its engines."""
-    total = 0.0
+def members(leader: int) -> dict[int, float]:
+    """Processor time of each living process of the session that this process leads: a server with its engines."""
+    found: dict[int, float] = {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
             fields = stat.read_text().rpartition(") ")[2].split()
         except OSError:
             continue  # it ended meanwhile
-        if int(fields[3]) == leader:
-            total += int(fields[11]) + int(fields[12])
-    return total / os.sysconf("SC_CLK_TCK")
+        if int(fields[3]) == leader and fields[0] != "Z":
+            found[int(stat.parent.name)] = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    return found
+
+
+def session_seconds(leader: int) -> float:
+    """Processor time of all of them."""
+    return sum(members(leader).values())
 
 
 @contextmanager
 def reasond(
-    config: Path, port: int | None = None, log: Path | None = None
+    config: Path, port: int | None = None, log: Path | None = None, tree: Path = ROOT
 ) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
-    """`reasond serve` for a configuration: its root URL and its process."""
+    """`reasond serve` for a configuration, out of one source tree: its root URL and its process."""
     port = port or free_port()
     command = [sys.executable, "-m", "server.cli", "serve", str(config), "--port", str(port)]
     url = f"http://127.0.0.1:{port}"
-    with running(command, f"{url}/ready", log=log) as process:
+    with running(command, f"{url}/ready", {"PYTHONPATH": str(tree)}, log=log, folder=tree) as process:
         yield url, process
 
 

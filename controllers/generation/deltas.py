@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Iterator
-from contextlib import aclosing
 from dataclasses import replace
 from typing import TypeVar
 
@@ -22,35 +21,28 @@ def single(delta: Delta) -> Iterator[Delta]:
         logprobs = None if delta.logprobs is None else delta.logprobs[index : index + 1]
         one = replace(delta, token_ids=(token_id,), pieces=delta.pieces[index : index + 1], logprobs=logprobs)
         if index:
-            one = replace(one, cached_tokens=0, prompt_logprobs=None)
+            one = replace(one, cached_tokens=0)
         yield one if index == last else replace(one, finish=None, stopped_by=None)
 
 
-async def cancellable(
-    stream: AsyncGenerator[T, None], interrupt: Interrupt | None, patience: float | None = None
-) -> AsyncGenerator[T, None]:
-    """What the stream yields, until it ends or the client cancels: at once, also while nothing comes.
-
-    Closes the stream. Raises `TimeoutError` when the stream is silent for longer than `patience` seconds.
-    """
-    interrupt = interrupt or Interrupt()
-    async with aclosing(stream):
-        while not interrupt.cancelled:
-            task = asyncio.current_task()
-            assert task is not None
-            interrupt.waiting.add(task)
-            try:
-                if patience is None:
-                    item = await anext(stream)
-                else:
-                    async with asyncio.timeout(patience):
-                        item = await anext(stream)
-            except StopAsyncIteration:
-                return
-            except (asyncio.CancelledError, TimeoutError):
-                if task in interrupt.waiting or task.uncancel():  # somebody else ends this task
-                    raise
-                return
-            finally:
-                interrupt.waiting.discard(task)
-            yield item
+async def next_item(stream: AsyncGenerator[T, None], interrupt: Interrupt, timeout: float | None = None) -> T | None:
+    """The stream's next item. None: the stream has ended, or the client has cancelled, which is known at once, also
+    while nothing comes. Raises `TimeoutError` when nothing comes for `timeout` seconds."""
+    if interrupt.cancelled:
+        return None
+    task = asyncio.current_task()
+    assert task is not None
+    interrupt.waiting.add(task)
+    try:
+        if timeout is None:
+            return await anext(stream)
+        async with asyncio.timeout(timeout):
+            return await anext(stream)
+    except StopAsyncIteration:
+        return None
+    except (asyncio.CancelledError, TimeoutError):
+        if task in interrupt.waiting or task.uncancel():  # somebody else ends this task
+            raise
+        return None
+    finally:
+        interrupt.waiting.discard(task)

@@ -1,109 +1,110 @@
-"""One reply over any number of engine requests.
+"""The state of one reply, over any number of engine requests. The driver writes it; rules and encoders read it.
 
-A segment is one engine request. Where the server has to write something itself (a wrap-up phrase, a closing tag), or
-where another model takes over, the running request is ended, and the next segment goes on behind all that was said.
+A segment is one engine request. Where the server writes something itself (a wrap-up phrase, a closing tag), or where
+another model takes over, the running request ends, and the next segment goes on behind all that was written.
 What that means for the rest of a request:
 
-- Parser, stop strings and counts are one for the whole reply. Stop strings end the answer; in the thinking, and in what
-  the server writes, they are text.
-- Tool calls are read from the answer, whatever segment they are in. A grammar holds for one segment: the answer's.
-- `max_tokens` bounds the whole, forced tokens included, and usage counts them. Tokens that arrived behind the point of
-  a cut are thrown away and counted apart.
-- Forced tokens have no log-probabilities and carry a flag.
-- A segment belongs to one voice. Where two models write in turns (`voices.py`), positions count the tokens of whoever
-  wrote them, and what the server writes itself is in the route's own vocabulary.
-- A seed gives each segment a seed of its own, so a reply can be repeated. Repetition penalties see prompt and reply
-  alike and carry over. Presence and frequency penalties would forget the earlier segments, so a request that has them
-  and may need a second segment is refused (`forgets_penalties`).
+| what | over segments |
+|---|---|
+| parser, stop strings, counts | one for the whole reply |
+| stop strings, the client's stop token ids | end the answer; elsewhere they are text |
+| a grammar | holds for one segment: the answer's |
+| `max_tokens` | bounds the whole, forced tokens included; usage counts them |
+| tokens behind a cut | thrown away and counted apart |
+| forced tokens | have no log-probabilities and carry a flag |
+| a seed | gives each segment a seed of its own, so a reply can be repeated |
+| repetition penalty | sees prompt and reply alike, so it carries over |
+| presence, frequency penalty | would begin anew: refused where a second segment may be needed |
 """
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
-from uuid import uuid4
 
 from controllers.generation.answer_format import AnswerFormat
-from controllers.generation.events import BudgetUse, Cut, CutBy, Decision, Finished
-from controllers.generation.parser import ThinkingParser
+from controllers.generation.events import BudgetUse, Decision, Finished, TargetUse
+from controllers.generation.prompt import RenderedPrompt
+from controllers.generation.route import Forced, Route
 from controllers.generation.throughput import Clock
 from controllers.generation.transcripts import Span, Transcript
-from controllers.route import Forced, Route
-from models.engines.base import Delta, Finish, Prompt, Sampling
-from models.formats.chunks import CallPart, Chunk
+from controllers.policy.controls import Cut, CutBy
+from models.engines.base import Delta, Finish, Prompt, Sampling, check_token_ids
+from models.formats.chunks import Chunk
+from models.formats.parser import ReplyParser
 from models.text.stop_strings import StopMatcher
-from models.tool_calls.hermes import CallParser, ToolFormat, Written
 
 SEED_STEP = 0x9E3779B97F4A7C15  # spreads the seeds of a reply's segments; those of its choices are neighbours
+TAIL = 4  # characters of text that are kept to tell the end of a line or a sentence
 
 
-class Reply:
-    """What has been said so far: it survives every hand-over.
+@dataclass(slots=True, kw_only=True)
+class ReplyState:
+    """One reply as it stands.
 
-    `position` is the number of its tokens, forced ones included, and `most` how many there may be; `prompt` stands
-    before them. `own` is the voice of the route's engine, `voice` the one that speaks now.
+    Who writes: `own` is the transcript of the route's engine, `writer` that of the engine that writes now, `spans` what
+    each wrote. Where it stands: `position` is the number of its tokens, forced ones included, `max_tokens` how many
+    there may be, `parser.section` the section. `scope_opened` is the position at which the stretch began that the
+    budget counts, None before it; `wrapped_up` says that the model has been told to come to an end. `engine_budget`
+    says that the running request itself keeps the budget, `grammar_pending` that the answer's grammar is still to come.
+    `segment_over`: the running request is to be closed. `wake_at` is the position from which on rules look at tokens.
     """
 
-    __slots__ = (
-        "answer_tokens",
-        "cached_tokens",
-        "calls",
-        "cancelled",
-        "clock",
-        "completion_tokens",
-        "discarded_tokens",
-        "finish",
-        "most",
-        "own",
-        "parser",
-        "position",
-        "prompt",
-        "reasoning_tokens",
-        "route",
-        "sampling",
-        "segments",
-        "shape",
-        "stopped_by",
-        "stops",
-        "turns",
-        "voice",
-    )
+    route: Route
+    sampling: Sampling
+    prompt: Sequence[int]
+    max_tokens: int
+    parser: ReplyParser
+    stops: StopMatcher | None
+    ends_behind_call: bool
+    own: Transcript
+    writer: Transcript
+    spans: list[Span]
+    grammar_pending: bool = False
+    position: int = 0
+    segments: int = 0
+    segment_over: bool = False
+    engine_budget: bool = False
+    wake_at: int = 0
+    scope_opened: int | None = None
+    wrapped_up: bool = False
+    budget_text: str = ""
+    declared: int | None = None
+    tail: str = ""
+    next_report: int = 0
+    completion_tokens: int = 0
+    reasoning_tokens: int = 0
+    answer_tokens: int = 0
+    cached_tokens: int = 0
+    discarded_tokens: int = 0
+    cut: Cut | None = None
+    cut_by: CutBy | None = None
+    finish: Finish | None = None
+    stopped_by: str | int | None = None
+    cancelled: bool = False
+    notes: Mapping[str, str] = field(default_factory=dict)
+    clock: Clock = field(default_factory=Clock)
 
-    def __init__(
-        self, route: Route, sampling: Sampling, prompt: Sequence[int], shape: AnswerFormat | None = None
-    ) -> None:
-        self.route = route
-        self.sampling = sampling
-        self.shape = shape
-        self.calls = Calls(shape.calls) if shape is not None and shape.calls is not None else None
-        self.prompt = prompt
-        self.parser = ThinkingParser(route.tags)
-        self.stops = StopMatcher(sampling.stop, include_stop=sampling.include_stop) if sampling.stop else None
-        self.own = self.voice = Transcript(route, prompt)
-        self.turns = [Span(self.own)]
-        self.position = 0
-        self.completion_tokens = self.reasoning_tokens = self.answer_tokens = self.cached_tokens = 0
-        self.discarded_tokens = self.segments = 0
-        self.finish: Finish | None = None
-        self.stopped_by: str | int | None = None
-        self.cancelled = False
-        self.most = most_tokens(route, prompt, sampling)
-        self.clock = Clock()
+    @property
+    def over(self) -> bool:
+        """Whether the running request, or the whole reply, has ended."""
+        return self.segment_over or self.finish is not None
 
-    def begin(self, prefix: Sequence[int]) -> None:
-        """The prompt ends with `prefix`, the reply's forced beginning."""
-        tokenizer = self.route.engine.tokenizer
-        self.parser.feed(prefix, [tokenizer.token_text(token_id) for token_id in prefix])
+    @property
+    def full(self) -> bool:
+        """Whether the reply has used all of its tokens. The engine refuses a prompt that leaves room for none."""
+        return 0 < self.position >= self.max_tokens
 
-    def segment(self, cache_salt: str | None = None, **changes: Any) -> tuple[Prompt, Sampling]:
-        """The next engine request: behind all that was said so far, with what is left of the limits. `changes` are
+    def next_request(self, cache_salt: str | None, changes: dict[str, Any]) -> tuple[Prompt, Sampling]:
+        """The next engine request, behind all that was written, with what is left of the reply's limits. `changes` are
         further settings of its sampling."""
         self.clock.report(self.position)
-        self.clock.asked(self.route.pace if self.voice is self.own else None)
+        self.clock.asked(self.route.pace if self.writer is self.own else None)
+        self.segment_over = False
         ended = True if "grammar" in changes else None
-        prompt = Prompt(self.voice.read(self.turns), self.voice.route.adapter, ended, cache_salt)
+        prompt = Prompt(self.writer.read(self.spans), self.writer.route.adapter, ended, cache_salt)
         changes = {"stop": (), "include_stop": False, **changes}
         if self.position:
-            changes.setdefault("max_tokens", self.most - self.position)
+            changes.setdefault("max_tokens", self.max_tokens - self.position)
             still = max(0, self.sampling.min_tokens - self.position)
             changes.setdefault("min_tokens", min(still, changes["max_tokens"]))
         if self.segments and self.sampling.seed is not None:
@@ -111,42 +112,80 @@ class Reply:
         self.segments += 1
         return prompt, replace(self.sampling, **changes)
 
-    def hand_to(self, voice: Transcript) -> list[Chunk]:
-        """Another voice speaks from now on. Text that may still have become a tag in the last one's is released."""
-        if voice is self.voice:
+    def tokens_since(self, position: int) -> Iterator[int]:
+        """The ids from a position of the reply on, whoever wrote them."""
+        at = self.position
+        for number in range(len(self.spans) - 1, -1, -1):
+            at -= len(self.spans[number].token_ids)
+            if at <= position:
+                break
+        for span in self.spans[number:]:
+            yield from span.token_ids[max(0, position - at) :]
+            at += len(span.token_ids)
+
+    def first_delta(self, delta: Delta) -> None:
+        """The running request has begun to write."""
+        if delta.finish is None:  # a reply that comes at once tells nothing of the engine's pace
+            self.clock.began(self.position + len(delta.token_ids), first=self.segments == 1)
+        self.cached_tokens = self.cached_tokens or delta.cached_tokens
+
+    def hand_to(self, writer: Transcript) -> list[Chunk]:
+        """Another model writes from now on. Text that may still have become a tag in the last one's is released."""
+        if writer is self.writer:
             return []
-        self.voice = voice
-        self.turns.append(Span(voice))
-        chunks = self.parser.listen(voice.route.tags)
+        self.writer = writer
+        self.spans.append(Span(writer))
+        chunks = self.parser.listen(writer.route.tags)
         self._count(chunks)
         return chunks
 
     def take(self, delta: Delta) -> list[Chunk]:
-        """The chunks of one delta; sets `finish` when it, or a stop string in the answer, ends the reply."""
-        self._said(delta.token_ids, delta.pieces)
+        """The chunks of one delta. Sets `finish` where it, or a stop string in the answer, ends the reply; what stands
+        behind that in the same delta must be cut off before (`one_by_one`)."""
+        if self._stops_at(delta):
+            text = delta.pieces if self.sampling.include_stop else ("",)
+            delta = replace(delta, pieces=text, finish="stop", stopped_by=delta.token_ids[-1])
+        self._record(delta.token_ids, delta.pieces)
         chunks = self.parser.feed(delta.token_ids, delta.pieces, delta.logprobs)
         if delta.finish is not None:
             chunks += self.parser.flush()
             self.finish, self.stopped_by = delta.finish, delta.stopped_by
         if self.stops is not None:
             chunks = self._stop(self.stops, chunks, ended=delta.finish is not None)
-        for chunk in chunks:  # as `_count` does; this is the path of every token
-            count = len(chunk.token_ids)
-            self.completion_tokens += count
-            if chunk.kind == "reasoning":
-                self.reasoning_tokens += count
-            elif chunk.kind == "answer":
-                self.answer_tokens += count
-        if self.voice is not self.own:
+        self._count(chunks)
+        if self.writer is not self.own:
             chunks = [replace(chunk, target=True) for chunk in chunks]
-        return chunks if self.calls is None else self._with_calls(self.calls, chunks)
+        if self.ends_behind_call and self.parser.calls_closed and self.finish is None:
+            chunks += self.end("stop")
+        return chunks
+
+    @property
+    def one_by_one(self) -> bool:
+        """Whether any token may end the reply, so that those behind it in one delta are not the reply's."""
+        return self.stops is not None or self.ends_behind_call or bool(self.sampling.stop_token_ids)
+
+    def engine_stop_ids(self) -> tuple[int, ...]:
+        """The ids at which the next request is to end: the family's own, and the client's where only an answer can
+        come."""
+        answers = self.parser.section == "answer" or self.route.answers_at_once
+        own = self.writer.route.ends
+        return (*(self.sampling.stop_token_ids if answers else ()), *(() if own is None else (own,)))
+
+    def _stops_at(self, delta: Delta) -> bool:
+        """Whether this is a stop token of the client's, in the answer, that the engine was not told of."""
+        stop_ids = self.sampling.stop_token_ids
+        if not stop_ids or delta.finish is not None or self.parser.section != "answer":
+            return False
+        return (
+            delta.token_ids[-1:] in [(token_id,) for token_id in stop_ids] and self.position >= self.sampling.min_tokens
+        )
 
     def write(self, forced: Forced) -> list[Chunk]:
-        """The server's own tokens, as far as `most` lets it."""
+        """The server's own tokens, as far as `max_tokens` lets it."""
         chunks = self.hand_to(self.own) + self.parser.flush()
-        room = max(0, self.most - self.position)
+        room = max(0, self.max_tokens - self.position)
         token_ids, pieces = forced.token_ids[:room], forced.pieces[:room]
-        self._said(token_ids, pieces)
+        self._record(token_ids, pieces)
         if self.stops is not None and (held := self.stops.flush()):
             chunks.append(Chunk("answer", held, ()))
         chunks += [replace(chunk, forced=True) for chunk in self.parser.feed(token_ids, pieces)]
@@ -160,19 +199,12 @@ class Reply:
         if self.stops is not None:
             chunks = self._stop(self.stops, chunks, ended=True)
         self._count(chunks)
-        return chunks if self.calls is None else self._with_calls(self.calls, chunks)
+        return chunks
 
-    def _with_calls(self, calls: "Calls", chunks: Sequence[Chunk]) -> list[Chunk]:
-        """The chunks with the calls in them; ends the reply behind its only call."""
-        said = [piece for chunk in chunks for piece in (calls.read(chunk) if chunk.kind == "answer" else [chunk])]
-        if self.shape is not None and self.shape.single and calls.closed:
-            self.finish, self.stopped_by = "stop", None
-        return said if self.finish is None else [*said, *calls.rest()]
-
-    def _said(self, token_ids: Sequence[int], pieces: Sequence[str]) -> None:
-        turn = self.turns[-1]
-        turn.token_ids.extend(token_ids)
-        turn.pieces.extend(pieces)
+    def _record(self, token_ids: Sequence[int], pieces: Sequence[str]) -> None:
+        span = self.spans[-1]
+        span.token_ids.extend(token_ids)
+        span.pieces.extend(pieces)
         self.position += len(token_ids)
 
     def _count(self, chunks: Sequence[Chunk]) -> None:
@@ -181,15 +213,16 @@ class Reply:
             self.completion_tokens += count
             if chunk.kind == "reasoning":
                 self.reasoning_tokens += count
-            elif chunk.kind == "answer":
+            elif chunk.kind in ("answer", "tool"):
                 self.answer_tokens += count
+        assert self.reasoning_tokens + self.answer_tokens <= self.completion_tokens <= self.position
 
     def _stop(self, stops: StopMatcher, chunks: list[Chunk], ended: bool) -> list[Chunk]:
         kept: list[Chunk] = []
-        said = self.completion_tokens
+        tokens = self.completion_tokens
         for chunk in chunks:
-            said += len(chunk.token_ids)
-            if chunk.kind != "answer" or said <= self.sampling.min_tokens:  # they count only beyond those
+            tokens += len(chunk.token_ids)
+            if chunk.kind != "answer" or tokens <= self.sampling.min_tokens:  # they count only beyond those
                 kept.append(chunk)
                 continue
             kept.append(replace(chunk, text=stops.feed(chunk.text)))
@@ -200,11 +233,14 @@ class Reply:
             kept.append(Chunk("answer", rest, ()))
         return kept
 
-    def finished(self, decision: Decision, budget: BudgetUse | None, cut: Cut | None, cut_by: CutBy | None) -> Finished:
+    def finished(self, decision: Decision, budget: BudgetUse | None, target: TargetUse | None) -> Finished:
+        """The end of the reply. Its clock tells the engine's pace what is left to tell."""
+        assert self.finish is not None
         self.clock.report(self.position)
+        family_end = self.stopped_by == self.route.ends and self.route.ends not in self.sampling.stop_token_ids
         return Finished(
-            reason=self.finish or "stop",
-            stopped_by=self.stopped_by,
+            reason=self.finish,
+            stopped_by=None if family_end else self.stopped_by,
             cancelled=self.cancelled,
             completion_tokens=self.completion_tokens,
             reasoning_tokens=self.reasoning_tokens,
@@ -212,48 +248,38 @@ class Reply:
             cached_tokens=self.cached_tokens,
             decision=decision,
             budget=budget,
-            cut=cut,
-            cut_by=cut_by,
+            cut=self.cut,
+            cut_by=self.cut_by,
             segments=self.segments,
             discarded_tokens=self.discarded_tokens,
-            calls=0 if self.calls is None else self.calls.begun,
+            calls=self.parser.calls_begun,
+            target=target,
+            more=self.notes,
         )
 
 
-class Calls:
-    """Reads tool calls from the answer's chunks. The tokens of a chunk go with the first piece that it gives."""
-
-    __slots__ = ("_parser", "begun")
-
-    def __init__(self, written: ToolFormat) -> None:
-        self._parser = CallParser(written)
-        self.begun = 0
-
-    @property
-    def closed(self) -> int:
-        return self._parser.closed
-
-    def read(self, chunk: Chunk) -> list[Chunk]:
-        if not chunk.text:
-            return [chunk]
-        pieces = [self._piece(said) for said in self._parser.feed(chunk.text)] or [Chunk("control", "", ())]
-        first = replace(pieces[0], token_ids=chunk.token_ids, logprobs=chunk.logprobs)
-        return [replace(piece, forced=chunk.forced) for piece in (first, *pieces[1:])]
-
-    def rest(self) -> list[Chunk]:
-        """What was held back for a call, once the answer has ended."""
-        return [self._piece(said) for said in self._parser.flush()]
-
-    def _piece(self, said: str | Written) -> Chunk:
-        if isinstance(said, str):
-            return Chunk("answer", said, ())
-        if said.name is None:
-            return Chunk("tool", said.arguments, (), call=CallPart(said.number))
-        self.begun += 1
-        return Chunk("tool", said.arguments, (), call=CallPart(said.number, f"call_{uuid4().hex[:24]}", said.name))
+def new_reply(route: Route, sampling: Sampling, prompt: RenderedPrompt, answer: AnswerFormat | None) -> ReplyState:
+    """A reply of which nothing is written; its prompt may have opened its thinking."""
+    check_token_ids(sampling.stop_token_ids, route.engine.tokenizer.vocab_size, "stop_token_ids")
+    own = Transcript(route, prompt.token_ids)
+    state = ReplyState(
+        route=route,
+        sampling=sampling,
+        prompt=prompt.token_ids,
+        max_tokens=room_for_reply(route, prompt.token_ids, sampling),
+        parser=ReplyParser(route.tags, answer.tools if answer is not None and answer.calls is not None else None),
+        stops=StopMatcher(sampling.stop, include_stop=sampling.include_stop) if sampling.stop else None,
+        ends_behind_call=answer is not None and answer.single and answer.calls is not None,
+        own=own,
+        writer=own,
+        spans=[Span(own)],
+    )
+    tokenizer = route.engine.tokenizer
+    state.parser.feed(prompt.opening, [tokenizer.token_text(token_id) for token_id in prompt.opening])
+    return state
 
 
-def most_tokens(route: Route, prompt: Sequence[int], sampling: Sampling) -> int:
+def room_for_reply(route: Route, prompt: Sequence[int], sampling: Sampling) -> int:
     """The most tokens that a reply may have: the request's limit, or what the context leaves."""
     room = route.engine.context_length - len(prompt)
     return room if sampling.max_tokens is None else min(room, sampling.max_tokens)
@@ -262,19 +288,3 @@ def most_tokens(route: Route, prompt: Sequence[int], sampling: Sampling) -> int:
 def forgets_penalties(sampling: Sampling) -> str | None:
     """The penalty, by its name, that a second segment would begin anew."""
     return next((name for name in ("presence_penalty", "frequency_penalty") if getattr(sampling, name)), None)
-
-
-def behind_opening(reply: Reply) -> int:
-    """Tokens of the prompt that an engine's native budget counts as thinking: those behind the opening tag."""
-    family = reply.route.family
-    opening = reply.route.engine.tokenizer.control_id(family.thinking[0]) if family.thinking else None
-    return next((count for count, token_id in enumerate(reversed(reply.prompt)) if token_id == opening), 0)
-
-
-def takes_no_phrase(reply: Reply) -> str | None:
-    """Why the server may not wrap up what the reply's budget counts, if so."""
-    if penalty := forgets_penalties(reply.sampling):
-        return f"{penalty}: cannot be kept up over a cut of the thinking"
-    if reply.shape is not None and reply.route.family.scope == "reply":
-        return "the answer of this request is tool calls or has a format: it cannot be wrapped up"
-    return None

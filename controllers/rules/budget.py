@@ -1,112 +1,84 @@
-"""Where a budget ends a stretch of tokens, and how kindly. Pure: positions in, a cut out.
+"""The budget of the scope, and the reserve of answer tokens behind it.
 
-A position is the number of tokens that a reply has, forced ones included, so one comparison a token tells whether a
-limit is near. A stretch that must end is ended at a line or sentence end near its limit if one comes (`line_end`), else
-in mid-line with the family's phrase (`wrap_up`); where no phrase fits, its last token is just its last (`hard`).
+One long engine request with a rule beside it, not many short ones. Where the engine keeps budgets itself and the cut is
+hard, it makes the cut, and this rule only makes sure of it: a second opening tag restarts the engine's count.
 """
 
-from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any
 
-from controllers.generation.events import Cut
-
-NEVER = 2**62
-SENTENCE_ENDS = (".", "!", "?", "…")
-MOST_DECLARED = 10**9 - 1
-"""The largest number that counts as a declared budget."""
-FULL_WIDTH_ENDS = ("\n", "。", "！", "？")
-
-
-@dataclass(frozen=True, slots=True)
-class CutStyle:
-    """How a stretch is ended, in tokens: the phrase and the closing text that the server writes, and how far before its
-    last chance a line end is taken. `tolerance` None: always a hard cut."""
-
-    phrase: int
-    closing: int
-    tolerance: int | None
+from controllers.generation.bounds import NEVER, between_sentences, ends_line
+from controllers.generation.state import ReplyState, forgets_penalties
+from controllers.policy.controls import PolicyError
+from controllers.rules.base import NO_LIMITS, Action, EngineLimits, Rule
+from controllers.rules.limits import ScopeLimits
+from models.engines.base import Delta
+from models.formats.parser import UNDECIDED
 
 
-@dataclass(frozen=True, slots=True)
-class Bounds:
-    """A stretch's limits as positions. From `window` on a line end is taken; at `phrase` the phrase is written wherever
-    the text stands; no token in scope stands at `end` or beyond. The closing text is behind `end`. `by` says what set
-    the end: the budget, or the reserve of answer tokens."""
+class Budget(Rule):
+    """Ends the scope at its budget, or where the answer's reserve begins, whichever comes first."""
 
-    opened: int
-    window: int = NEVER
-    phrase: int = NEVER
-    end: int = NEVER
-    by: Literal["budget", "reserve"] = "budget"
+    __slots__ = ("_limits",)
 
-    @property
-    def limit(self) -> int | None:
-        """Tokens that the stretch may have."""
-        return None if self.end == NEVER else self.end - self.opened
+    def __init__(self, limits: ScopeLimits) -> None:
+        self._limits = limits
 
-    @property
-    def hard(self) -> bool:
-        """Whether only a hard cut can end it."""
-        return self.window == self.end
+    def asleep_until(self, state: ReplyState) -> int:
+        limits = self._limits
+        if state.parser.section in UNDECIDED:
+            return 0 if limits.limited or limits.route.family.budget is not None else NEVER
+        bounds = limits.bounds(state)
+        if bounds is None or not limits.in_scope(state):
+            return NEVER
+        return bounds.end + 1 if state.engine_budget else bounds.window
 
-    def without_grace(self) -> "Bounds":
-        return replace(self, window=self.end, phrase=self.end)
+    def before_segment(self, state: ReplyState) -> Action | None:
+        """The scope may end before it has a token."""
+        limits, bounds = self._limits, self._limits.bounds(state)
+        if bounds is None or not limits.in_scope(state):
+            return None
+        cut = bounds.cut(state.position, False)
+        return None if cut is None else limits.ending(state, bounds, cut, bounds.by)
 
-    def cut(self, position: int, at_boundary: bool) -> Cut | None:
-        """How to end the stretch here and now, if it has to end."""
-        if position >= self.end:
-            return "hard"
-        if position >= self.phrase:
-            return "wrap_up"
-        return "line_end" if at_boundary and position >= self.window else None
+    def engine_limits(self, state: ReplyState) -> EngineLimits:
+        limits, policy = self._limits, self._limits.policy
+        changes: dict[str, Any] = {"whole": False} if limits.limited or policy.hold_declared else {}
+        most = state.max_tokens - state.position if policy.reserve else NEVER
+        penalty = forgets_penalties(state.sampling)
+        if policy.reserve and penalty and limits.section == "answer" and not limits.formatted:
+            raise _lost(penalty)
+        bounds = limits.expected(state)
+        if bounds is None or bounds.end == NEVER:
+            return EngineLimits(most, changes) if changes or most != NEVER else NO_LIMITS
+        if limits.section == "answer" and limits.in_scope(state):
+            most = min(state.max_tokens, bounds.end) - state.position
+        if limits.native and bounds.hard and state.writer is state.own:
+            changes["thinking_budget"] = limits.lead + bounds.end - bounds.opened
+        elif limits.section == "reasoning" and penalty:
+            raise _lost(penalty)
+        return EngineLimits(most, changes)
 
+    def before_token(self, state: ReplyState, token: Delta) -> Action | None:
+        """A token may show that a cut is due: a sentence has ended, or the engine let a token past the end."""
+        limits, bounds = self._limits, self._limits.bounds(state)
+        if bounds is None or not limits.in_scope(state):
+            return None
+        if state.position >= bounds.end:
+            closes = state.engine_budget and state.parser.closes(token.token_ids[0])
+            return None if closes else limits.ending(state, bounds, "hard", bounds.by)
+        if state.position >= bounds.window and between_sentences(state.tail, token.text):
+            return limits.ending(state, bounds, "line_end", bounds.by)
+        return None
 
-def thinking_bounds(opened: int, budget: int | None, most: int, reserve: int, manner: CutStyle) -> Bounds:
-    """Bounds of thinking that began at `opened`. Of the reply's `most` tokens, `reserve` and the closing text are the
-    answer's; with no reserve thinking may take them all."""
-    bounds = _hard(opened, budget, most - reserve - manner.closing if reserve else NEVER)
-    if bounds.limit is None or manner.tolerance is None:
-        return bounds
-    fits = manner.phrase and 2 * manner.phrase <= bounds.limit
-    phrase = bounds.end - manner.phrase if fits else bounds.end
-    return replace(bounds, window=_window(opened, phrase, manner.tolerance), phrase=phrase)
-
-
-def reply_bounds(opened: int, budget: int | None, most: int, reserve: int, manner: CutStyle) -> Bounds:
-    """Bounds of a whole reply that began at `opened`: the phrase is followed by `reserve` tokens of answer, or by as
-    many as there is room for, inside the budget. Without a reserve there is nothing to be kind with: the cut is hard.
-    """
-    bounds = _hard(opened, budget, most if reserve else NEVER)
-    if manner.tolerance is None or not reserve or not manner.phrase or bounds.end - opened <= manner.phrase:
-        return bounds
-    phrase = max(opened, bounds.end - reserve - manner.phrase)
-    return replace(bounds, window=_window(opened, phrase, manner.tolerance), phrase=phrase)
-
-
-def _hard(opened: int, budget: int | None, last: int) -> Bounds:
-    end = NEVER if budget is None else opened + budget
-    if last < end:
-        end = max(last, opened)
-        return Bounds(opened, end, end, end, "reserve")
-    return Bounds(opened, end, end, end)
-
-
-def _window(opened: int, last: int, tolerance: int) -> int:
-    """A line end is never taken in the first half of a stretch."""
-    return max(last - tolerance, opened + (last - opened + 1) // 2)
+    def after_token(self, state: ReplyState) -> Action | None:
+        limits, bounds = self._limits, self._limits.bounds(state)
+        if bounds is None or not limits.in_scope(state) or state.engine_budget or state.finish == "stop":
+            return None
+        if state.finish is not None and state.position < bounds.end:
+            return None
+        cut = bounds.cut(state.position, ends_line(state.tail))
+        return None if cut is None else limits.ending(state, bounds, cut, bounds.by)
 
 
-def ends_line(text: str) -> bool:
-    """Whether the text so far ends a line, or a sentence in a script that puts no space behind it."""
-    return text.rstrip(" \t").endswith(FULL_WIDTH_ENDS)
-
-
-def between_sentences(text: str, following: str) -> bool:
-    """Whether a sentence ends with `text` and `following` begins behind it ("3." and "14" do not)."""
-    return text.endswith(SENTENCE_ENDS) and following[:1].isspace()
-
-
-def declared_budget(text: str) -> int | None:
-    """The number in a model's own budget field, or None where it wrote something else."""
-    text = text.strip()
-    return int(text) if text.isascii() and text.isdigit() and len(text) <= len(str(MOST_DECLARED)) else None
+def _lost(penalty: str) -> PolicyError:
+    return PolicyError(f"{penalty}: cannot be kept up over a cut of the thinking on this route", penalty)

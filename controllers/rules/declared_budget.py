@@ -1,37 +1,43 @@
-"""The field in which a model declares its own budget, while the model fills it."""
+"""A model that declares its own budget, and the solution that stands between tags behind it."""
 
-from collections.abc import Sequence
+from controllers.generation.bounds import NEVER
+from controllers.generation.state import ReplyState
+from controllers.rules.base import NO_LIMITS, Action, EngineLimits, Rule
+from controllers.rules.limits import ScopeLimits
+from models.formats.parser import UNDECIDED
 
-from controllers.generation.parser import UNDECIDED
-from controllers.generation.state import Reply
-from controllers.rules.budget import declared_budget
-from models.formats.chunks import Chunk
 
+class DeclaredBudget(Rule):
+    """Brings a model to its solution that does not come there by itself.
 
-class BudgetField:
-    """Of one reply. `declared` is the model's own budget, None where it declared none, or has not yet.
-
-    What comes before the solution is short. Where tokens are reserved for an answer (`bounded`), a model that does not
-    come to its solution within as many tokens as the longest number takes is brought there.
+    What comes before the solution is short. Where tokens are reserved for an answer, it has as many tokens as the
+    longest number takes.
     """
 
-    __slots__ = ("_reply", "_text", "bounded", "declared")
+    __slots__ = ("_limits",)
 
-    def __init__(self, reply: Reply, *, bounded: bool) -> None:
-        self._reply = reply
-        self._text = ""
-        self.bounded = bounded and reply.route.family.budget is not None
-        self.declared: int | None = None
+    def __init__(self, limits: ScopeLimits) -> None:
+        self._limits = limits
 
-    @property
-    def overfull(self) -> bool:
-        reply = self._reply
-        undecided = reply.parser.section in UNDECIDED and reply.finish is None
-        return self.bounded and undecided and reply.position >= reply.route.longest_field
+    def asleep_until(self, state: ReplyState) -> int:
+        return self._limits.route.longest_field if state.parser.section in UNDECIDED else NEVER
 
-    def saw(self, chunks: Sequence[Chunk]) -> None:
-        self._text += "".join(chunk.text for chunk in chunks if chunk.kind == "budget")
+    def after_token(self, state: ReplyState) -> Action | None:
+        undecided = state.parser.section in UNDECIDED and state.finish is None
+        overfull = undecided and state.position >= self._limits.route.longest_field
+        return Action((self._limits.route.to_solution,)) if overfull else None
 
-    def closed(self) -> None:
-        """The solution has begun."""
-        self.declared = declared_budget(self._text)
+
+class EndOfSolution(Rule):
+    """Ends the reply behind a solution whose end is known by its characters only: there is no token to stop at."""
+
+    __slots__ = ()
+
+    def asleep_until(self, state: ReplyState) -> int:
+        return 0 if state.parser.section == "answer" else NEVER
+
+    def engine_limits(self, state: ReplyState) -> EngineLimits:
+        return EngineLimits(changes={"whole": False}) if state.sampling.whole else NO_LIMITS
+
+    def after_token(self, state: ReplyState) -> Action | None:
+        return Action(finish="stop") if state.parser.section == "after" and state.finish is None else None

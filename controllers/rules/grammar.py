@@ -4,75 +4,71 @@ Nothing of the answer is taken before it: the token that would begin it too soon
 reply whose model stopped in mid-thought, for the client relies on an answer.
 """
 
-from typing import Any
-
-from controllers.generation.state import Reply, forgets_penalties
+from controllers.generation.answer_format import AnswerFormat
+from controllers.generation.bounds import NEVER
+from controllers.generation.route import Forced, Route
+from controllers.generation.state import ReplyState, forgets_penalties
 from controllers.policy.controls import PolicyError
-from controllers.route import Forced
-from models.engines.base import Delta, Grammar
-from models.formats.chunks import Chunk
+from controllers.rules.base import NO_LIMITS, Action, EngineLimits, Rule
+from models.engines.base import Delta, Grammar, Sampling
 
 
-class ShapedAnswer:
-    """Of one reply. `awaited` says that the grammar is still to come."""
+class AnswerGrammar(Rule):
+    """Begins the answer in a segment of its own while `state.grammar_pending`."""
 
-    __slots__ = ("_grammar", "_reply")
+    __slots__ = ("_grammar", "_route")
 
-    def __init__(self, reply: Reply) -> None:
-        """Raises `PolicyError` where the answer's beginning could fall within a token."""
-        self._reply = reply
-        self._grammar = _grammar(reply)
+    def __init__(self, route: Route, grammar: Grammar) -> None:
+        self._route = route
+        self._grammar = grammar
 
-    @property
-    def awaited(self) -> bool:
-        return self._grammar is not None
+    def asleep_until(self, state: ReplyState) -> int:
+        return 0 if state.grammar_pending else NEVER
 
-    @property
-    def begins(self) -> bool:
-        """Whether the last token has led to the answer, and the grammar is not yet on."""
-        return self._grammar is not None and self._reply.parser.section == "answer" and self._reply.finish is None
-
-    def settings(self) -> dict[str, Any]:
-        """The grammar, where the answer begins with the segment that is asked for now."""
-        reply, grammar = self._reply, self._grammar
-        if grammar is None:
-            return {}
-        if reply.parser.section == "answer" or reply.route.answers_at_once:
-            self._grammar = None
-            return {"grammar": grammar}
-        if penalty := forgets_penalties(reply.sampling):
+    def engine_limits(self, state: ReplyState) -> EngineLimits:
+        if not state.grammar_pending:
+            return NO_LIMITS
+        if state.parser.section == "answer" or self._route.answers_at_once:
+            return EngineLimits(changes={"grammar": self._grammar})
+        if penalty := forgets_penalties(state.sampling):
             raise PolicyError(f"{penalty}: cannot be kept up from the thinking to an answer with a format", penalty)
-        return {}
+        return NO_LIMITS
 
-    def comes_too_soon(self, step: Delta) -> bool:
-        """Whether this token ends the reply, or begins the answer, before the grammar is there."""
-        if self._grammar is None:
-            return False
-        if step.finish == "stop" and step.stopped_by is None:
-            return True
-        parser = self._reply.parser
-        return parser.section == "start" and bool(step.token_ids) and not parser.opens(step.token_ids[0])
+    def before_token(self, state: ReplyState, token: Delta) -> Action | None:
+        """This token may end the reply, or begin the answer, before the grammar is there."""
+        if not state.grammar_pending:
+            return None
+        ends = token.finish == "stop" and token.stopped_by is None
+        begins = (
+            state.parser.section == "start" and bool(token.token_ids) and not state.parser.opens(token.token_ids[0])
+        )
+        return self._lead(state) if ends or begins else None
 
-    def lead(self) -> list[Chunk]:
-        """Writes what is missing before the answer: the closing text, or the rest of it behind the model's own tag."""
-        reply, chunks = self._reply, list[Chunk]()
-        closing = reply.route.closing
-        if reply.parser.section == "reasoning":
-            chunks = reply.write(closing)
-        elif reply.parser.section in ("start", "budget"):
-            reply.parser.section = "answer"
-        elif reply.route.family.scope == "thinking" and reply.turns[-1].token_ids[-1:] == list(closing.token_ids[:1]):
-            chunks = reply.write(Forced(closing.token_ids[1:], closing.pieces[1:]))
-        return chunks + reply.end("length") if reply.position >= reply.most else chunks
+    def after_token(self, state: ReplyState) -> Action | None:
+        """The last token may have led to the answer."""
+        begins = state.grammar_pending and state.parser.section == "answer" and state.finish is None
+        return self._lead(state) if begins else None
+
+    def _lead(self, state: ReplyState) -> Action:
+        """What is missing before the answer: the closing text, or the rest of it behind the model's own tag."""
+        closing = self._route.closing
+        if state.parser.section == "reasoning":
+            return Action((closing,))
+        if state.parser.section in ("start", "budget"):
+            return Action(begins_answer=True)
+        closed = state.spans[-1].token_ids[-1:] == list(closing.token_ids[:1])
+        if self._route.family.scope == "thinking" and closed:
+            return Action((Forced(closing.token_ids[1:], closing.pieces[1:]),))
+        return Action()
 
 
-def _grammar(reply: Reply) -> Grammar | None:
-    """The grammar that the answer is to have. One that nobody relies on is left out where it cannot be had."""
-    shape, tags = reply.shape, reply.route.tags
-    if shape is None or shape.grammar is None:
+def grammar_of(route: Route, answer: AnswerFormat | None, sampling: Sampling) -> Grammar | None:
+    """The grammar that the answer is to have. One that nobody relies on is left out where it cannot be had. Raises
+    `PolicyError` where the answer's beginning could fall within a token."""
+    if answer is None or answer.grammar is None:
         return None
-    if not tags.by_text and (shape.required or forgets_penalties(reply.sampling) is None):
-        return shape.grammar
-    if shape.required:
+    if not route.tags.by_text and (answer.required or forgets_penalties(sampling) is None):
+        return answer.grammar
+    if answer.required:
         raise PolicyError("response_format: the thinking tags of this route's model are no tokens", "response_format")
     return None

@@ -1,245 +1,282 @@
-"""Two models at one reply: whose turn it is, and what of the small model's text stands.
+"""Two models at one reply: who writes the next segment, and what of the small model's text stands.
 
-No engine is asked here: deltas go in, chunks come out. `speculative.py` asks the engines.
+The driver asks (`controllers.driver.TurnTaking`). A guide (`takeovers.py`) reads along and rules; what it
+has not ruled on yet is held back here, and goes through the driver's rules when it stands.
 """
 
 import time
 from collections import Counter, deque
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
+from controllers.driver import Driver
+from controllers.generation.bounds import NEVER
 from controllers.generation.deltas import single
-from controllers.generation.events import Interrupt, Progress, TargetFailure
-from controllers.generation.state import Reply
+from controllers.generation.events import Event, Interrupt, TargetFailure, TargetUse
+from controllers.generation.route import Forced
+from controllers.generation.state import ReplyState
 from controllers.policy.fold import Policy
-from controllers.route import Forced, TargetModel
-from controllers.rules.budget import NEVER
-from controllers.rules.limits import Watcher
-from controllers.speculative.takeovers import Ruling, Takeover
-from models.engines.base import Delta
-from models.formats.chunks import Chunk
-from models.formats.families import Family, Section
+from controllers.speculative.takeovers import Ruling, Takeover, guide_for
+from controllers.speculative.target import Target, TargetSlow, give_up_on
+from models.engines.base import Delta, EngineError, Prompt, PromptTooLong
+from models.formats.parser import UNDECIDED
+from models.formats.reasoning import ReasoningFormat, Section
 
-Said = list[Chunk | Progress]
 NOTHING = Forced()
 
 
-class Duet:
-    """Says who writes next and takes what they write.
+class Turns:
+    """The turns of one reply.
 
-    `turn` is the takeover under way, None while the small model writes. `handover`: the running request is to be
-    closed. `unscored`: what is held waits for the target's score. `alone`: the target is not asked again.
+    `takeover` is the one under way, None while the small model writes. `held` are tokens of the small model that wait
+    for a ruling, `backlog` those that came behind tokens which wait for a score. `alone`: the target is not asked any
+    more.
     """
 
     __slots__ = (
         "_backlog",
         "_guide",
+        "_held",
+        "_held_seconds",
         "_held_since",
         "_interrupt",
-        "_left",
+        "_max_target_tokens",
         "_opened",
         "_prompt",
-        "_reply",
+        "_remaining",
         "_sections",
+        "_state",
         "_target",
-        "_turn_over",
-        "_watcher",
+        "_target_tokens",
         "_wrote",
         "alone",
         "failure",
-        "held",
-        "held_seconds",
-        "most_target_tokens",
+        "score_due",
+        "takeover",
         "takeovers",
-        "target_tokens",
-        "turn",
-        "unscored",
     )
 
-    def __init__(
-        self, reply: Reply, watcher: Watcher, target: TargetModel, policy: Policy, interrupt: Interrupt | None
-    ) -> None:
-        lengths = policy.lengths or target.settings.lengths
-        self._reply = reply
-        self._watcher = watcher
+    def __init__(self, state: ReplyState, target: Target, policy: Policy, interrupt: Interrupt) -> None:
+        settings = target.model.settings
+        limits = policy.lengths or settings.lengths
+        self._state = state
         self._target = target
-        self._guide = target.settings.guide(lengths)
+        self._guide = guide_for(settings, limits)
         self._interrupt = interrupt
-        self._sections = thinking_sections(reply.route.family)
-        self._backlog: deque[Delta] = deque()  # behind what waits for a score
-        self._opened = self._turn_over = self._wrote = False
+        self._sections = thinking_sections(state.route.family)
+        self._max_target_tokens = NEVER if limits.target_tokens is None else limits.target_tokens
+        self._held: list[Delta] = []
+        self._backlog: deque[Delta] = deque()
+        self._opened = self._wrote = False
         self._prompt = NOTHING
-        self._left = 0
-        self._held_since = 0.0
-        self.most_target_tokens = NEVER if lengths.target_tokens is None else lengths.target_tokens
-        self.turn: Takeover | None = None
-        self.held: list[Delta] = []
-        self.unscored = self.alone = False
-        self.failure: TargetFailure | None = None
+        self._remaining = 0  # tokens that the guide still gives the target
+        self._target_tokens = 0
+        self._held_since = self._held_seconds = 0.0
+        self.takeover: Takeover | None = None
         self.takeovers: Counter[str] = Counter()
-        self.target_tokens = 0
-        self.held_seconds = 0.0
+        self.score_due = self.alone = False
+        self.failure: TargetFailure | None = None
+
+    # What the driver asks
 
     @property
-    def handover(self) -> bool:
-        return self._turn_over or self._watcher.handover
+    def timeout(self) -> float | None:
+        return None if self.takeover is None else self._target.model.patience
 
-    @property
-    def thinking(self) -> bool:
-        return self._reply.parser.section in self._sections
+    def asleep_until(self) -> int:
+        """The answer is the small model's, and so is all that it writes alone."""
+        busy = self.takeover is not None or self._held or self._backlog or self._may_hold
+        return 0 if busy else NEVER
 
-    @property
-    def room(self) -> int:
-        """Tokens that the target may write now: of its turn, of the reply's limits, and of its own."""
-        return min(self._left, self._watcher.room, self.most_target_tokens - self.target_tokens)
-
-    def due(self) -> Said:
-        """What comes before the next segment: a stretch's end, a takeover's prompt."""
-        reply = self._reply
-        said: Said = [*self._watcher.due()]
-        if reply.finish is None and reply.position >= reply.most:
-            said += reply.end("length")
-        self._turn_over = False
-        said += self._open()
+    def before_segment(self, driver: Driver) -> list[Event]:
+        """What the server writes before a takeover."""
+        events = self._begin(driver)
         if self._prompt.token_ids:
-            said += reply.write(self._prompt)
+            events += driver.state.write(self._prompt)
             self._prompt = NOTHING
-        return said
+        return events
 
-    def take(self, delta: Delta) -> Said:
-        if self.turn is not None:
-            return self._take_over(self.turn, delta)
-        if not (self.held or self._backlog or self._may_hold):
-            return self._pass_on(delta)
-        self._backlog.extend(single(delta))
-        return self._work_off()
+    def hand_over(self, driver: Driver) -> list[Event]:
+        state = self._state
+        return list(state.hand_to(state.own if self.takeover is None else self._target.transcript()))
 
-    def scored(self, score: float | None) -> Said:
-        """The target has scored what is held; None: it cannot."""
-        self.unscored = False
-        return self._rule("keep" if score is None else self._guide.scored(score)) + self._work_off()
+    def engine_limits(self, driver: Driver, changes: dict[str, Any]) -> dict[str, Any]:
+        if self.takeover is None:
+            return changes
+        most = self._room(driver)
+        still = max(0, self._state.sampling.min_tokens - self._state.position)
+        return {**changes, "max_tokens": most, "min_tokens": min(most, still)}
 
-    def failed(self, failure: TargetFailure) -> None:
-        """The target cannot be reached: the small model goes on behind what stands."""
-        self.alone, self.failure = True, failure
-        self._end_turn()
+    def first_delta(self, prompt: Prompt, delta: Delta) -> None:
+        self._target.segment_began(self._state, prompt, delta, by_target=self.takeover is not None)
 
-    def close(self) -> None:
-        """The reply has ended: what is still held is not said."""
+    def receive(self, driver: Driver, delta: Delta) -> list[Event]:
+        if self.takeover is not None:
+            events = self._target_wrote(driver, delta)
+        else:
+            self._backlog.extend(single(delta))
+            events = self._work_off(driver)
+        return events + driver.report()
+
+    async def score(self, driver: Driver) -> list[Event]:
+        """The target scores what is held. Where it cannot, that stands."""
+        self.score_due = False
+        score: float | None = None
+        try:
+            score = await self._target.score(self._state, self._held, self._interrupt)
+        except EngineError as error:
+            self._give_up(error)
+        ruling: Ruling = "keep" if score is None else self._guide.scored(score)
+        return self._rule(driver, ruling) + self._work_off(driver)
+
+    def segment_ended(self, seconds: float) -> None:
+        self._target.spent(self._state, seconds)
+
+    def failed(self, driver: Driver, error: EngineError | TimeoutError) -> list[Event]:
+        """A request failed. Raises the error unless the small model can go on alone; what was held back comes out where
+        the reply ends."""
+        if isinstance(error, TimeoutError):
+            error = TargetSlow(f"no token within {self.timeout} s")
+        if self.takeover is not None:
+            self._give_up(error)
+            return []
+        if isinstance(error, PromptTooLong) and self._state.position:
+            return list(self._state.end("length"))  # what the target wrote takes more tokens of this vocabulary
+        raise error
+
+    def finished(self) -> TargetUse:
+        """The reply has ended: what is still held is thrown away."""
         self._stop_holding()
-        self._discard(self.held)
+        self._discard(self._held)
         self._discard(self._backlog)
+        return self._target.use(self._state, self.takeovers, self._target_tokens, self._held_seconds, self.failure)
 
     # The small model's turn
 
     @property
+    def _thinking(self) -> bool:
+        return self._state.parser.section in self._sections
+
+    @property
     def _may_hold(self) -> bool:
-        return not self.alone and (self.thinking or self._watcher.undecided)
+        undecided = self._state.parser.section in UNDECIDED
+        return not self.alone and self._state.finish is None and (self._thinking or undecided)
 
-    def _work_off(self) -> Said:
-        said: Said = []
-        while self._backlog and not (self._ended or self.unscored):
-            said += self._step(self._backlog.popleft())
-        return said
+    def _work_off(self, driver: Driver) -> list[Event]:
+        events: list[Event] = []
+        while self._backlog and not (self._state.over or self.score_due):
+            events += self._small_wrote(driver, self._backlog.popleft())
+        if self._state.over:
+            self._discard(self._backlog)
+        return events
 
-    def _step(self, step: Delta) -> Said:
-        """One token of the small model's."""
-        if self.alone or not self.thinking or self._wished:
-            said = self._release() + ([] if self._ended else self._pass_on(step))
-            return said if self._ended else said + self._open()
-        closes = self._reply.parser.closes(step.token_ids[0])
-        piece, last = "" if closes else step.text, closes or step.finish is not None
+    def _small_wrote(self, driver: Driver, token: Delta) -> list[Event]:
+        if self.alone or not self._thinking or self._wished:
+            events = self._release(driver)
+            if self._state.over:
+                self._state.discarded_tokens += len(token.token_ids)
+                return events
+            events += driver.admit(token)
+            return events if self._state.over else events + self._begin(driver)
+        closes = self._state.parser.closes(token.token_ids[0])
+        piece, last = "" if closes else token.text, closes or token.finish is not None
         if not self._guide.holding:
-            said = self._pass_on(step)
-            return said if self._ended else said + self._rule(self._guide.small(piece, last))
-        if not self.held:
+            events = driver.admit(token)
+            return events if self._state.over else events + self._rule(driver, self._guide.small(piece, last))
+        if not self._held:
             self._held_since = time.perf_counter()
-        self.held.append(step)
-        return self._rule(self._guide.small(piece, last))
+        self._held.append(token)
+        return self._rule(driver, self._guide.small(piece, last))
 
-    def _rule(self, ruling: Ruling | None) -> Said:
+    def _rule(self, driver: Driver, ruling: Ruling | None) -> list[Event]:
         if ruling is None:
             return []
         if ruling == "score":
-            self.unscored = True
+            self.score_due = True
             return []
-        said: Said = [] if ruling != "keep" and ruling.replaces else self._release()
-        if ruling == "keep" or self._ended:
-            return said
-        if not self._can(ruling):
+        events = [] if ruling != "keep" and ruling.replaces else self._release(driver)
+        if ruling == "keep" or self._state.over:
+            return events
+        if not self._take_over(driver, ruling):
             self._guide.refused(ruling)
-            return said + self._release()
+            return events + self._release(driver)
         self._stop_holding()
-        self._discard(self.held)
-        self._begin_turn(ruling)
-        return said
+        self._discard(self._held)
+        return events
 
-    def _release(self) -> Said:
+    def _release(self, driver: Driver) -> list[Event]:
         """What is held stands."""
-        said: Said = []
+        events: list[Event] = []
         self._stop_holding()
-        for number, step in enumerate(self.held):
-            if self._ended:
-                self._reply.discarded_tokens += len(self.held) - number
+        for number, token in enumerate(self._held):
+            if self._state.over:
+                self._state.discarded_tokens += len(self._held) - number
                 break
-            said += self._pass_on(step)
-        self.held = []
-        return said
+            events += driver.admit(token)
+        self._held = []
+        return events
 
-    def _discard(self, deltas: list[Delta] | deque[Delta]) -> None:
-        self._reply.discarded_tokens += len(deltas)
-        deltas.clear()
+    def _discard(self, tokens: list[Delta] | deque[Delta]) -> None:
+        self._state.discarded_tokens += len(tokens)
+        tokens.clear()
 
     def _stop_holding(self) -> None:
-        if self.held:
-            self.held_seconds += time.perf_counter() - self._held_since
+        if self._held:
+            self._held_seconds += time.perf_counter() - self._held_since
 
     # The target's turn
 
-    def _open(self) -> Said:
-        """The thinking has just begun: it may be the target's to begin."""
-        if self._opened or not self.thinking:
+    def _begin(self, driver: Driver) -> list[Event]:
+        """Where the thinking has just begun, it may be the target's to begin."""
+        if self._opened or not self._thinking:
             return []
         self._opened = True
-        return self._rule(self._guide.opening())
+        return self._rule(driver, self._guide.opening())
 
-    def _can(self, takeover: Takeover) -> bool:
-        """Whether the target may write this, and is there."""
-        prompt = self._target.excess_prompt if takeover.kind == "excess" else NOTHING
-        self._left = takeover.tokens
-        if self.alone or self._wished or self.room < 1 or self._watcher.room <= len(prompt.token_ids):
+    def _room(self, driver: Driver) -> int:
+        """Tokens that the target may write now: of its turn, of the reply's limits, and of its own."""
+        own = self._max_target_tokens - self._target_tokens
+        return min(self._remaining, driver.limits.room(self._state), own)
+
+    def _take_over(self, driver: Driver, takeover: Takeover) -> bool:
+        """Begins the target's turn, if it has room and is there."""
+        prompt = self._target.model.excess_prompt if takeover.kind == "excess" else NOTHING
+        self._remaining = takeover.tokens
+        if self.alone or self._wished or self._room(driver) < 1:
             return False
-        if self._target.outage.closed(time.monotonic()):
+        if driver.limits.room(self._state) <= len(prompt.token_ids):
+            return False
+        if self._target.rests():
             self.alone, self.failure = True, "down"
             return False
-        self._prompt = prompt
-        return True
-
-    def _begin_turn(self, takeover: Takeover) -> None:
-        self.turn = takeover
-        self._turn_over, self._wrote = True, False
+        self._prompt, self.takeover, self._wrote = prompt, takeover, False
+        self._state.segment_over = True
         self.takeovers[takeover.kind] += 1
         self._guide.began(takeover)
+        return True
 
     def _end_turn(self) -> None:
-        if self.turn is not None:
-            self.turn, self._turn_over = None, True
+        if self.takeover is not None:
+            self.takeover, self._state.segment_over = None, True
             self._guide.ended(self._wrote)
 
-    def _take_over(self, takeover: Takeover, delta: Delta) -> Said:
-        said: Said = []
+    def _target_wrote(self, driver: Driver, delta: Delta) -> list[Event]:
+        state, events = self._state, list[Event]()
         kept = self._without_end(delta)
-        steps = [*single(kept)] if kept.token_ids else []
-        for number, step in enumerate(steps):
-            said += self._pass_on(step)
+        tokens = [*single(kept)] if kept.token_ids else []
+        for number, token in enumerate(tokens):
+            events += driver.admit(token)
             self._wrote = True
-            self.target_tokens += 1
-            self._left += self._guide.target(step.text) - 1
-            if self._ended or not self.thinking or self._left < 1:
-                self._reply.discarded_tokens += len(steps) - number - 1
+            self._target_tokens += 1
+            self._remaining += self._guide.target(token.text) - 1
+            if state.over or not self._thinking or self._remaining < 1:
+                state.discarded_tokens += len(tokens) - number - 1
                 self._end_turn()
-                return said
-        if delta.finish == "stop" or (delta.finish == "length" and self.room < 1):
+                return events
+        if delta.finish == "stop" or (delta.finish == "length" and self._room(driver) < 1):
             self._end_turn()
-        return said
+        return events
 
     def _without_end(self, delta: Delta) -> Delta:
         """What ends the target's request does not end the reply, unless it would end it whoever wrote it."""
@@ -250,26 +287,23 @@ class Duet:
             return delta  # the answer is over
         count = len(delta.token_ids) - ended_by_itself
         logprobs = delta.logprobs and delta.logprobs[:count]
-        return Delta(delta.token_ids[:count], delta.pieces[:count], logprobs)
+        return replace(
+            delta, token_ids=delta.token_ids[:count], pieces=delta.pieces[:count], logprobs=logprobs, finish=None
+        )
 
     # Both
 
     @property
-    def _ended(self) -> bool:
-        return self._reply.finish is not None or self.handover
-
-    @property
     def _wished(self) -> bool:
-        return self._interrupt is not None and self._interrupt.wish is not None
+        return self._interrupt.wish is not None
 
-    def _pass_on(self, delta: Delta) -> Said:
-        reply, watcher = self._reply, self._watcher
-        if reply.position + len(delta.token_ids) < watcher.look_at:
-            return [*reply.take(delta)]
-        return watcher.look(delta)
+    def _give_up(self, error: EngineError) -> None:
+        """The target cannot be reached: the small model goes on behind what stands."""
+        self.alone, self.failure = True, give_up_on(self._target.model, error)
+        self._end_turn()
 
 
-def thinking_sections(family: Family) -> tuple[Section, ...]:
+def thinking_sections(family: ReasoningFormat) -> Sequence[Section]:
     """Where a family thinks. A model without tags for it thinks in its answer."""
     if family.thinking is not None:
         return ("reasoning",)

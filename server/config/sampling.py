@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from server.config.base import Section
+from models.config import Section
 
 Temperature = Annotated[float, Field(ge=0, le=2, allow_inf_nan=False)]
 TopP = Annotated[float, Field(gt=0, le=1)]

@@ -15,10 +15,10 @@ from typing import Any
 
 import orjson
 
-from loadtest.arrivals import Concurrent
-from loadtest.distribution import wilson
-from loadtest.records import Record, Request, Target
-from loadtest.run import run
+from loadtest.analysis.distribution import wilson
+from loadtest.load.arrivals import Concurrent
+from loadtest.load.run import run
+from loadtest.records import LoadRequest, LoadTarget, RequestRecord
 from tests.accept.pair_plot import draw
 from tests.bench.pair import CONFIG, questions, right, settings
 from tests.processes import ROOT, reasond
@@ -87,24 +87,26 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
-def ask(url: str, variant: Variant, options: argparse.Namespace) -> Sequence[Record]:
+def ask(url: str, variant: Variant, options: argparse.Namespace) -> Sequence[RequestRecord]:
     drawn = questions(options.questions, tuple(options.difficulties), options.split, options.seed)
     body = {"temperature": options.temperature, "max_tokens": options.max_tokens, **variant.body}
     requests = [
-        Request(str(number), ({"role": "user", "content": question.text},), body={**body, "seed": number}, stream=False)
+        LoadRequest(
+            str(number), ({"role": "user", "content": question.text},), body={**body, "seed": number}, stream=False
+        )
         for number, question in enumerate(drawn)
     ]
-    records = asyncio.run(run(Target(url, variant.route), requests, Concurrent(options.concurrency))).records
+    records = asyncio.run(run(LoadTarget(url, variant.route), requests, Concurrent(options.concurrency))).records
     if failed := [record for record in records if record.error]:
         raise SystemExit(f"{len(failed)} requests of {variant.name} went wrong; the first: {failed[0]}")
     return sorted(records, key=lambda record: int(record.request.id))
 
 
-def question_of(record: Record) -> str:
+def question_of(record: RequestRecord) -> str:
     return str(record.request.messages[0]["content"])
 
 
-def row(variant: Variant, records: Sequence[Record], verdicts: Sequence[bool]) -> dict[str, Any]:
+def row(variant: Variant, records: Sequence[RequestRecord], verdicts: Sequence[bool]) -> dict[str, Any]:
     tokens = [record.completion_tokens or 0 for record in records]
     alone = variant.route in ("target", "drafted")
     by_target = tokens if alone else [record.decision.get("target_tokens") or 0 for record in records]

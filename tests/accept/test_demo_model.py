@@ -6,49 +6,52 @@ from collections.abc import Sequence
 
 import pytest
 
-from loadtest.arrivals import Concurrent
-from loadtest.records import Record, Request, Target
-from loadtest.run import run
+from demo.tasks import TASKS
+from loadtest.load.arrivals import Concurrent
+from loadtest.load.run import run
+from loadtest.records import LoadRequest, LoadTarget, RequestRecord
 from tests.processes import ROOT, reasond
-from training.tasks import TASKS, draw
+from training.data.questions import draw
 
 QUESTIONS = 1000
 
 pytestmark = pytest.mark.accept
 
 
-def questions() -> list[Request]:
+def questions() -> list[LoadRequest]:
     """Fresh questions (none of them can be in training), half of depth 1, half of depths 4 to 8."""
     rng = random.Random(20261121)
     depths = [1] * (QUESTIONS // 2) + [4 + i % 5 for i in range(QUESTIONS // 2)]
     drawn = [draw(TASKS["chain"], depth, "test", rng) for depth in depths]
     return [
-        Request(str(i), ({"role": "user", "content": q.text},), answer=q.answer, difficulty=q.difficulty, stream=False)
+        LoadRequest(
+            str(i), ({"role": "user", "content": q.text},), answer=q.answer, difficulty=q.difficulty, stream=False
+        )
         for i, q in enumerate(drawn)
     ]
 
 
-def ask(url: str, route: str, requests: Sequence[Request]) -> list[Record]:
-    records = list(asyncio.run(run(Target(url, route), requests, Concurrent(32))).records)
+def ask(url: str, route: str, requests: Sequence[LoadRequest]) -> list[RequestRecord]:
+    records = list(asyncio.run(run(LoadTarget(url, route), requests, Concurrent(32))).records)
     assert not [record for record in records if record.error]
     return records
 
 
-def right(records: Sequence[Record]) -> float:
+def right(records: Sequence[RequestRecord]) -> float:
     return sum(record.answer.strip() == record.request.answer for record in records) / len(records)
 
 
-def tokens(records: Sequence[Record], unforced: Sequence[Record]) -> float:
+def tokens(records: Sequence[RequestRecord], unforced: Sequence[RequestRecord]) -> float:
     """Mean tokens of a reply, its mode token with it: a forced one is counted as prompt, a chosen one as completion."""
     pairs = zip(records, unforced, strict=True)
     return sum(total(record) - (free.prompt_tokens or 0) for record, free in pairs) / len(records)
 
 
-def total(record: Record) -> int:
+def total(record: RequestRecord) -> int:
     return (record.prompt_tokens or 0) + (record.completion_tokens or 0)
 
 
-def thought(records: Sequence[Record]) -> float:
+def thought(records: Sequence[RequestRecord]) -> float:
     return sum((record.decision or {})["mode"] == "think" for record in records) / len(records)
 
 

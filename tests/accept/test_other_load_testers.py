@@ -9,7 +9,7 @@ import pytest
 import uvloop
 from prometheus_client.parser import text_string_to_metric_families
 
-from loadtest import Concurrent, Request, Target, last_digit, run, summarise
+from loadtest import Concurrent, LoadRequest, LoadTarget, last_digit, run, summarise
 from tests.accept.other_load_testers import TOOLS, Figures, Load, command
 from tests.loadtest.emitted import lateness
 from tests.loadtest.test_truth import BUSY_MS
@@ -66,16 +66,16 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield url
 
 
-def questions(count: int) -> Sequence[Request]:
+def questions(count: int) -> Sequence[LoadRequest]:
     return last_digit(count, seed=3)
 
 
-def load_on(url: str, requests: Sequence[Request], concurrency: int) -> Load:
+def load_on(url: str, requests: Sequence[LoadRequest], concurrency: int) -> Load:
     return Load(url, "demo", tuple(request.messages[0]["content"] for request in requests), concurrency)
 
 
-def reasond_load(url: str, requests: Sequence[Request], concurrency: int) -> Figures:
-    summary = summarise(uvloop.run(run(Target(url, "demo"), requests, Concurrent(concurrency))))
+def reasond_load(url: str, requests: Sequence[LoadRequest], concurrency: int) -> Figures:
+    summary = summarise(uvloop.run(run(LoadTarget(url, "demo"), requests, Concurrent(concurrency))))
     assert summary.succeeded == len(requests), summary.errors
     means = {name: figures.mean for name, figures in summary.measures.items()}
     return {**means, "requests_per_second": summary.requests_per_second} | {

@@ -17,12 +17,12 @@ from typing import Any
 import orjson
 import uvloop
 
-from loadtest.arrivals import Concurrent
-from loadtest.compare import compared
-from loadtest.records import Conversation, Record, Result, Target
-from loadtest.run import run
-from loadtest.workload import last_digit
-from server.config.engines import VllmEngineConfig
+from loadtest.analysis.comparison import compared
+from loadtest.load.arrivals import Concurrent
+from loadtest.load.run import run
+from loadtest.load.workload import last_digit
+from loadtest.records import LoadRequest, LoadTarget, RequestRecord, RunResult
+from models.engines import VllmEngineConfig
 from server.config.load import load_config
 from tests.processes import ROOT, reasond, vllm
 
@@ -60,13 +60,13 @@ class Side:
     """One of the two servers in one row, and what came of its rounds."""
 
     served: Served
-    target: Target
-    requests: Sequence[Conversation]
-    results: list[Result] = field(default_factory=list)
+    target: LoadTarget
+    requests: Sequence[LoadRequest]
+    results: list[RunResult] = field(default_factory=list)
     cpu_seconds: float = 0.0
 
     @property
-    def records(self) -> list[Record]:
+    def records(self) -> list[RequestRecord]:
         return [record for result in self.results for record in result.records]
 
     @property
@@ -123,8 +123,8 @@ async def one(
     guess = 8 if concurrency == 1 else 60  # replies a second; only the length of the run hangs on it
     per_round = max(2 * concurrency, round(options.seconds * guess / concurrency) * concurrency)
     sides = (
-        Side(ours, Target(ours.url, case.route), requests(per_round * options.rounds, stream, case.ours)),
-        Side(theirs, Target(theirs.url, "demo"), requests(per_round * options.rounds, stream, case.theirs)),
+        Side(ours, LoadTarget(ours.url, case.route), requests(per_round * options.rounds, stream, case.ours)),
+        Side(theirs, LoadTarget(theirs.url, "demo"), requests(per_round * options.rounds, stream, case.theirs)),
     )
     for side in sides:
         await run(side.target, side.requests[: 2 * concurrency], Concurrent(concurrency))
@@ -138,7 +138,7 @@ async def one(
     return {"mode": case.mode, "stream": stream, "concurrency": concurrency, **figures(*sides)}
 
 
-def requests(count: int, stream: bool, body: dict[str, Any]) -> Sequence[Conversation]:
+def requests(count: int, stream: bool, body: dict[str, Any]) -> Sequence[LoadRequest]:
     drawn = last_digit(count, seed=7, depths=(DEPTH,), body={"temperature": 0, **body})
     return [replace(request, stream=stream) for request in drawn]
 

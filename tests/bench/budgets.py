@@ -23,13 +23,14 @@ from typing import Any
 import orjson
 import uvloop
 
-from loadtest.arrivals import Concurrent
-from loadtest.compare import compared
-from loadtest.distribution import mean_ratio
-from loadtest.records import Conversation, Record, Result, Target
-from loadtest.run import run
-from loadtest.workload import last_digit
-from models.formats.families import FAMILIES, Family
+from loadtest.analysis.comparison import compared
+from loadtest.analysis.distribution import mean_ratio
+from loadtest.load.arrivals import Concurrent
+from loadtest.load.run import run
+from loadtest.load.workload import last_digit
+from loadtest.records import LoadRequest, LoadTarget, RequestRecord, RunResult
+from models.formats import FAMILIES
+from models.formats.reasoning import ReasoningFormat
 from server.config.load import load_config
 from tests.processes import ROOT, reasond, session_seconds
 
@@ -83,9 +84,9 @@ def parser() -> argparse.ArgumentParser:
 async def cost(url: str, server: int, options: argparse.Namespace) -> list[dict[str, Any]]:
     length = {"ignore_eos": True, "max_tokens": options.tokens} if options.tokens else {}
     sides = {name: asking(options.requests, (8,), {**body, **length}) for name, body in WAYS.items()}
-    rounds: dict[str, list[Result]] = {name: [] for name in sides}
+    rounds: dict[str, list[RunResult]] = {name: [] for name in sides}
     work: dict[str, list[float]] = {name: [] for name in sides}
-    target, arrivals = Target(url, "bare"), Concurrent(options.concurrency)
+    target, arrivals = LoadTarget(url, "bare"), Concurrent(options.concurrency)
     for requests in sides.values():
         await run(target, requests[: 2 * options.concurrency], arrivals)
     for number in range(options.rounds):
@@ -122,7 +123,7 @@ async def sweep(url: str, options: argparse.Namespace) -> list[dict[str, Any]]:
     for way, (route, control) in ways.items():
         for budget in options.budgets:
             requests = asking(options.requests, options.depths, {"reasond": {"budget": budget, **control}})
-            records = (await run(Target(url, route), requests, Concurrent(options.concurrency))).records
+            records = (await run(LoadTarget(url, route), requests, Concurrent(options.concurrency))).records
             good(records)
             used = fmean((record.decision or {})["budget"]["used"] for record in records)
             correct = fmean(right(record, family) for record in records)
@@ -131,7 +132,7 @@ async def sweep(url: str, options: argparse.Namespace) -> list[dict[str, Any]]:
     return rows
 
 
-def right(record: Record, family: Family) -> bool:
+def right(record: RequestRecord, family: ReasoningFormat) -> bool:
     """Where thinking and answer stand together, the answer is what follows the family's last phrase."""
     text = record.answer
     if family.scope == "reply":
@@ -141,12 +142,12 @@ def right(record: Record, family: Family) -> bool:
     return text.strip() == record.request.answer
 
 
-def asking(count: int, depths: Sequence[int], body: Mapping[str, Any]) -> list[Conversation]:
+def asking(count: int, depths: Sequence[int], body: Mapping[str, Any]) -> list[LoadRequest]:
     drawn = last_digit(count, seed=11, depths=tuple(depths), body={"temperature": 0, "max_tokens": 400, **body})
     return [replace(request, stream=False) for request in drawn]
 
 
-def good(records: Sequence[Record]) -> None:
+def good(records: Sequence[RequestRecord]) -> None:
     """No figure stands on failures."""
     if failed := [record for record in records if record.error]:
         raise SystemExit(f"{len(failed)} requests went wrong; the first: {failed[0]}")

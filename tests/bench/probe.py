@@ -18,16 +18,16 @@ from statistics import median
 
 import uvloop
 
-from controllers.generation import driver
+from controllers import reply
 from controllers.generation.events import Conversation
+from controllers.generation.route import Route, build_route
 from controllers.policy.fold import Defaults, Policy
-from controllers.route import Route, build_route
-from loadtest.workload import last_digit
+from loadtest.load.workload import last_digit
+from models.engines import VllmEngineConfig
 from models.engines.base import Prompt, Sampling
 from models.engines.vllm import VllmEngine
+from models.formats import FAMILIES
 from models.formats.chunks import Chunk
-from models.formats.families import FAMILIES
-from server.config.engines import VllmEngineConfig
 from server.config.load import load_config
 from tests.processes import ENVIRONMENT, ROOT
 
@@ -48,7 +48,7 @@ Way = Callable[[Route, Conversation], Awaitable[float]]
 
 async def controlled(route: Route, request: Conversation, threshold: float | None) -> float:
     begun, first = time.perf_counter(), math.inf
-    async with aclosing(driver.run(route, request, Policy("auto", "route", threshold), SAMPLING)) as events:
+    async with aclosing(reply.run(route, request, Policy("auto", "route", threshold), SAMPLING)) as events:
         async for event in events:
             if first == math.inf and isinstance(event, Chunk) and event.text:
                 first = time.perf_counter() - begun
@@ -122,7 +122,7 @@ async def main() -> None:
     assert isinstance(config, VllmEngineConfig)
     os.environ.update(ENVIRONMENT | config.env)
     engine = await VllmEngine.load(options.model or config.model, name="demo", args=config.args)
-    route = build_route("demo", driver.run, FAMILIES["lhrm"], engine, Defaults("auto"))
+    route = build_route("demo", reply.run, FAMILIES["lhrm"], engine, Defaults("auto"))
     drawn = last_digit(100_000, seed=5, depths=options.depths)
     requests = iter([Conversation(list(one.messages)) for one in drawn])
     ways: Mapping[str, Way] = {"plain": plain, "probe": probe, "abort": abort}

@@ -9,21 +9,22 @@ from functools import cache
 from itertools import pairwise
 
 import pytest
+from models.GONE.HERMES import HERMES
 
 from controllers import CONTROLLERS
 from controllers.generation.answer_format import AnswerFormat
+from controllers.generation.circuit_breaker import CircuitBreaker
 from controllers.generation.events import Conversation, Decision, Event, Finished, Interrupt
+from controllers.generation.route import Route, build_route, with_target
 from controllers.policy.controls import PolicyError
 from controllers.policy.fold import Defaults, Policy, fold
-from controllers.route import Route, build_route, with_target
-from controllers.speculative.circuit_breaker import CircuitBreaker
-from controllers.speculative.takeovers import Speculation, TakeoverLimits
+from controllers.policy.speculation import Speculation, TakeoverLimits
+from controllers.speculative.takeovers import guide_for
 from models.engines.base import EngineBusy, EngineDead, EngineError, Grammar, InvalidRequest, Prompt, Sampling
 from models.engines.scripted import Line, ScriptedEngine, ScriptedReply
+from models.formats import FAMILIES
 from models.formats.chunks import Chunk
-from models.formats.families import FAMILIES
 from models.text.tokenizer import HubTokenizer
-from models.tool_calls.hermes import HERMES
 from tests import virtual_time
 from tests.controllers.stories import WORDS, Model, other_tokenizer, rambles, recites
 
@@ -484,10 +485,12 @@ def test_stop_strings_end_the_answer_and_are_text_in_the_target_s_turn(pair: Mak
     assert (text(events, "answer"), end(events).stopped_by) == ("one ", "stop")
 
 
-def test_a_stop_id_that_the_target_writes_ends_the_reply(pair: MakePair, tokenizer) -> None:
+def test_a_stop_id_is_text_in_the_target_s_turn_and_ends_the_answer(pair: MakePair, tokenizer) -> None:
     stop = tokenizer.encode("!")[0]
-    events = pair(SMALL, "Hold! on").events(sampling=Sampling(stop_token_ids=(stop,)))
-    assert (end(events).reason, end(events).stopped_by) == ("stop", stop)
+    two = pair(lambda r: "x</think>one! two" if "Hold" in r else recites(SMALL)(r), "Hold! on")
+    events = two.events(sampling=Sampling(stop_token_ids=(stop,)))
+    assert "Hold! on" in text(events, "reasoning")
+    assert (text(events, "answer"), end(events).reason, end(events).stopped_by) == ("one", "stop", stop)
 
 
 def test_each_segment_has_a_seed_of_its_own(pair: MakePair) -> None:
@@ -718,7 +721,7 @@ def test_without_room_for_the_target_a_poor_step_stands(pair: MakePair) -> None:
 
 
 def test_the_takeovers_score_nothing() -> None:
-    assert Speculation().guide(TakeoverLimits()).scored(0.0) == "keep"
+    assert guide_for(Speculation(), TakeoverLimits()).scored(0.0) == "keep"
 
 
 def test_blank_steps_are_not_scored(pair: MakePair) -> None:

@@ -8,12 +8,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from loadtest import Request, Target
+from loadtest import LoadRequest, LoadTarget
 
 
 class Emitted:
     def __init__(self, port: int) -> None:
-        self.target = Target(f"http://127.0.0.1:{port}", "emitter")
+        self.target = LoadTarget(f"http://127.0.0.1:{port}", "emitter")
 
     def log(self) -> dict[str, tuple[int, list[int]]]:
         with urllib.request.urlopen(f"{self.target.url}/log") as response:
@@ -57,12 +57,12 @@ def lateness() -> Iterator[list[float]]:
         found.append(float(process.communicate()[0]))
 
 
-def asking(number: int, plan: Mapping[str, Any], **request: Any) -> Request:
+def asking(number: int, plan: Mapping[str, Any], **request: Any) -> LoadRequest:
     """A request for which the emitter does what `plan` says."""
     name = str(number)
     body = {"emit": {"id": name, "reasoning": 5, "answer": 5, **plan}, **request.pop("body", {})}
-    return Request(name, ({"role": "user", "content": "go"},), body=body, **request)
+    return LoadRequest(name, ({"role": "user", "content": "go"},), body=body, **request)
 
 
-def all_asking(count: int, plan: Mapping[str, Any], **request: Any) -> Sequence[Request]:
+def all_asking(count: int, plan: Mapping[str, Any], **request: Any) -> Sequence[LoadRequest]:
     return [asking(number, plan, **request) for number in range(count)]

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
-from loadtest import Record, Request, Result, Target
-from loadtest.records import Event, Kind
+from loadtest import LoadRequest, LoadTarget, RequestRecord, RunResult
+from loadtest.records import OutputEvent, OutputKind
 
 MS = 1_000_000
 
@@ -19,21 +19,21 @@ def made(
     answer: Sequence[float] = (),
     request: dict[str, Any] | None = None,
     **fields: Any,
-) -> Record:
+) -> RequestRecord:
     """One token for each moment named in `reasoning` and `answer`."""
-    kinds: list[tuple[Kind, Sequence[float]]] = [("reasoning", reasoning), ("answer", answer)]
-    return Record(
-        request=Request(str(number), (), **(request or {})),
+    kinds: list[tuple[OutputKind, Sequence[float]]] = [("reasoning", reasoning), ("answer", answer)]
+    return RequestRecord(
+        request=LoadRequest(str(number), (), **(request or {})),
         scheduled_ns=int(scheduled * MS),
         start_ns=int(start * MS),
         sent_ns=int(start * MS),
         first_byte_ns=None,
         end_ns=int(end * MS),
-        events=tuple(Event(int(at * MS), kind, 1) for kind, times in kinds for at in times),
+        events=tuple(OutputEvent(int(at * MS), kind, 1) for kind, times in kinds for at in times),
         **{"finish_reason": "stop", "status": 200, **fields},
     )
 
 
-def result(records: Sequence[Record], seconds: float = 1.0, name: str = "made") -> Result:
-    target = Target("http://127.0.0.1:1", "m", name=name)
-    return Result(target, "by hand", None, None, tuple(records), 0.0, 0, int(seconds * 1e9), 0.5)
+def result(records: Sequence[RequestRecord], seconds: float = 1.0, name: str = "made") -> RunResult:
+    target = LoadTarget("http://127.0.0.1:1", "m", name=name)
+    return RunResult(target, "by hand", None, None, tuple(records), 0.0, 0, int(seconds * 1e9), 0.5)

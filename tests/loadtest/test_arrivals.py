@@ -3,12 +3,12 @@ from statistics import fmean, stdev
 
 import pytest
 
-from loadtest import Concurrent, Constant, Gamma, Request, Trace, poisson, synchronous
-from loadtest.arrivals import describe
+from loadtest import Concurrent, Constant, Gamma, LoadRequest, Trace, poisson, synchronous
+from loadtest.load.arrivals import describe
 
 
-def asked(count: int) -> list[Request]:
-    return [Request(str(number), ()) for number in range(count)]
+def asked(count: int) -> list[LoadRequest]:
+    return [LoadRequest(str(number), ()) for number in range(count)]
 
 
 def gaps(plan: Constant | Gamma, count: int = 20_000) -> list[float]:
@@ -38,16 +38,16 @@ def test_the_same_seed_arrives_at_the_same_times() -> None:
 
 
 def test_a_trace_replays_its_own_gaps_at_the_speed_asked_for() -> None:
-    timed = [Request(str(at), (), at=at) for at in (100.0, 101.0, 103.0)]
+    timed = [LoadRequest(str(at), (), at=at) for at in (100.0, 101.0, 103.0)]
     assert Trace().offsets(timed) == [0, 1, 3]
     assert Trace(speed=2).offsets(timed) == [0, 0.5, 1.5]
 
 
 def test_a_trace_without_times_or_with_falling_times_is_refused() -> None:
     with pytest.raises(ValueError, match="1 requests have no time"):
-        Trace().offsets([Request("a", (), at=1.0), Request("b", ())])
+        Trace().offsets([LoadRequest("a", (), at=1.0), LoadRequest("b", ())])
     with pytest.raises(ValueError, match="must rise"):
-        Trace().offsets([Request("a", (), at=2.0), Request("b", (), at=1.0)])
+        Trace().offsets([LoadRequest("a", (), at=2.0), LoadRequest("b", (), at=1.0)])
 
 
 def test_no_requests_arrive_never() -> None:

@@ -1,11 +1,13 @@
 import csv
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from loadtest.cli import main
-from loadtest.machine import scheduler_warning
+from loadtest.load.machine import scheduler_warning
 from tests.loadtest.emitted import Emitted
 
 PLAN = json.dumps({"emit": {"id": "cli", "first": 0.01, "gap": 0.001, "reasoning": 4, "answer": 2}})
@@ -53,7 +55,7 @@ def test_a_sweep_and_a_search_and_a_comparison(
     data = tmp_path / "out.json"
     assert main([*sides, "--side", 'third={"model": "n"}', "--html", str(page), "--json", str(data)]) == 0
     printed = capsys.readouterr().out
-    assert f"third: n at {url}" in printed and "A / third" in printed
+    assert f"third: n at {url}" in printed and "Ratios, A over third" in printed
     said = json.loads(data.read_text())
     assert [group["name"] for group in said["groups"]] == ["A", "B", "third"]
     assert all("requests_per_second" in said["ratios"][pair] for pair in ("A / B", "A / third"))
@@ -130,3 +132,19 @@ def test_the_warning_goes_to_standard_error_even_without_progress(
     monkeypatch.setattr("loadtest.cli.AUTOGROUP", file)
     assert main(["run", *common(emitted), "--requests", "1"]) == 0
     assert str(file) in capsys.readouterr().err
+
+
+def test_a_page_without_matplotlib_is_refused_before_any_request(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    nobody = ["run", "--url", "http://127.0.0.1:9", "--model", "m"]
+    with pytest.raises(SystemExit, match="2"):
+        main([*nobody, "--html", str(tmp_path / "out.html")])
+    assert "pip install 'reasond[report]'" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_the_command_starts_without_the_libraries_of_figures_and_pages() -> None:
+    code = "import sys, loadtest.cli; print(*({'numpy', 'matplotlib'} & sys.modules.keys()))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "\n"

@@ -7,19 +7,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loadtest.distribution import Interval, distribution, front, mean_ratio, percentile, t95, wilson
+from loadtest.analysis.distribution import Interval, distribution, front, mean_ratio, t95, wilson
 
 
 def test_a_percentile_between_two_samples_is_on_the_line_between_them() -> None:
-    sample = [10.0, 20.0, 30.0, 40.0, 50.0]  # positions 0 to 4
-    assert percentile(sample, 0.5) == 30
-    assert percentile(sample, 0.9) == pytest.approx(46)  # position 3.6: 40 + 0.6 * 10
-    assert percentile(sample, 0.99) == pytest.approx(49.6)  # position 3.96
-    assert (percentile(sample, 0), percentile(sample, 1)) == (10, 50)
+    found = distribution([30.0, 10.0, 50.0, 20.0, 40.0])  # in order, at positions 0 to 4
+    assert found is not None
+    assert (found.min, found.p25, found.p50, found.max) == (10, 20, 30, 50)
+    assert found.p90 == pytest.approx(46)  # position 3.6: 40 + 0.6 * 10
+    assert found.p99 == pytest.approx(49.6)  # position 3.96
 
 
-def test_a_percentile_of_one_sample_is_that_sample() -> None:
-    assert percentile([7.0], 0.99) == 7
+def test_every_percentile_of_one_sample_is_that_sample() -> None:
+    found = distribution([7.0])
+    assert found is not None
+    assert (found.p25, found.p50, found.p99, found.std) == (7, 7, 7, 0)
 
 
 @given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=50))

@@ -1,8 +1,12 @@
 """The client and the run, against the emitter."""
 
 import asyncio
+import errno
 import gc
 import json
+import pickle
+import signal
+from asyncio.subprocess import Process
 from collections.abc import Coroutine
 from typing import Any
 
@@ -10,12 +14,12 @@ import pytest
 import uvloop
 
 from loadtest import (
+    ComparedSide,
     Concurrent,
     Constant,
     Goal,
-    Result,
-    Side,
-    Target,
+    LoadTarget,
+    RunResult,
     Trace,
     Variant,
     compare,
@@ -24,17 +28,18 @@ from loadtest import (
     run,
     summarise,
 )
-from loadtest.client import Client
-from loadtest.processes import run_in
-from loadtest.run import Live, encode
-from loadtest.sweep import alone, best, next_rate, rates_between, search, sweep, sweep_range
+from loadtest.load.client import LoadClient
+from loadtest.load.processes import run_in
+from loadtest.load.run import encode
+from loadtest.load.series import alone, best, next_rate, rates_between, search, sweep, sweep_range
+from loadtest.records import RunProgress
 from tests.loadtest.emitted import Emitted, all_asking, asking
 from tests.loadtest.made import made
 
 FAST = {"first": 0.02, "gap": 0.001}
 
 
-def ran(what: Coroutine[Any, Any, Result]) -> Result:
+def ran(what: Coroutine[Any, Any, RunResult]) -> RunResult:
     return uvloop.run(what)
 
 
@@ -94,7 +99,7 @@ def test_a_refusal_and_a_broken_stream_are_errors_by_kind(emitted: Emitted) -> N
 
 
 def test_a_server_that_is_not_there_is_told_before_a_closed_loop_and_as_errors_in_an_open_one() -> None:
-    nobody = Target("http://127.0.0.1:9", "m")
+    nobody = LoadTarget("http://127.0.0.1:9", "m")
     with pytest.raises(OSError):
         ran(run(nobody, all_asking(2, FAST), Concurrent(1)))
     found = ran(run(nobody, all_asking(2, FAST), Constant(100)))
@@ -103,7 +108,7 @@ def test_a_server_that_is_not_there_is_told_before_a_closed_loop_and_as_errors_i
 
 def test_a_connection_that_the_server_closed_meanwhile_is_replaced(emitted: Emitted) -> None:
     async def twice() -> list[str | None]:
-        client = Client(emitted.target)
+        client = LoadClient(emitted.target)
         broken = await client.send(encode(asking(0, {**FAST, "drop": 0}), emitted.target))
         await client.warm(1)
         client._idle[0]._transport.close()
@@ -125,14 +130,14 @@ def test_the_request_says_what_the_workload_says(emitted: Emitted) -> None:
 
 @pytest.mark.parametrize("url", ["http://h:1", "http://h:1/", "http://h:1/v1", "h:1", "http://h:1/v1/chat/completions"])
 def test_the_path_is_found_whatever_form_the_url_has(url: str) -> None:
-    head = Client(Target(url, "m", key="k%d"))._head % 3
+    head = LoadClient(LoadTarget(url, "m", key="k%d"))._head % 3
     assert head.startswith(b"POST /v1/chat/completions HTTP/1.1\r\nhost: h:1\r\n")
     assert b"authorization: Bearer k%d\r\ncontent-length: 3\r\n\r\n" in head
 
 
 def test_a_url_that_is_none_is_refused() -> None:
     with pytest.raises(ValueError, match="not the URL"):
-        Client(Target("ftp://x", "m"))
+        LoadClient(LoadTarget("ftp://x", "m"))
 
 
 def test_garbage_collection_rests_while_a_run_goes_on_and_returns(emitted: Emitted) -> None:
@@ -148,7 +153,7 @@ def test_garbage_collection_rests_while_a_run_goes_on_and_returns(emitted: Emitt
 
 
 def test_several_processes_share_one_run(emitted: Emitted) -> None:
-    live = Live()
+    live = RunProgress()
     requests = all_asking(30, {"first": 0.05})
     found = uvloop.run(run_in(2, emitted.target, requests, Concurrent(6, ramp=0.05), live=live))
     assert (found.processes, found.concurrency, found.arrivals) == (2, 6, "6 concurrent")
@@ -167,12 +172,45 @@ def test_several_processes_keep_an_open_loops_times(emitted: Emitted) -> None:
 
 def test_a_process_that_fails_ends_the_run() -> None:
     with pytest.raises(RuntimeError, match="client process ended"):
-        uvloop.run(run_in(2, Target("http://127.0.0.1:9", "m"), all_asking(4, FAST), Concurrent(2)))
+        uvloop.run(run_in(2, LoadTarget("http://127.0.0.1:9", "m"), all_asking(4, FAST), Concurrent(2)))
+
+
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> list[Process]:
+    """The client processes that a run starts. The third is refused, as by a system that has too many."""
+    processes: list[Process] = []
+    start = asyncio.create_subprocess_exec
+
+    async def refusing(*command: Any, **options: Any) -> Process:
+        if len(processes) == 2:
+            raise BlockingIOError(errno.EAGAIN, "no more processes")
+        processes.append(await start(*command, **options))
+        return processes[-1]
+
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", refusing)
+    return processes
+
+
+def test_a_process_that_cannot_start_ends_those_that_did(started: list[Process]) -> None:
+    with pytest.raises(BlockingIOError):
+        uvloop.run(run_in(3, LoadTarget("http://127.0.0.1:9", "m"), all_asking(6, FAST), Concurrent(3)))
+    assert [process.returncode for process in started] == [-signal.SIGTERM] * 2
+
+
+def test_a_share_that_cannot_be_sent_ends_the_processes(started: list[Process]) -> None:
+    requests = [asking(0, FAST), asking(1, FAST, body={"not data": lambda: None})]
+    with pytest.raises((pickle.PicklingError, AttributeError)):
+        uvloop.run(run_in(2, LoadTarget("http://127.0.0.1:9", "m"), requests, Concurrent(2)))
+    assert [process.returncode for process in started] == [-signal.SIGTERM] * 2
 
 
 def test_servers_are_compared_in_alternation(emitted: Emitted) -> None:
     slow, fast = all_asking(24, {"first": 0.3}), all_asking(24, {"first": 0.1})
-    sides = [Side(emitted.target, slow), Side(emitted.target, fast), Side(emitted.target, fast, "again")]
+    sides = [
+        ComparedSide(emitted.target, slow),
+        ComparedSide(emitted.target, fast),
+        ComparedSide(emitted.target, fast, "again"),
+    ]
     found = uvloop.run(compare(sides, Concurrent(4), rounds=3, warmup=2))
     assert [side.name for side in found.sides] == ["A", "B", "again"]
     for ratios in found.ratios:

@@ -4,10 +4,11 @@ from dataclasses import replace
 
 import pytest
 
-from loadtest import Goal, Record, Result, measures, summarise
-from loadtest.compare import compared
-from loadtest.goals import goodput, is_good, parse_goal
-from loadtest.stats import max_in_flight
+from loadtest import Goal, RequestRecord, RunResult, summarise
+from loadtest.analysis import measures
+from loadtest.analysis.comparison import compared
+from loadtest.analysis.goals import goodput, is_good, parse_goal
+from loadtest.analysis.summary import max_in_flight
 from tests.loadtest.made import made, result
 
 THINKING = made(scheduled=5, start=10, end=62, reasoning=[30, 40], answer=[50, 60])
@@ -58,7 +59,7 @@ def test_an_answer_is_right_when_it_says_what_was_expected(answer: str, expected
     assert measures.correct(said(answer, expected)) is right
 
 
-def said(answer: str, expected: str | None, error: str | None = None) -> Record:
+def said(answer: str, expected: str | None, error: str | None = None) -> RequestRecord:
     return replace(made(request={"answer": expected}, error=error), answer=answer)
 
 
@@ -100,7 +101,7 @@ def test_a_summary_counts_what_there_was() -> None:
 
 
 def test_budgets_are_held_against_what_was_used() -> None:
-    def spent(asked: int, used: int, cut: str | None = None) -> Record:
+    def spent(asked: int, used: int, cut: str | None = None) -> RequestRecord:
         return made(decision={"budget": {"requested": asked, "used": used}, "cut": cut})
 
     found = summarise(result([spent(10, 5), spent(10, 10, "hard"), spent(10, 12, "wrap-up"), spent(0, 0)])).budgets
@@ -111,7 +112,7 @@ def test_budgets_are_held_against_what_was_used() -> None:
 
 
 def test_variants_and_difficulties_are_figures_of_their_own() -> None:
-    def asked(variant: str, difficulty: float, right: bool, tokens: int, end: float) -> Record:
+    def asked(variant: str, difficulty: float, right: bool, tokens: int, end: float) -> RequestRecord:
         request = {"variant": variant, "difficulty": difficulty, "answer": "1"}
         return replace(made(request=request, completion_tokens=tokens, end=end), answer="1" if right else "2")
 
@@ -193,7 +194,7 @@ def test_a_figure_that_a_round_lacks_has_no_ratio() -> None:
 def test_sides_are_groups_over_all_rounds_and_the_front_leaves_out_who_is_beaten() -> None:
     """Of three sides, `slow` is as right as `best` at twice the latency; `cheap` is wrong and quicker than both."""
 
-    def rounds(latency: int, answer: str) -> list[Result]:
+    def rounds(latency: int, answer: str) -> list[RunResult]:
         reply = made(end=latency, request={"answer": "7"}, completion_tokens=latency)
         return [result([replace(reply, answer=answer)])] * 2
 

@@ -6,18 +6,17 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loadtest import Request
-from loadtest.client import Exchange
-from loadtest.records import Event, Record
-from loadtest.stream import events, record
+from loadtest import LoadRequest
+from loadtest.load.stream import events, record
+from loadtest.records import HttpExchange, OutputEvent, RequestRecord
 
-ASKED = Request("q", ())
+ASKED = LoadRequest("q", ())
 USAGE = {"prompt_tokens": 5, "completion_tokens": 6, "completion_tokens_details": {"reasoning_tokens": 3}}
 
 
-def exchange(pieces: list[bytes], status: int = 200) -> Exchange:
+def exchange(pieces: list[bytes], status: int = 200) -> HttpExchange:
     """Piece number n was read at n nanoseconds."""
-    made = Exchange(0)
+    made = HttpExchange(0)
     made.status, made.pieces, made.times, made.end_ns = status, pieces, list(range(len(pieces))), len(pieces)
     return made
 
@@ -31,8 +30,8 @@ def data(value: object) -> bytes:
     return b"data: " + json.dumps(value).encode() + b"\n\n"
 
 
-def read(pieces: list[bytes], status: int = 200, **request: Any) -> Record:
-    return record(Request("q", (), **request), 0, exchange(pieces, status))
+def read(pieces: list[bytes], status: int = 200, **request: Any) -> RequestRecord:
+    return record(LoadRequest("q", (), **request), 0, exchange(pieces, status))
 
 
 DONE = b"data: [DONE]\n\n"
@@ -52,10 +51,10 @@ def test_vllm_sends_reasoning_token_ids_and_usage_last() -> None:
     )
     assert found.error is None and found.exact_tokens
     assert found.events == (
-        Event(1, "reasoning", 2),
-        Event(2, "reasoning", 1),
-        Event(3, "answer", 1),
-        Event(4, "silent", 1),
+        OutputEvent(1, "reasoning", 2),
+        OutputEvent(2, "reasoning", 1),
+        OutputEvent(3, "answer", 1),
+        OutputEvent(4, "silent", 1),
     )
     assert (found.reasoning, found.answer, found.finish_reason) == ("so 4", "4", "stop")
     assert (found.prompt_tokens, found.output_tokens, found.thinking_tokens) == (5, 6, 3)
@@ -65,7 +64,7 @@ def test_vllm_sends_reasoning_token_ids_and_usage_last() -> None:
 def test_llama_cpp_and_sglang_send_reasoning_content_and_no_ids() -> None:
     pieces = [chunk({"reasoning_content": "a"}), chunk({"reasoning_content": None, "content": "b"}), chunk({}, "stop")]
     found = read([*pieces, DONE])
-    assert found.events == (Event(0, "reasoning", 1), Event(1, "answer", 1))
+    assert found.events == (OutputEvent(0, "reasoning", 1), OutputEvent(1, "answer", 1))
     assert not found.exact_tokens
     assert (found.output_tokens, found.thinking_tokens) == (2, 1)  # counted, for want of usage
 
@@ -89,12 +88,12 @@ def test_reasond_sends_both_names_of_reasoning_and_its_decision_first_and_last()
 
 def test_one_chunk_with_the_end_of_thinking_and_the_start_of_the_answer_counts_as_both() -> None:
     found = read([chunk({"reasoning": "a", "content": "b"}, token_ids=[1, 2, 3]), chunk({}, "stop")])
-    assert found.events == (Event(0, "reasoning", 2), Event(0, "answer", 1))
+    assert found.events == (OutputEvent(0, "reasoning", 2), OutputEvent(0, "answer", 1))
 
 
 def test_a_tool_call_is_an_answer() -> None:
     found = read([chunk({"tool_calls": [{"index": 0}]}), chunk({}, "tool_calls")])
-    assert found.events == (Event(0, "answer", 1),) and found.finish_reason == "tool_calls"
+    assert found.events == (OutputEvent(0, "answer", 1),) and found.finish_reason == "tool_calls"
 
 
 def test_a_whole_reply_is_read_too() -> None:

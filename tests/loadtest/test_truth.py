@@ -13,8 +13,8 @@ from time import perf_counter_ns
 import pytest
 import uvloop
 
-from loadtest import Concurrent, Result, run, summarise
-from loadtest.distribution import Distribution, distribution, percentile
+from loadtest import Concurrent, RunResult, run, summarise
+from loadtest.analysis.distribution import Distribution, distribution
 from tests.loadtest.emitted import Emitted, all_asking, emitter, lateness
 
 Log = Mapping[str, tuple[int, list[int]]]
@@ -44,7 +44,7 @@ def true_figures(log: Log) -> dict[str, Distribution | None]:
     return {name: distribution(value / 1e6 for value in sample) for name, sample in samples.items()}
 
 
-def disagreements(result: Result, log: Log) -> list[str]:
+def disagreements(result: RunResult, log: Log) -> list[str]:
     found, most_ms, most_share = [], 0.0, 0.0
     reported = summarise(result).measures
     for name, truth in true_figures(log).items():
@@ -57,7 +57,7 @@ def disagreements(result: Result, log: Log) -> list[str]:
     return found
 
 
-def miscounted(result: Result, log: Log) -> list[str]:
+def miscounted(result: RunResult, log: Log) -> list[str]:
     """Counts agree exactly, rates within 2 %."""
     said, tokens = summarise(result), sum(len(sent) for _, sent in log.values())
     true_seconds = (max(sent[-1] for _, sent in log.values()) - min(received for received, _ in log.values())) / 1e9
@@ -72,7 +72,7 @@ def miscounted(result: Result, log: Log) -> list[str]:
     return found
 
 
-def added_ms(result: Result, log: Log) -> list[float]:
+def added_ms(result: RunResult, log: Log) -> list[float]:
     """For every event, what lies between the emitter's write and the client's time stamp. Rising."""
     return sorted(
         (event.at_ns - sent) / 1e6
@@ -120,9 +120,11 @@ def test_two_thousand_streams_at_once_add_less_than_five_milliseconds_in_the_med
         assert summarise(result).max_in_flight == 2000, perf_counter_ns() - started
         log = emitted.log()
         added = added_ms(result, log)
-        medians.append(percentile(added, 0.5))
+        delay = distribution(added)
+        assert delay is not None
+        medians.append(delay.p50)
         most = max(Counter(sent_ns // 10**9 for _, sent in log.values() for sent_ns in sent).values())
-        print(f"\n{most} chunks in the busiest second, {medians[-1]:.2f} ms added (p99 {percentile(added, 0.99):.1f})")
+        print(f"\n{most} chunks in the busiest second, {medians[-1]:.2f} ms added (p99 {delay.p99:.1f})")
         if medians[-1] < 5 and most > 15_000:  # where the emitter itself did not get to send, the round says nothing
             return
     pytest.fail(f"median milliseconds added in each run: {medians}")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from loadtest import Variant, crossed, last_digit, load, mixed, repeated
+from loadtest import Variant, crossed, last_digit, load_requests, mixed, repeated
 
 
 def solved(question: str) -> int:
@@ -46,7 +46,7 @@ def test_a_file_is_read_line_by_line(tmp_path: Path) -> None:
         {"id": "mine", "prompt": "2+2?", "body": {"max_tokens": 9}, "route": "fast"},
     ]
     path.write_text("\n\n".join(map(json.dumps, lines)))
-    first, second = load(path, {"max_tokens": 5, "seed": 1})
+    first, second = load_requests(path, {"max_tokens": 5, "seed": 1})
     assert (first.id, first.answer, first.difficulty, first.at) == ("chat-1", "4", 2, 0.5)
     assert first.body == {"max_tokens": 5, "seed": 1}
     assert (second.id, second.route, second.answer) == ("mine", "fast", None)
@@ -59,7 +59,7 @@ def test_a_line_that_cannot_be_meant_is_named(tmp_path: Path, line: str) -> None
     path = tmp_path / "bad.jsonl"
     path.write_text('{"prompt": "fine"}\n' + line)
     with pytest.raises(ValueError, match=r"bad\.jsonl, line 2"):
-        load(path)
+        load_requests(path)
 
 
 def test_a_mix_is_drawn_by_weight_and_lays_its_fields_over() -> None:

@@ -21,16 +21,24 @@ mode = "think"
 """
 SHOWS = """
 {%- for message in messages %}{{ '[' + message.role + ']' }}
-{%- if message.reasoning_content %}{{ '(' + message.reasoning_content + ')' }}{% endif %}
+{%- if message.reasoning_content %}{{ '<think>\\n' + message.reasoning_content + '\\n</think>\\n\\n' }}{% endif %}
 {{- message.content }}
-{%- for call in message.tool_calls or [] %}{{ '{' + call.function.name }}
-{%- for key, value in call.function.arguments | items %}{{ ' ' + key + '=' + (value | string) }}{% endfor %}}
+{%- for call in message.tool_calls or [] %}{{ '<tool_call>\\n{"name": "' + call.function.name + '", "arguments": {' }}
+{%- for key, value in call.function.arguments | items %}{{ key | tojson + ': ' + value | tojson }}
+{%- if not loop.last %}{{ ', ' }}{% endif %}{% endfor %}{{ '}}\\n</tool_call>' }}
 {%- endfor %}{% endfor %}[assistant]"""
 """A template that shows thinking, and walks through the arguments of calls."""
+THOUGHT = "<think>\nold\n</think>\n\n"
 NO_SYSTEM = "{% for m in messages if m.role == 'system' %}{{ raise_exception('none') }}{% endfor %}"
 ONLY_FIRST = "{% for m in messages[1:] if m.role == 'system' %}{{ raise_exception('late') }}{% endfor %}"
 USER = {"role": "user", "content": "hi"}
 AGAIN = {"role": "user", "content": "go on"}
+
+
+def called(name: str, arguments: str = "") -> str:
+    return f'<tool_call>\n{{"name": "{name}", "arguments": {{{arguments}}}}}\n</tool_call>'
+
+
 IMAGE = "[image: this model reads text only]"
 
 
@@ -84,7 +92,7 @@ def ask(request, monkeypatch):
 
         with served(tokenizer, script, config, context_length=8192) as server:
             answer = httpx.post(f"{server.url}{path}", json={"model": "q", **body, "stream": request.param})
-        return Asked(prompts[0].partition("[assistant]<think>")[0] if prompts else "", answer)
+        return Asked(prompts[0].rpartition("[assistant]<think>")[0] if prompts else "", answer)
 
     return send
 
@@ -121,14 +129,14 @@ def response(*items: Any, **fields: Any) -> tuple[str, dict[str, Any]]:
 )
 def test_thinking_of_earlier_turns_is_read_under_every_name(ask, fields):
     asked = ask(*chat(USER, {"role": "assistant", "content": "4", **fields}, AGAIN))
-    assert asked.prompt == "[user]hi[assistant](old)4[user]go on"
+    assert asked.prompt == f"[user]hi[assistant]{THOUGHT}4[user]go on"
     assert asked.notes == []
 
 
 def test_thinking_blocks_are_read_on_messages(ask):
     blocks = [{"type": "thinking", "thinking": "old", "signature": "x"}, {"type": "text", "text": "4"}]
     asked = ask(*message(USER, {"role": "assistant", "content": blocks}, AGAIN))
-    assert asked.prompt == "[user]hi[assistant](old)4[user]go on"
+    assert asked.prompt == f"[user]hi[assistant]{THOUGHT}4[user]go on"
 
 
 @pytest.mark.parametrize(
@@ -137,7 +145,7 @@ def test_thinking_blocks_are_read_on_messages(ask):
 def test_reasoning_items_are_read_on_responses(ask, item):
     said = {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "4"}]}
     asked = ask(*response(USER, {"type": "reasoning", "id": "rs_1", "summary": [], **item}, said, AGAIN))
-    assert asked.prompt == "[user]hi[assistant](old)4[user]go on"
+    assert asked.prompt == f"[user]hi[assistant]{THOUGHT}4[user]go on"
 
 
 def answered(*parts: Any, **fields: Any) -> dict[str, Any]:
@@ -208,7 +216,7 @@ def test_leftovers_of_objects_pass(ask):
             {"role": "tool", "tool_call_id": "c", "content": "done"},
         )
     )
-    assert asked.prompt == "[user]hi[assistant]4[assistant]{write_file a=1}[tool]done"
+    assert asked.prompt == "[user]hi[assistant]4[assistant]" + called("write_file", '"a": 1') + "[tool]done"
     assert asked.notes == []
 
 
@@ -237,7 +245,7 @@ def test_leftovers_of_items_pass(ask):
         "status": "x",
     }
     asked = ask(*response(USER, turn, call, {"type": "function_call_output", "call_id": "c", "output": "r", "x": 1}))
-    assert asked.prompt == "[user]hi[assistant]4{f}[tool]r"
+    assert asked.prompt == f"[user]hi[assistant]4{called('f')}[tool]r"
 
 
 @pytest.mark.parametrize(
@@ -250,21 +258,21 @@ def test_an_empty_turn_is_an_empty_turn(ask, turn):
 @pytest.mark.parametrize(
     ("arguments", "shown"),
     [
-        ('{"a": "lon', ' arguments={"a": "lon'),
+        ('{"a": "lon', r'"arguments": "{\"a\": \"lon"'),
         ("[]", ""),
         ("null", ""),
         ("", ""),
         (None, ""),
-        ('"x"', ' arguments="x"'),
-        ('{"a": 1}', " a=1"),
-        ({"a": 1}, " a=1"),
+        ('"x"', r'"arguments": "\"x\""'),
+        ('{"a": 1}', '"a": 1'),
+        ({"a": 1}, '"a": 1'),
     ],
 )
 def test_arguments_that_are_no_object_do_not_end_the_conversation(ask, arguments, shown):
     call = {"id": "c", "type": "function", "function": {"name": "f", "arguments": arguments}}
     result = {"role": "tool", "tool_call_id": "c", "content": "r"}
     asked = ask(*chat(USER, {"role": "assistant", "content": None, "tool_calls": [call]}, result))
-    assert asked.prompt == f"[user]hi[assistant]{{f{shown}}}[tool]r"
+    assert asked.prompt == f"[user]hi[assistant]{called('f', shown)}[tool]r"
 
 
 PIXELS = {"type": "base64", "media_type": "image/png", "data": "AAAA"}
@@ -294,7 +302,7 @@ TOOL_USE = {"type": "tool_use", "id": "t", "name": "Read", "input": {}}
                     ],
                 },
             ),
-            f"[user]hi[assistant]{{Read}}[tool]{IMAGE}",
+            f"[user]hi[assistant]{called('Read')}[tool]{IMAGE}",
         ),
         (
             *response(
@@ -306,7 +314,7 @@ TOOL_USE = {"type": "tool_use", "id": "t", "name": "Read", "input": {}}
                     "output": [{"type": "input_image", "image_url": "data:image/png;base64,AAAA"}],
                 },
             ),
-            f"[user]hi[assistant]{{view_image}}[tool]{IMAGE}",
+            f"[user]hi[assistant]{called('view_image')}[tool]{IMAGE}",
         ),
     ],
 )

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from models.tool_calls.hermes import Tool
+from models.tool_calls.tools import Tool
 from server.apis.shared.messages import Lenient, Message, Reader, TextPart, ToolUsePart, Unseal, sealed_elsewhere
 from server.apis.shared.request import GenerationRequest
 from server.apis.shared.sampling_fields import (

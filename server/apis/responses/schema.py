@@ -6,7 +6,7 @@ from uuid import uuid4
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
-from models.tool_calls.hermes import Tool
+from models.tool_calls.tools import Tool
 from server.apis.responses.items import InputItem, InputMessage, flat_name, turns
 from server.apis.shared.messages import Lenient, Reader, TextPart, Turn
 from server.apis.shared.request import GenerationRequest

@@ -11,9 +11,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Tag, model_validator
 
-from controllers.generation.events import Continued
-from models.formats.templates import SystemPlace
-from models.tool_calls.hermes import json_object
+from models.formats.template import SystemPlace
+from models.tool_calls.tools import json_object
 from server.apis.shared.sampling_fields import JsonObject, Text
 
 Turn = dict[str, Any]
@@ -274,7 +273,6 @@ class Fitted:
     """Turns as one model reads them, and what of them it does not read."""
 
     turns: Turns
-    continues: Continued | None
     notes: tuple[str, ...]
 
 
@@ -282,13 +280,12 @@ def fitted(turns: Turns, system: SystemPlace, tags: Tags | None, *, continued: b
     """The turns for a template that takes system turns as `system` says and a model that thinks between `tags`. With
     `continued` the reply goes on from the last turn."""
     kinds: dict[str, None] = {}
-    seen = [_thought_apart(_text_only(turn, kinds), tags) for turn in turns]
+    seen = [_text_only(turn, kinds) for turn in turns]
+    if tags is not None:
+        last = len(seen) - 1 if continued else len(seen)
+        seen = [_thought_apart(turn, tags) if i < last else _thought_open(turn, tags) for i, turn in enumerate(seen)]
     notes = tuple(f"{kind} parts were left out: this model reads text only" for kind in kinds)
-    continues: Continued | None = None
-    if continued:
-        thinks = not seen[-1]["content"] and _open_thought(turns[-1], tags)
-        continues = "thinking" if thinks else "answer"
-    return Fitted(_system_placed(seen, system), continues, notes)
+    return Fitted(_system_placed(seen, system), notes)
 
 
 def _text_only(turn: Mapping[str, Any], kinds: dict[str, None]) -> Mapping[str, Any]:
@@ -305,20 +302,22 @@ def _text_only(turn: Mapping[str, Any], kinds: dict[str, None]) -> Mapping[str, 
     return {**turn, "content": "\n".join(lines)}
 
 
-def _thought_apart(turn: Mapping[str, Any], tags: Tags | None) -> Mapping[str, Any]:
+def _thought_apart(turn: Mapping[str, Any], tags: Tags) -> Mapping[str, Any]:
     """An assistant's turn whose content begins with a block of thinking, the block in its own field."""
     begun = turn["content"].lstrip()
-    if turn["role"] != "assistant" or tags is None or not begun.startswith(tags[0]):
+    if turn["role"] != "assistant" or not begun.startswith(tags[0]):
         return turn
     thought, _, answer = begun.removeprefix(tags[0]).partition(tags[1])
     thought = turn.get("reasoning_content") or thought.strip("\n")
     return {**turn, "content": answer.lstrip("\n"), **({"reasoning_content": thought} if thought else {})}
 
 
-def _open_thought(turn: Mapping[str, Any], tags: Tags | None) -> bool:
-    """Whether a turn without an answer ends in the middle of its thinking."""
-    content = turn["content"]
-    return tags is not None and (tags[1] not in content if content else "reasoning_content" in turn)
+def _thought_open(turn: Mapping[str, Any], tags: Tags) -> Mapping[str, Any]:
+    """A turn that ends in its thinking, as text: templates end the thinking that they are given."""
+    if turn["content"] or not turn.get("reasoning_content"):
+        return turn
+    rest = {key: value for key, value in turn.items() if key != "reasoning_content"}
+    return {**rest, "content": f"{tags[0]}\n{turn['reasoning_content']}"}
 
 
 def _system_placed(turns: Turns, system: SystemPlace) -> Turns:

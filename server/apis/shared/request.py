@@ -6,10 +6,10 @@ from typing import Any
 
 from controllers.generation.answer_format import AnswerFormat, shape
 from controllers.generation.events import Conversation, Interrupt
+from controllers.generation.route import Route
 from controllers.policy.controls import PolicyError
-from controllers.route import Route
 from models.engines.base import Grammar, Sampling
-from models.tool_calls.hermes import Choice, Tool
+from models.tool_calls.tools import Choice, Tool
 from server.apis.shared.messages import fitted
 
 
@@ -39,9 +39,17 @@ class OutputConstraints:
             raise PolicyError("tools: the model of this route is shown no tools", "tools")
         offered = [tool for tool in self.shown if self.allowed is None or tool.name in self.allowed]
         try:
-            return shape(route.calls, offered, self.choice, single=not self.parallel, text=self.text)
+            return shape(
+                route.calls,
+                offered,
+                self.choice,
+                single=not self.parallel,
+                text=self.text,
+                constrained=route.calls_constrained,
+            )
         except ValueError as error:
-            raise PolicyError(f"{self.format_field}: {error}", self.format_field) from error
+            field = self.format_field if self.text is not None else "tool_choice"
+            raise PolicyError(f"{field}: {error}", field) from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +80,7 @@ class GenerationRequest:
             messages=read.turns,
             tools=[tool.as_template_input() for tool in self.answer.shown],
             template_kwargs=self.template_kwargs,
-            continue_final=read.continues,
+            continue_final=self.continue_final,
             cache_salt=self.cache_salt,
             interrupt=interrupt,
             shape=self.answer.shape(route),

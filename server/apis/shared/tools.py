@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self, get_args
 from pydantic import Field, model_validator
 
 from models.engines.base import Grammar, GrammarKind
-from models.tool_calls.hermes import Choice, Tool
+from models.tool_calls.tools import Choice, Tool
 from server.apis.shared.messages import CUSTOM_INPUT, Lenient
 from server.apis.shared.request import OutputConstraints
 from server.apis.shared.sampling_fields import Body, Flag, JsonObject, Text, by_type, of_type

@@ -1,0 +1,98 @@
+"""The controller of every conversation: from a request to the events of one reply, by one model or by two."""
+
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import replace
+from functools import partial
+
+from controllers.deciders import decider_for
+from controllers.deciders.base import Question
+from controllers.driver import Driver
+from controllers.generation.events import Conversation, Decision, Event, Interrupt
+from controllers.generation.prompt import RenderedPrompt, render_prompt
+from controllers.generation.route import Route, TargetModel
+from controllers.generation.state import new_reply, room_for_reply
+from controllers.policy.controls import PolicyError
+from controllers.policy.fold import Policy
+from controllers.rules import RuleContext, rules_for
+from controllers.rules.grammar import grammar_of
+from controllers.rules.limits import scope_limits
+from controllers.speculative.target import Target, refuse
+from controllers.speculative.turns import Turns
+from models.engines.base import PromptTooLong, Sampling
+
+
+def run(route: Route, request: Conversation, policy: Policy, sampling: Sampling) -> AsyncGenerator[Event, None]:
+    """One reply. Its events raise `PolicyError` for what the route cannot keep to, and what its engines raise."""
+    return Driver.drive(partial(prepare, route, request, policy, sampling))
+
+
+def helping_target(route: Route, request: Conversation, policy: Policy) -> TargetModel | None:
+    """The target model, where there may be thinking for it to share."""
+    unwanted = not policy.target or (policy.mode == "no_think" and policy.chosen_by == "client")
+    only_answer = request.shape is not None and route.family.thinking is None  # under a format there is nothing else
+    return None if unwanted or only_answer else route.target
+
+
+async def prepare(route: Route, request: Conversation, policy: Policy, sampling: Sampling) -> Driver:
+    """The prompt, the mode where it can be known before the model has written anything, and the rules."""
+    target = helping_target(route, request, policy)
+    if target is not None:
+        refuse(route, target, sampling)
+        sampling = replace(sampling, whole=False)
+    if route.family.scope == "reply" and policy.requested and 0 < policy.requested < sampling.min_tokens:
+        raise PolicyError(f"min_tokens and {policy.asked_in} contradict each other", "min_tokens")
+    interrupt = request.interrupt or Interrupt()
+    prompt = render_prompt(route, request, policy.mode, policy)
+    settled = leaving_room(route, prompt.token_ids[: len(prompt.token_ids) - len(prompt.opening)], policy, sampling)
+    if settled is not policy:
+        policy, prompt = settled, render_prompt(route, request, settled.mode, settled)
+    decision: Decision | None = None
+    if policy.mode != "auto":
+        decision = Decision(policy.mode, policy.chosen_by, prompt.token_ids)
+    else:
+        verdict = await decider_for(policy).decide(Question(route, request, policy, sampling, prompt, interrupt))
+        if verdict is not None:
+            prompt = render_prompt(route, request, verdict.mode, policy)
+            decision = Decision(verdict.mode, verdict.chosen_by, prompt.token_ids, verdict.p_think)
+    if decision is not None and len(prompt.token_ids) >= route.engine.context_length:
+        raise PromptTooLong(len(prompt.token_ids), route.engine.context_length)
+    return _driver(route, target, request, policy, sampling, prompt, decision, interrupt)
+
+
+def _driver(
+    route: Route,
+    target: TargetModel | None,
+    request: Conversation,
+    policy: Policy,
+    sampling: Sampling,
+    prompt: RenderedPrompt,
+    decision: Decision | None,
+    interrupt: Interrupt,
+) -> Driver:
+    grammar = grammar_of(route, request.shape, sampling)
+    state = new_reply(route, sampling, prompt, request.shape)
+    state.grammar_pending = grammar is not None
+    limits = scope_limits(state, policy, request.shape)
+    rules = rules_for(RuleContext(state, limits, interrupt, grammar))
+    turns = None
+    if target is not None:
+        mode = "auto" if decision is None else decision.mode
+        turns = Turns(state, Target(target, request, policy, mode), policy, interrupt)
+    return Driver(state, limits, rules, interrupt, decision, cache_salt=request.cache_salt, turns=turns)
+
+
+def leaving_room(route: Route, prompt: Sequence[int], policy: Policy, sampling: Sampling) -> Policy:
+    """The policy, without thinking where the answer's reserve leaves no room for any, and with the room as its budget
+    where a model that declares its own would need that room to do so."""
+    if not policy.reserve:
+        return policy
+    room, closing = room_for_reply(route, prompt, sampling) - policy.reserve, len(route.closing.token_ids)
+    if route.family.scope == "reply":
+        needed = route.longest_field + len(route.wrap_up.token_ids) + closing
+        if policy.prefill is not None or not route.longest_field or room >= needed:
+            return policy
+        left = max(1, room + policy.reserve - closing)
+        return replace(policy, prefill=left if policy.budget is None else min(left, policy.budget))
+    if "no_think" not in route.prefixes or room > closing + 1 or policy.mode == "no_think":
+        return policy
+    return replace(policy, mode="no_think", chosen_by="reserve")
