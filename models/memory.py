@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from models.engines.registry import EngineSpec
+from models.engines import VllmEngineConfig
 
 BYTES = {"float32": 4, "float": 4, "float16": 2, "half": 2, "bfloat16": 2}
 GPU_MEMORY_UTILIZATION = 0.92  # vLLM's default
@@ -30,26 +30,26 @@ class MemoryPlan:
         return None if self.tokens is None else self.tokens / self.context_length
 
 
-def memory_plan(spec: EngineSpec, device_memory: int | None = None) -> MemoryPlan:
+def memory_plan(engine: VllmEngineConfig, device_memory: int | None = None) -> MemoryPlan:
     """The memory of one engine over all its tensor-parallel devices, `device_memory` bytes each.
 
     The key-value cache is `kv_cache_memory_bytes` where that is set, else what the memory share leaves beside the
     weights; activations are not counted, so the truth is somewhat less. Layers with a sliding window or a constant
     state are counted as full ones. Raises `FileNotFoundError` for a model that is not on this machine.
     """
-    folder = model_folder(spec)
+    folder = model_folder(engine)
     config = json.loads((folder / "config.json").read_text())
     config = config.get("text_config", config)
-    devices = int(spec.args.get("tensor_parallel_size", 1)) * int(spec.args.get("pipeline_parallel_size", 1))
+    devices = int(engine.args.get("tensor_parallel_size", 1)) * int(engine.args.get("pipeline_parallel_size", 1))
     weights = sum(_tensor_bytes(path) for path in folder.glob("*.safetensors") if "consolidated" not in path.name)
-    per_token = kv_bytes_per_token(config, spec.args)
-    kv = _kv_budget(spec.args, weights, devices, device_memory)
+    per_token = kv_bytes_per_token(config, engine.args)
+    kv = _kv_budget(engine.args, weights, devices, device_memory)
     return MemoryPlan(
         weights=weights,
         kv_per_token=per_token,
         kv=kv,
         tokens=None if kv is None else kv // per_token,
-        context_length=int(spec.args.get("max_model_len") or config["max_position_embeddings"]),
+        context_length=int(engine.args.get("max_model_len") or config["max_position_embeddings"]),
     )
 
 
@@ -68,14 +68,14 @@ def kv_bytes_per_token(config: Mapping[str, Any], args: Mapping[str, Any]) -> in
     return 2 * layers * kv_heads * head_dim * width
 
 
-def model_folder(spec: EngineSpec) -> Path:
+def model_folder(engine: VllmEngineConfig) -> Path:
     """The folder of a model's files: itself, or its snapshot in the hub's cache."""
-    path = Path(spec.model)
+    path = Path(engine.model)
     if path.is_dir():
         return path
     from huggingface_hub import snapshot_download
 
-    return Path(snapshot_download(spec.model, revision=spec.args.get("revision"), local_files_only=True))
+    return Path(snapshot_download(engine.model, revision=engine.args.get("revision"), local_files_only=True))
 
 
 def _kv_budget(args: Mapping[str, Any], weights: int, devices: int, device_memory: int | None) -> int | None:

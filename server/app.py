@@ -10,12 +10,11 @@ from starlette.middleware.cors import CORSMiddleware
 
 from models.engines.base import Engine
 from server import __version__
-from server.apis import interrupts, openapi, ops
+from server.apis import interrupts, openapi, ops, reward_protocols
 from server.apis.chat import routes as chat
 from server.apis.completions import routes as completions
 from server.apis.messages import routes as messages
 from server.apis.responses import routes as responses
-from server.apis.reward_protocols import routes as reward_protocols
 from server.apis.rewards import routes as rewards
 from server.assemble import assemble
 from server.config.load import Config, ConfigError
@@ -45,7 +44,7 @@ def create_app(config: Config, engines: Mapping[str, Engine], observers: Sequenc
     app.include_router(messages.router)
     app.include_router(interrupts.router)
     app.include_router(rewards.router)
-    app.include_router(reward_protocols.router)
+    app.include_router(reward_protocols.routes())
     return app
 
 

@@ -8,13 +8,13 @@ from functools import partial
 from fastapi import Request
 
 from controllers import CONTROLLERS
+from controllers.generation.circuit_breaker import CircuitBreaker
+from controllers.generation.route import Controller, Route, build_route, with_target
 from controllers.generation.throughput import ThroughputEstimate
 from controllers.judging import best_of_n
 from controllers.judging import chat as judge_chat
 from controllers.judging.judge import Judge
 from controllers.policy.fold import Defaults, KeyLimits
-from controllers.route import Controller, Route, build_route, with_target
-from controllers.speculative.circuit_breaker import CircuitBreaker
 from models.engines.base import Engine, Sampling
 from models.formats.families import Family
 from models.formats.templates import opens_thinking
@@ -22,6 +22,7 @@ from models.judge_prompts.families import JUDGE_FAMILIES, load_forms
 from models.text.template_marks import Marks, marks_of
 from server.config.load import Config, ConfigError, RouteConfig
 from server.edges.errors import model_not_found, no_judge, not_a_judge
+from server.observability.engines import EngineCollector
 from server.observability.metrics import Metrics
 from server.running_requests import Running
 from server.stores.responses import ResponseStore
@@ -55,18 +56,11 @@ class Runtime:
     @property
     def targets(self) -> Mapping[str, str]:
         """The target engines of routes that can do without them, by route."""
-        return self._targets("alone")
+        return self.config.targets("alone")
 
     @property
     def needed(self) -> frozenset[str]:
-        """The engines without which the server cannot serve all its routes. One route's doing without a target does
-        not spare another that cannot."""
-        own = {route.engine for route in self.config.routes.values()}
-        return frozenset(own | set(self._targets("fail").values()) | (self.engines.keys() - self.targets.values()))
-
-    def _targets(self, on_failure: str) -> dict[str, str]:
-        speculative = {name: route.speculative for name, route in self.config.routes.items()}
-        return {name: each.target for name, each in speculative.items() if each and each.on_failure == on_failure}
+        return self.config.needed_engines
 
     def route(self, name: str) -> Route:
         """The route that a client named. Raises the API's 404."""
@@ -74,9 +68,10 @@ class Runtime:
             raise model_not_found(name)
         return self.routes[name]
 
-    def limits(self, request: Request) -> KeyLimits | None:
+    def limits(self, request: Request) -> KeyLimits:
         """Those of the request's key."""
-        return self.keys.get(request.scope["state"].get("key_name") or "")
+        name = request.scope["state"].get("key_name") or ""
+        return self.keys.get(name) or KeyLimits(name=name)
 
     def judge(self, name: str | None) -> Judge:
         """The judge route that a client named, or the one for clients that cannot. Raises the API's errors."""
@@ -96,6 +91,7 @@ def assemble(config: Config, engines: Mapping[str, Engine], started: int) -> Run
     if missing := config.engines.keys() - engines.keys():
         raise ConfigError(f"engines.{min(missing)}: not given")
     metrics = Metrics(config.routes, {name: engine.running for name, engine in engines.items()})
+    metrics.registry.register(EngineCollector(engines))
     models = {name: LoadedModel(engine, ThroughputEstimate(), CircuitBreaker()) for name, engine in engines.items()}
     judges = {name: _judge(name, config, models, metrics) for name in config.routes if _judges(config, name)}
     routes = {
@@ -103,7 +99,7 @@ def assemble(config: Config, engines: Mapping[str, Engine], started: int) -> Run
         for name in config.routes
     }
     metrics.degraded({name: partial(getattr, route, "degraded") for name, route in routes.items() if route.target})
-    keys = {name: KeyLimits(key.budget, key.budget_cap) for name, key in config.keys.items()}
+    keys = {name: KeyLimits(key.budget, key.budget_cap, name) for name, key in config.keys.items()}
     marks = {name: marks_of(judge.route.engine.tokenizer, judge.route.family) for name, judge in judges.items()}
     return Runtime(
         config,
@@ -154,13 +150,13 @@ def _judge(name: str, config: Config, models: Mapping[str, LoadedModel], metrics
         widening=settings.widening,
         teams=settings.teams,
         rubric=settings.rubric,
-        seen=metrics.route(name).judged,
+        on_verdict=metrics.route(name).judged,
     )
 
 
 def _chatting(judge: Judge) -> Route:
     """A judge's route as clients chat with it."""
-    return replace(judge.route, controller=judge_chat.answering(judge))
+    return replace(judge.route, controller=judge_chat.chat_controller(judge))
 
 
 def _with_target(config: Config, name: str, models: Mapping[str, LoadedModel], judges: Mapping[str, Judge]) -> Route:
@@ -205,7 +201,7 @@ def _route(
     _check_template(name, family, config.engine, engine)
     controller = controller or CONTROLLERS[config.controller]
     if config.judged_by:
-        controller = best_of_n.ranked_by(judges[config.judged_by], controller)
+        controller = best_of_n.best_of_controller(judges[config.judged_by], controller)
     return build_route(
         name,
         controller,
@@ -217,6 +213,7 @@ def _route(
             config.budgets.as_policy(),
             speculation=config.speculative.as_settings() if config.speculative else None,
             best_of=config.best_of if config.judged_by else None,
+            loop=config.loop.as_policy(),
         ),
         adapter=config.adapter or None,
         sampling=Sampling(**config.sampling.model_dump(exclude_none=True)),

@@ -1,15 +1,14 @@
 """The configured engines: what each is to be, and how they are started and closed."""
 
 import logging
-import os
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
-from pathlib import Path
-from typing import Any
+from functools import partial
+from typing import cast
 
+from models.engines import LocalEngineConfig, load
 from models.engines.base import Engine, EngineError
-from models.engines.registry import EngineSpec, load
-from server.config.engines import RemoteEngineConfig, ScriptedEngineConfig
+from models.engines.supervised import LocalEngine, SupervisedEngine
 from server.config.load import Config, ConfigError
 
 log = logging.getLogger(__name__)
@@ -22,49 +21,27 @@ async def start_engines(config: Config, stack: AsyncExitStack) -> dict[str, Engi
     """
     engines: dict[str, Engine] = {}
     for name in config.engines:
-        engines[name] = await _start(engine_spec(config, name, os.environ))
+        engines[name] = await _start(config, name)
         stack.push_async_callback(engines[name].close)
     return engines
 
 
-async def _start(spec: EngineSpec) -> Engine:
+async def _start(config: Config, name: str) -> Engine:
     """One engine. What keeps it from starting is said in one line; vLLM's processes have told the rest themselves."""
+    settings = config.engines[name]
+    start = partial(load, name, settings, _thinking_tags(config, name))
     try:
-        return await load(spec)
+        engine = await start()
     except (ValueError, OSError, RuntimeError, EngineError) as error:
-        log.debug("engine %s did not start", spec.name, exc_info=error)
+        log.debug("engine %s did not start", name, exc_info=error)
         reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-        raise ConfigError(f"engines.{spec.name}: {reason}") from error
-
-
-def engine_spec(config: Config, name: str, environment: Mapping[str, str]) -> EngineSpec:
-    """The registry's form of one engine's settings. Raises `ConfigError` where the environment lacks its key."""
-    engine = config.engines[name]
-    if isinstance(engine, RemoteEngineConfig):
-        args = _remote_args(name, engine, environment)
-    elif isinstance(engine, ScriptedEngineConfig):
-        args = engine.model_dump(exclude={"kind", "model", "chat_template", "adapters"})
-    else:
-        args = engine.args
-    return EngineSpec(
-        name=name,
-        kind=engine.kind,
-        model=engine.model,
-        args=args,
-        adapters=engine.adapters,
-        thinking=_thinking_tags(config, name),
-        chat_template=Path(engine.chat_template).read_text(encoding="utf-8") if engine.chat_template else None,
-        env=engine.env if engine.kind == "vllm" else {},
-    )
-
-
-def _remote_args(name: str, engine: RemoteEngineConfig, environment: Mapping[str, str]) -> dict[str, Any]:
-    args = engine.model_dump(include={"url", "served_model", "timeout", "connect_timeout"}, exclude_none=True)
-    if engine.key_env:
-        if not environment.get(engine.key_env):
-            raise ConfigError(f"engines.{name}.key_env: the environment has no {engine.key_env}")
-        args["api_key"] = environment[engine.key_env]
-    return args
+        raise ConfigError(f"engines.{name}: {reason}") from error
+    if not isinstance(settings, LocalEngineConfig):
+        return engine
+    supervision = settings.supervision
+    if name not in config.needed_engines:  # its routes would rather go on without it than wait
+        supervision = supervision.model_copy(update={"wait_seconds": 0.0})
+    return SupervisedEngine(cast(LocalEngine, engine), cast(Callable[[], Awaitable[LocalEngine]], start), supervision)
 
 
 def _thinking_tags(config: Config, engine: str) -> tuple[str, str] | None:

@@ -2,9 +2,9 @@
 
 from collections.abc import Iterator
 
+from models.engines import VllmEngineConfig
 from models.memory import MemoryPlan, memory_plan
 from server.config.load import Config
-from server.engines import engine_spec
 
 GIB = 1024**3
 
@@ -13,10 +13,10 @@ def plan_lines(config: Config, device_memory_gib: float | None = None) -> Iterat
     """One line for each engine that holds its model in this machine's memory."""
     device_memory = None if device_memory_gib is None else int(device_memory_gib * GIB)
     for name, engine in config.engines.items():
-        if engine.kind != "vllm":
+        if not isinstance(engine, VllmEngineConfig):
             continue
         try:
-            plan = memory_plan(engine_spec(config, name, {}), device_memory)
+            plan = memory_plan(engine, device_memory)
         except FileNotFoundError:
             yield f"memory of {name}: {engine.model} is not on this machine yet"
         else:

@@ -4,7 +4,7 @@ import asyncio
 import json
 import os
 import shutil
-from collections.abc import Coroutine, Iterator
+from collections.abc import Coroutine, Iterator, Mapping
 from pathlib import Path
 from threading import Thread
 from typing import Any, Protocol, TypeVar
@@ -12,8 +12,8 @@ from typing import Any, Protocol, TypeVar
 import pytest
 from hypothesis import settings
 
+from models.engines import VllmEngineConfig, load
 from models.engines.base import Engine
-from models.engines.registry import EngineSpec, load
 from models.text.tokenizer import HubTokenizer
 from tests.processes import vllm
 
@@ -33,6 +33,30 @@ T = TypeVar("T")
 settings.register_profile("shared machine", deadline=None)  # a busy neighbour is no failure
 settings.register_profile("reproducible", deadline=None, derandomize=True)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "shared machine"))
+
+
+STEPS: Mapping[str, Mapping[str, int]] = {
+    "1": {},
+    "3": {"tokens_per_step": 3},
+    "random": {"tokens_per_step": 4, "step_seed": 7},
+}
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--tokens-per-step",
+        help="1, 3, random, or all: how many tokens a scripted engine gives at once. Left out: 1, and all three in the"
+        " files that are marked every_step",
+    )
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "stepping" in metafunc.fixturenames:
+        asked = metafunc.config.getoption("tokens_per_step")
+        asked = asked or ("all" if metafunc.definition.get_closest_marker("every_step") else "1")
+        names = [*STEPS] if asked == "all" else [asked]
+        ids = names if names != ["1"] else [pytest.HIDDEN_PARAM]
+        metafunc.parametrize("stepping", [STEPS[name] for name in names], ids=ids)
 
 
 class Run(Protocol):
@@ -110,16 +134,13 @@ def random_adapter(folder: Path, model_folder: Path, rank: int = 4) -> Path:
 @pytest.fixture(scope="session")
 def vllm_engine(run: Run, model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
     """The one engine in this process, with a random LoRA adapter `other`. It lives in the loop of `run`."""
-    spec = EngineSpec(
-        name="demo",
-        kind="vllm",
+    config = VllmEngineConfig(
         model=str(model_folder),
         args={**ENGINE_ARGS, "structured_outputs_config": COMPACT},
         adapters={"other": str(random_adapter(tmp_path_factory.mktemp("adapter"), model_folder))},
-        thinking=TAGS,
         env=ENGINE_ENV,
     )
-    engine = run(load(spec), timeout=300)
+    engine = run(load("demo", config, TAGS), timeout=300)
     yield engine
     run(engine.close())
 

@@ -26,11 +26,13 @@ class Reader:
         self.asked: list[tuple[str, str]] = []
         self.prompts: list[str] = []
         self.sampled: list[Sampling] = []
+        self.salts: list[str | None] = []
 
     def __call__(self, prompt: Prompt, sampling: Sampling) -> Line:
         text = self.tokenizer.decode(prompt.token_ids, skip_special_tokens=False)
         self.prompts.append(text)
         self.sampled.append(sampling)
+        self.salts.append(prompt.cache_salt)
         for head, rule in (("## Reference answer", self.single), ("## Rubric", self.single)):
             if f"\n\n{head}\n" in text:
                 against = text.rpartition(f"\n\n{head}\n")[2].partition("\n\n## Assistant response\n")[0]

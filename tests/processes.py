@@ -45,17 +45,22 @@ def running(
             process.wait(60)
 
 
-def session_seconds(leader: int) -> float:
-    """Processor time of all living processes of the session that this process leads: a server with its engines."""
-    total = 0.0
+def members(leader: int) -> dict[int, float]:
+    """Processor time of each living process of the session that this process leads: a server with its engines."""
+    found: dict[int, float] = {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
             fields = stat.read_text().rpartition(") ")[2].split()
         except OSError:
             continue  # it ended meanwhile
-        if int(fields[3]) == leader:
-            total += int(fields[11]) + int(fields[12])
-    return total / os.sysconf("SC_CLK_TCK")
+        if int(fields[3]) == leader and fields[0] != "Z":
+            found[int(stat.parent.name)] = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    return found
+
+
+def session_seconds(leader: int) -> float:
+    """Processor time of all of them."""
+    return sum(members(leader).values())
 
 
 @contextmanager

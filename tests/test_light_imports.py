@@ -16,10 +16,9 @@ LIGHT = [
     "models.engines.base",
     "models.formats.families",
     "models.text.stop_strings",
-    "models.engines.logprobs",
-    "models.engines.validation",
+    "models.engines",
+    "models.memory",
 ]
-LIGHT += ["models.engines.registry", "models.memory"]
 LIGHT += [
     module.name
     for folder in (controllers, loadtest)

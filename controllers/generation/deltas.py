@@ -22,7 +22,7 @@ def single(delta: Delta) -> Iterator[Delta]:
         logprobs = None if delta.logprobs is None else delta.logprobs[index : index + 1]
         one = replace(delta, token_ids=(token_id,), pieces=delta.pieces[index : index + 1], logprobs=logprobs)
         if index:
-            one = replace(one, cached_tokens=0, prompt_logprobs=None)
+            one = replace(one, cached_tokens=0)
         yield one if index == last else replace(one, finish=None, stopped_by=None)
 
 
@@ -50,7 +50,7 @@ async def next_item(stream: AsyncGenerator[T, None], interrupt: Interrupt, timeo
 
 
 async def cancellable(stream: AsyncGenerator[T, None], interrupt: Interrupt | None) -> AsyncGenerator[T, None]:
-    """What the stream yields, until it ends or the client cancels. Closes the stream."""
+    """What the stream yields, until it ends (an item None ends it too) or the client cancels. Closes the stream."""
     interrupt = interrupt or Interrupt()
     async with aclosing(stream):
         while (item := await next_item(stream, interrupt)) is not None:

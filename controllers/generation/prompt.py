@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from controllers.generation.events import Conversation
+from controllers.generation.route import Route
 from controllers.policy.controls import Wish
 from controllers.policy.fold import Policy
-from controllers.route import Route
 
 
 @dataclass(frozen=True, slots=True)

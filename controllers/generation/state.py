@@ -17,20 +17,20 @@ What that means for the rest of a request:
 | presence, frequency penalty | would begin anew: refused where a second segment may be needed |
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 from uuid import uuid4
 
 from controllers.generation.answer_format import AnswerFormat
-from controllers.generation.events import BudgetUse, Cut, CutBy, Decision, Finished, TargetUse
+from controllers.generation.events import BudgetUse, Decision, Finished, TargetUse
 from controllers.generation.parser import ThinkingParser
 from controllers.generation.prompt import RenderedPrompt
+from controllers.generation.route import Forced, Route
 from controllers.generation.throughput import Clock
 from controllers.generation.transcripts import Span, Transcript
-from controllers.route import Forced, Route
-from models.engines.base import Delta, Finish, Prompt, Sampling
-from models.engines.validation import check_token_ids
+from controllers.policy.controls import Cut, CutBy
+from models.engines.base import Delta, Finish, Prompt, Sampling, check_token_ids
 from models.formats.chunks import CallPart, Chunk
 from models.text.stop_strings import StopMatcher
 from models.tool_calls.hermes import CallParser, ToolFormat, Written
@@ -84,6 +84,7 @@ class ReplyState:
     finish: Finish | None = None
     stopped_by: str | int | None = None
     cancelled: bool = False
+    notes: Mapping[str, str] = field(default_factory=dict)
     clock: Clock = field(default_factory=Clock)
 
     @property
@@ -113,6 +114,17 @@ class ReplyState:
             changes["seed"] = (self.sampling.seed ^ self.segments * SEED_STEP) & (2**63 - 1)
         self.segments += 1
         return prompt, replace(self.sampling, **changes)
+
+    def tokens_since(self, position: int) -> Iterator[int]:
+        """The ids from a position of the reply on, whoever wrote them."""
+        at = self.position
+        for number in range(len(self.spans) - 1, -1, -1):
+            at -= len(self.spans[number].token_ids)
+            if at <= position:
+                break
+        for span in self.spans[number:]:
+            yield from span.token_ids[max(0, position - at) :]
+            at += len(span.token_ids)
 
     def first_delta(self, delta: Delta) -> None:
         """The running request has begun to write."""
@@ -250,6 +262,7 @@ class ReplyState:
             discarded_tokens=self.discarded_tokens,
             calls=0 if self.calls is None else self.calls.begun,
             target=target,
+            more=self.notes,
         )
 
 

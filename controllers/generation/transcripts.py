@@ -8,7 +8,7 @@ seam is checked: both sides of it must decode to the reply's own text.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from controllers.route import Route
+from controllers.generation.route import Route
 from models.formats.families import Tag
 
 ANCHOR = "\n"

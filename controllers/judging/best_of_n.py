@@ -1,29 +1,34 @@
 """Best of n: n replies are drawn side by side, a judge ranks them by knockout, and the winner is the reply.
 
-While replies are drawn and ranked there is nothing to show, so the client hears of progress; then the winner comes,
+While replies are drawn and ranked there is nothing to show, so the client gets progress events; then the winner comes,
 with the bracket in its record. Its tokens are the reply's; the others' are counted apart, and so are the judge's.
+
+No more replies are drawn at once for one route than the judge has slots, and requests get free slots in turn.
 """
 
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import replace
+from functools import partial
+from itertools import count
 from typing import Any
 
-from controllers.concurrency import merge
+from controllers.concurrency import FairSemaphore, gather, with_progress
 from controllers.generation.deltas import cancellable
-from controllers.generation.events import Conversation, Decision, Event, Finished, Progress, Working
-from controllers.judging.judge import Judge
-from controllers.judging.ranking import Ranking, Rules, ranked
+from controllers.generation.events import Conversation, Decision, Event, Finished, Interrupt, Progress, Working
+from controllers.generation.route import Controller, Route
+from controllers.judging.judge import Judge, JudgeParams
+from controllers.judging.ranking import Ranking, TournamentRules, rank
 from controllers.policy.fold import Policy
-from controllers.route import Controller, Route
 from models.engines.base import Sampling
 from models.formats.chunks import Chunk
 
-STRIDE = 128  # between the seeds of the n replies: more than the choices that one request can have
+SEED_STRIDE = 128  # between the seeds of the n replies: more than the choices that one request can have
 
 
-def ranked_by(judge: Judge, controller: Controller) -> Controller:
+def best_of_controller(judge: Judge, controller: Controller) -> Controller:
     """A controller that draws `policy.best_of` replies from `controller` and yields the best."""
+    slots, rules = FairSemaphore(judge.concurrency), TournamentRules("knockout", teams=judge.teams)
 
     async def run(
         route: Route, request: Conversation, policy: Policy, sampling: Sampling
@@ -33,87 +38,94 @@ def ranked_by(judge: Judge, controller: Controller) -> Controller:
                 async for event in events:
                     yield event
             return
-        drawn = [_Drawn() for _ in range(policy.best_of)]
-        runs = [controller(route, request, policy, _seeded(sampling, i)) for i in range(policy.best_of)]
-        async with aclosing(merge(runs)) as events:
-            async for index, event in events:
-                drawn[index].add(event)
-                if isinstance(event, Finished):
-                    yield Working({"drawn": sum(one.complete for one in drawn), "of": len(drawn)})
-        playing = [i for i, one in enumerate(drawn) if one.answer] or [0]  # an empty answer cannot be the best
-        if request.cancelled:
-            playing = playing[:1]  # whoever has ended the request waits for no judge
-        ranking = Ranking([0], [], [])
-        query, answers = text_of(request.messages), [drawn[i].answer for i in playing]
-        rules = Rules("knockout", teams=judge.teams)
-        terms = judge.terms(seed=sampling.seed or 0, key=policy.key)
-        tournament = ranked(judge, query, answers, terms, rules)
-        async with aclosing(cancellable(tournament, request.interrupt)) as told:
-            async for said in told:
-                if isinstance(said, Ranking):
-                    ranking = said
-                else:
-                    yield Working({"round": said.round, "compared": said.done, "of": said.of})
-        winner = playing[ranking.order[0]]
-        record = _record(judge, drawn, playing, winner, ranking)
-        for event in drawn[winner].events:
-            yield _recorded(event, record)
+        interrupt = request.interrupt or Interrupt()  # one for all choices of a request: together they are one caller
+
+        async def best(notify: Callable[[Working], None]) -> list[Event]:
+            numbers = count(1)
+
+            async def draw(index: int) -> list[Event]:
+                async with aclosing(cancellable(_slot(slots, interrupt), interrupt)) as slot:
+                    await anext(slot, None)  # there is none where the client cancels, for then nothing is written
+                    events = await _drawn(controller(route, request, policy, _seeded(sampling, index)))
+                notify(Working({"drawn": next(numbers), "of": policy.best_of}))
+                return events
+
+            drawn = await gather([draw(index) for index in range(policy.best_of)])
+            answers = {index: answer for index, events in enumerate(drawn) if (answer := _answer(events))}
+            ranking = Ranking([0], [], [])
+            if len(answers) > 1 and not request.cancelled:  # whoever has ended the request waits for no judge
+                query, params = conversation_text(request.messages), _params(judge, request, policy, sampling)
+                tournament = with_progress(partial(rank, judge, query, [*answers.values()], params, rules))
+                async with aclosing(cancellable(tournament, interrupt)) as steps:
+                    async for step in steps:
+                        if isinstance(step, Ranking):
+                            ranking = step
+                        else:
+                            notify(Working({"round": step.round, "compared": step.done, "of": step.of}))
+            return _winner(judge, drawn, [*answers] or [0], ranking)  # an empty answer cannot be the best
+
+        async with aclosing(with_progress(best)) as progress:
+            async for step in progress:
+                for event in [step] if isinstance(step, Working) else step:
+                    yield event
 
     return run
 
 
-def text_of(messages: Sequence[Mapping[str, Any]]) -> str:
+def _params(judge: Judge, request: Conversation, policy: Policy, sampling: Sampling) -> JudgeParams:
+    """The judge's own, with what the request says of all its engine requests."""
+    params = judge.params(seed=sampling.seed or 0, key=policy.key)
+    return replace(
+        params,
+        sampling=replace(params.sampling, priority=sampling.priority),
+        request=Conversation((), cache_salt=request.cache_salt),
+        caller=request.interrupt or params.caller,
+    )
+
+
+def conversation_text(messages: Sequence[Mapping[str, Any]]) -> str:
     """A conversation as the query of a comparison: one turn by itself is its text, several are named."""
     if len(messages) == 1:
         return str(messages[0]["content"])
     return "\n\n".join(f"{str(message['role']).capitalize()}: {message['content']}" for message in messages)
 
 
-class _Drawn:
-    """One of the n replies."""
-
-    def __init__(self) -> None:
-        self.events: list[Event] = []
-
-    def add(self, event: Event) -> None:
-        """Keeps what the winner will say; how long it was going to take is of no use by then."""
-        if isinstance(event, Decision):
-            event = replace(event, seconds_to_answer=None)
-        if not isinstance(event, Progress):
-            self.events.append(event)
-
-    @property
-    def complete(self) -> bool:
-        return bool(self.events) and isinstance(self.events[-1], Finished)
-
-    @property
-    def answer(self) -> str:
-        """What there is to judge: the text, and the calls with their arguments."""
-        chunks = (event for event in self.events if isinstance(event, Chunk) and event.kind in ("answer", "tool"))
-        return "".join(_written(chunk) for chunk in chunks).strip()
-
-    @property
-    def tokens(self) -> int:
-        return sum(len(event.token_ids) for event in self.events if isinstance(event, Chunk))
+async def _slot(slots: FairSemaphore, caller: Interrupt) -> AsyncGenerator[Interrupt, None]:
+    async with slots.slot(caller):
+        yield caller
 
 
-def _written(chunk: Chunk) -> str:
-    return chunk.text if chunk.call is None or chunk.call.name is None else f"\n{chunk.call.name} {chunk.text}"
+async def _drawn(events: AsyncGenerator[Event, None]) -> list[Event]:
+    """What a reply says if it wins; how long it was going to take is of no use by then."""
+    async with aclosing(events):
+        return [
+            replace(event, seconds_to_answer=None) if isinstance(event, Decision) else event
+            async for event in events
+            if not isinstance(event, Progress)
+        ]
+
+
+def _answer(events: Sequence[Event]) -> str:
+    """What there is to judge of a reply: the text, and the calls with their arguments."""
+    chunks = (event for event in events if isinstance(event, Chunk) and event.kind in ("answer", "tool"))
+    return "".join(
+        chunk.text if chunk.call is None or chunk.call.name is None else f"\n{chunk.call.name} {chunk.text}"
+        for chunk in chunks
+    ).strip()
+
+
+def _tokens(events: Sequence[Event]) -> int:
+    return sum(len(event.token_ids) for event in events if isinstance(event, Chunk))
 
 
 def _seeded(sampling: Sampling, index: int) -> Sampling:
-    return sampling if sampling.seed is None else replace(sampling, seed=sampling.seed + STRIDE * index)
+    return sampling if sampling.seed is None else replace(sampling, seed=sampling.seed + SEED_STRIDE * index)
 
 
-def _recorded(event: Event, record: Mapping[str, Any]) -> Event:
-    return replace(event, more={**event.more, "best_of": record}) if isinstance(event, Finished) else event
-
-
-def _record(
-    judge: Judge, drawn: Sequence[_Drawn], playing: Sequence[int], winner: int, ranking: Ranking
-) -> dict[str, Any]:
-    ballots = [ballot for one in ranking.played for ballot in one.verdict.ballots]
-    return {
+def _winner(judge: Judge, drawn: Sequence[Sequence[Event]], playing: Sequence[int], ranking: Ranking) -> list[Event]:
+    """The events of the best reply, with the bracket in its record."""
+    winner = playing[ranking.order[0]]
+    record = {
         "n": len(drawn),
         "winner": winner,
         "judge": judge.route.name,
@@ -121,13 +133,16 @@ def _record(
             [
                 {
                     "replies": [playing[one.match.first], playing[one.match.second]],
-                    "votes": [one.verdict.vote.first, one.verdict.vote.second],
+                    "votes": [one.verdict.count.first, one.verdict.count.second],
                     "by_lot": one.match.by_lot,
                 }
-                for one in played
+                for one in matches
             ]
-            for played in ranking.rounds
+            for matches in ranking.rounds
         ],
-        "discarded_tokens": sum(one.tokens for i, one in enumerate(drawn) if i != winner),
-        "judge_tokens": sum(ballot.completion_tokens for ballot in ballots),
+        "discarded_tokens": sum(_tokens(events) for i, events in enumerate(drawn) if i != winner),
+        "judge_tokens": sum(vote.completion_tokens for vote in ranking.votes),
     }
+    *events, end = drawn[winner]
+    assert isinstance(end, Finished), "a controller ends with Finished"
+    return [*events, replace(end, more={**end.more, "best_of": record})]

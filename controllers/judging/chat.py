@@ -5,26 +5,27 @@ send is judged with the judge's own prompt, and the verdict is written as its ca
 - a reply beside a reference answer, as verifiers asks: `Final verdict: ` and one of the two words that it offers.
 
 The judge reads the replies in the caller's order. The client reads the first vote as it is written; whatever else it
-takes to come to a verdict, a second try or the route's further votes, is told in the record.
+takes to come to a verdict, a second try or the route's further votes, is in the record.
 
 Any other conversation is the model's own affair, and so is a pair where the judge writes brackets by itself.
 """
 
 import random
 import re
-from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Any
 
 from controllers.concurrency import with_progress
 from controllers.generation.events import Conversation, Event, Finished
-from controllers.judging.judge import Audience, Judge, JudgeParams, Verdict
+from controllers.generation.route import Controller, Route
+from controllers.judging.judge import Judge, JudgeParams, Verdict
 from controllers.judging.verdicts import JudgeComparison
 from controllers.policy.fold import Policy
-from controllers.route import Controller, Route
 from models.engines.base import Sampling
 from models.formats.chunks import Chunk
+from models.judge_prompts.families import BRACKETS
 
 QUESTION = re.compile(r"\[(?:User )?Question\]")
 FIRST = "[The Start of Assistant A's Answer]"
@@ -45,7 +46,7 @@ class JudgeRequest:
     verdicts: tuple[str, str]
 
 
-def asked_in(messages: Sequence[Mapping[str, Any]]) -> JudgeRequest | None:
+def judge_request_in(messages: Sequence[Mapping[str, Any]]) -> JudgeRequest | None:
     """The judgement that a conversation asks for in a form that is known, in one question without earlier replies."""
     if any(message["role"] not in ("system", "user") for message in messages):
         return None
@@ -57,8 +58,8 @@ def _pair_in(text: str) -> JudgeRequest | None:
     """One pass: a client may write the marks as often as it likes."""
     question = QUESTION.search(text)
     query, first_mark, replies = text[question.end() if question else len(text) :].partition(FIRST)
-    first, *behind = BETWEEN.split(replies, maxsplit=1)
-    second, last_mark, _ = (behind[0] if behind else "").rpartition(LAST)
+    first, *rest = BETWEEN.split(replies, maxsplit=1)
+    second, last_mark, _ = "".join(rest).rpartition(LAST)
     if not (first_mark and last_mark):
         return None
     return JudgeRequest(JudgeComparison("pair", query.strip(), first.strip(), second.strip()), ("[[A]]", "[[B]]"))
@@ -76,8 +77,8 @@ def _reference_in(text: str) -> JudgeRequest | None:
     return JudgeRequest(JudgeComparison("reference", query, rest[: choices.start()], against=against), verdicts)
 
 
-def answering(judge: Judge) -> Controller:
-    """The chat controller of a judge's route."""
+def chat_controller(judge: Judge) -> Controller:
+    """The controller of conversations with a judge's route."""
 
     async def run(
         route: Route, request: Conversation, policy: Policy, sampling: Sampling
@@ -88,80 +89,84 @@ def answering(judge: Judge) -> Controller:
                 async for event in events:
                     yield event
             return
-        ends: list[Finished] = []
-        async with aclosing(with_progress(_judging(judge, asked, request, policy, sampling))) as told:
-            async for said in told:
-                if isinstance(said, Finished):
-                    ends.append(said)  # of the reply that is read along: the verdict comes behind it
-                elif isinstance(said, Verdict):
-                    for event in _ending(route, asked, said, ends[0], sampling.max_tokens):
-                        yield event
+        params = _params(judge, asked, request, policy, sampling)
+
+        def work(listener: Callable[[Event], None]) -> Coroutine[Any, Any, Verdict]:
+            return judge.compare(asked.comparison, params, on_event=listener)
+
+        end: Finished | None = None
+        async with aclosing(with_progress(work)) as steps:
+            async for step in steps:
+                if isinstance(step, Finished):
+                    end = step  # of the reply that is read along: the verdict comes behind it
+                elif not isinstance(step, Verdict):
+                    yield step
                 else:
-                    yield said
+                    assert end is not None, "the listener hears the first reply to its end"
+                    written = _written(route, asked, step, end, sampling.max_tokens)
+                    if written is not None:
+                        yield written
+                    yield _recorded(end, step, len(written.token_ids) if written else 0)
 
     return run
 
 
 def _known(judge: Judge, request: Conversation) -> JudgeRequest | None:
-    asked = asked_in(request.messages)
+    asked = judge_request_in(request.messages)
     if asked is None or asked.comparison.kind not in judge.forms:
         return None
-    return None if asked.comparison.kind == "pair" and judge.family.syntax == "brackets" else asked
+    return None if asked.comparison.kind == "pair" and judge.family.syntax == BRACKETS else asked
 
 
-def _judging(
+def _params(
     judge: Judge, asked: JudgeRequest, request: Conversation, policy: Policy, sampling: Sampling
-) -> Callable[[Callable[[Event], None]], Coroutine[Any, Any, Verdict]]:
-    """The comparison, with room kept for the verdict. A request without a seed is judged anew each time."""
+) -> JudgeParams:
+    """Those of the comparison, with room kept for the verdict. A request without a seed is judged anew each time."""
     seed = random.getrandbits(62) if sampling.seed is None else sampling.seed
     if sampling.max_tokens is not None:
         room = max(len(_tokens(judge.route, verdict)) for verdict in asked.verdicts)
-        most = max(1, sampling.max_tokens - room)
-        sampling = replace(sampling, max_tokens=most, min_tokens=min(sampling.min_tokens, most))
-    terms = JudgeParams(policy, sampling, judge.votes, seed, reasoning=True, as_they_stand=True, held_to_length=True)
-
-    def work(tell: Callable[[Event], None]) -> Coroutine[Any, Any, Verdict]:
-        return judge.compare(asked.comparison, terms, audience=Audience(request, tell))
-
-    return work
+        max_tokens = max(1, sampling.max_tokens - room)
+        sampling = replace(sampling, max_tokens=max_tokens, min_tokens=min(sampling.min_tokens, max_tokens))
+    return JudgeParams(
+        policy,
+        sampling,
+        judge.votes,
+        seed,
+        keep_reasoning=True,
+        fixed_order=True,
+        fixed_length=True,
+        request=request,
+    )
 
 
 def _tokens(route: Route, verdict: str) -> tuple[int, ...]:
     return tuple(route.engine.tokenizer.encode(f"\n\n{verdict}"))
 
 
-def _ending(
-    route: Route, asked: JudgeRequest, verdict: Verdict, end: Finished, most: int | None
-) -> Iterator[Chunk | Finished]:
-    written = _written(route, asked, verdict, end, most)
-    if written is not None:
-        yield written
-    yield _recorded(end, verdict, len(written.token_ids) if written else 0)
-
-
-def _written(route: Route, asked: JudgeRequest, verdict: Verdict, end: Finished, most: int | None) -> Chunk | None:
+def _written(
+    route: Route, asked: JudgeRequest, verdict: Verdict, end: Finished, max_tokens: int | None
+) -> Chunk | None:
     """The verdict in the caller's words. None: there is none, or it does not fit behind the reply."""
     if verdict.winner is None:
         return None
     words = asked.verdicts[verdict.winner]
     token_ids = _tokens(route, words)
-    budget = end.budget if end.budget and end.budget.scope == "reply" else None
-    left = [
-        route.engine.context_length - end.prompt_tokens - end.completion_tokens,
-        *([] if most is None else [most - end.completion_tokens]),
-        *([] if budget is None or budget.enforced is None else [budget.enforced - budget.used]),
-    ]
-    return Chunk("answer", f"\n\n{words}", token_ids, forced=True) if len(token_ids) <= min(left) else None
+    room = route.engine.context_length - end.prompt_tokens - end.completion_tokens
+    if max_tokens is not None:
+        room = min(room, max_tokens - end.completion_tokens)
+    if end.budget and end.budget.scope == "reply" and end.budget.enforced is not None:
+        room = min(room, end.budget.enforced - end.budget.used)
+    return Chunk("answer", f"\n\n{words}", token_ids, forced=True) if len(token_ids) <= room else None
 
 
 def _recorded(end: Finished, verdict: Verdict, tokens: int) -> Finished:
     """The reply's end with the verdict's tokens, and what was judged beside it."""
-    vote, budget = verdict.vote, end.budget
+    count, budget = verdict.count, end.budget
     if budget is not None and budget.scope == "reply":
         budget = replace(budget, used=budget.used + tokens)
-    votes = {"first": vote.first, "second": vote.second, "abstained": vote.abstained, "of": vote.k}
-    replies = sum(ballot.tries for ballot in verdict.ballots)
-    unread = sum(ballot.completion_tokens for ballot in verdict.ballots) - end.completion_tokens
+    votes = {"first": count.first, "second": count.second, "abstained": count.abstained, "of": count.k}
+    replies = sum(vote.tries for vote in verdict.votes)
+    unread = sum(vote.completion_tokens for vote in verdict.votes) - end.completion_tokens
     return replace(
         end,
         completion_tokens=end.completion_tokens + tokens,

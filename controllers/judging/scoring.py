@@ -11,8 +11,8 @@ from itertools import count
 from typing import Literal, Self
 
 from controllers.concurrency import gather_bounded
-from controllers.judging.judge import Judge, JudgeParams, JudgeReply, Verdict
-from controllers.judging.ranking import Notify, Ranking, RankingProgress, Rules, rank, unheard
+from controllers.judging.judge import Judge, JudgeParams, Verdict, Vote, ignore
+from controllers.judging.ranking import Notify, Ranking, RankingProgress, TournamentRules, rank
 from controllers.judging.verdicts import JudgeComparison
 from models.judge_prompts.families import Kind
 
@@ -49,12 +49,17 @@ class Criterion:
         """What the judge is asked on this basis."""
         return self.basis if self.basis in ("reference", "rubric") else "pair"
 
+    def comparison(self, query: str, reply: str) -> JudgeComparison:
+        """The question to the judge about one reply."""
+        if self.kind == "pair":
+            return JudgeComparison("pair", query, reply, self.text)
+        return JudgeComparison(self.kind, query, reply, against=self.text)
+
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """One score a reply, in order; None where no vote on it held a verdict. `verdicts` are behind all others
-    than a group's, whose tournament is in `ranking`.
-    """
+    """One score a reply, in order; None where no vote on it held a verdict. A group's verdicts are in `ranking`, all
+    others in `verdicts`."""
 
     values: list[float | None]
     basis: Basis
@@ -62,61 +67,54 @@ class Scores:
     ranking: Ranking | None = None
 
     @property
-    def ballots(self) -> list[JudgeReply]:
-        played = [one.verdict for one in self.ranking.played] if self.ranking else []
-        return [ballot for verdict in (*self.verdicts, *played) for ballot in verdict.ballots]
+    def votes(self) -> list[Vote]:
+        return self.ranking.votes if self.ranking else [vote for verdict in self.verdicts for vote in verdict.votes]
 
 
 async def score(
     judge: Judge,
     query: str,
     replies: Sequence[str],
-    terms: JudgeParams,
-    rules: Rules,
-    yardstick: Criterion,
-    notify: Notify = unheard,
+    params: JudgeParams,
+    rules: TournamentRules,
+    criterion: Criterion,
+    notify: Notify = ignore,
 ) -> Scores:
     """Scores of all replies; none for no replies. A group's are chances against a rival drawn from the others;
     against a reference or a rubric, the share of votes for the reply; against a rival, whether it won (1, 1/2 or 0).
     """
-    yardstick = settled(judge, yardstick, len(replies))
-    if yardstick.basis == "group":
+    criterion = criterion_for(judge, criterion, len(replies))
+    if criterion.basis == "group":
         if not replies:
             return Scores([], "group", [])
-        ranking = await rank(judge, query, replies, terms, rules, notify)
+        ranking = await rank(judge, query, replies, params, rules, notify)
         return Scores([*(ranking.scores or ())], "group", [], ranking)
     numbers = count(1)
 
-    async def one(index: int) -> Verdict:
-        verdict = await judge.compare(_against(yardstick, query, replies[index]), terms)
+    async def compare(index: int) -> Verdict:
+        verdict = await judge.compare(criterion.comparison(query, replies[index]), params)
         notify(RankingProgress(next(numbers), len(replies), (index,), verdict))
         return verdict
 
-    works = [partial(one, index) for index in range(len(replies))]
-    verdicts = await gather_bounded(judge.abreast(terms, yardstick.kind), works)
-    return Scores([value_of(verdict, yardstick.basis) for verdict in verdicts], yardstick.basis, verdicts)
+    works = [partial(compare, index) for index in range(len(replies))]
+    verdicts = await gather_bounded(judge.max_comparisons(params, criterion.kind), works)
+    return Scores([_score(verdict, criterion.basis) for verdict in verdicts], criterion.basis, verdicts)
 
 
-def settled(judge: Judge, yardstick: Criterion, replies: int) -> Criterion:
+def criterion_for(judge: Judge, criterion: Criterion, replies: int) -> Criterion:
     """What so many replies are held against: a single one that comes without anything, against the judge's own rubric.
 
     Raises `NothingToJudgeBy` where it has none.
     """
-    if yardstick.basis != "group" or replies != 1:
-        return yardstick
+    if criterion.basis != "group" or replies != 1:
+        return criterion
     if not judge.rubric:
         raise NothingToJudgeBy
     return Criterion("rubric", judge.rubric)
 
 
-def _against(yardstick: Criterion, query: str, reply: str) -> JudgeComparison:
-    if yardstick.kind == "pair":
-        return JudgeComparison("pair", query, reply, yardstick.text)
-    return JudgeComparison(yardstick.kind, query, reply, against=yardstick.text)
-
-
-def value_of(verdict: Verdict, basis: Basis) -> float | None:
+def _score(verdict: Verdict, basis: Basis) -> float | None:
     """A single reply's reward. None: no vote held a verdict."""
     if not verdict.known:
         return None
-    return verdict.share if basis == "rival" else verdict.vote.first / (verdict.vote.first + verdict.vote.second)
+    return verdict.share if basis == "rival" else verdict.count.first / (verdict.count.first + verdict.count.second)

@@ -8,7 +8,7 @@ Knockout takes O(n) comparisons in O(log n) rounds and finds the best; a round r
 import math
 import random
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from itertools import combinations
 from typing import Literal
@@ -19,27 +19,26 @@ Side = Literal[0, 1]
 
 
 @dataclass(frozen=True, slots=True)
-class Vote:
-    """Majority voting@k while it is counted. An abstention is one of the k and is for neither side."""
+class VoteCount:
+    """Majority voting@k while it is counted.
+
+    An abstention is one of the k and is for neither side. A draw or a grade is shared between the sides."""
 
     k: int
-    first: int = 0
-    second: int = 0
+    first: float = 0
+    second: float = 0
     abstained: int = 0
 
     @property
-    def left(self) -> int:
-        return self.k - self.first - self.second - self.abstained
+    def remaining(self) -> int:
+        return self.k - round(self.first + self.second) - self.abstained
 
     @property
-    def decided(self) -> bool:
-        """Whether no votes that are still to come can change the outcome."""
-        return self.left == 0 or abs(self.first - self.second) > self.left
-
-    @property
-    def wave(self) -> int:
-        """The fewest further votes that could decide: asked for at once, none of them can turn out superfluous."""
-        return 0 if self.decided else (self.left - abs(self.first - self.second)) // 2 + 1
+    def needed(self) -> int:
+        """The fewest further votes that could decide: asked for at once, none of them can turn out superfluous. 0: no
+        votes that are still to come can change the outcome."""
+        lead = abs(self.first - self.second)
+        return 0 if lead > self.remaining or not self.remaining else int((self.remaining - lead) // 2) + 1
 
     @property
     def winner(self) -> Side | None:
@@ -47,13 +46,11 @@ class Vote:
             return None
         return 0 if self.first > self.second else 1
 
-    def counted(self, verdict: Side | None) -> "Vote":
-        return Vote(
-            self.k,
-            self.first + (verdict == 0),
-            self.second + (verdict == 1),
-            self.abstained + (verdict is None),
-        )
+    def counted(self, share: float | None) -> "VoteCount":
+        """With one more vote, of which the first side has `share`. None: an abstention."""
+        if share is None:
+            return replace(self, abstained=self.abstained + 1)
+        return replace(self, first=self.first + share, second=self.second + 1 - share)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,38 +73,33 @@ class Bracket:
     standing: tuple[int, ...]
     seed: int
     rounds: tuple[tuple[Match, ...], ...] = ()
-    through: tuple[int, ...] = field(default=())  # who goes on whatever happens in this round: a bye
+    byes: tuple[int, ...] = ()  # who goes on whatever happens in this round
 
     @property
     def pairings(self) -> list[tuple[int, int]]:
         """Who meets whom in the next round. Empty: the first of `standing` has won."""
-        playing = self.standing[len(self.through) :]
+        playing = self.standing[len(self.byes) :]
         return [(playing[i], playing[i + 1]) for i in range(0, len(playing) - 1, 2)]
 
     def after(self, shares: Sequence[float]) -> "Bracket":
         """The bracket when the present round's matches, in the order of `pairings`, have ended with these shares."""
         played: list[Match] = []
-        on: list[int] = []
+        winners: list[int] = []
         for (first, second), share in zip(self.pairings, shares, strict=True):
             lot = share == 0.5
-            coin = random.Random(f"{self.seed}/{len(self.rounds)}/{len(played)}").random() < 0.5 if lot else False
+            heads = lot and random.Random(f"{self.seed}/{len(self.rounds)}/{len(played)}").random() < 0.5
             played.append(Match(first, second, share, by_lot=lot))
-            on.append(first if share > 0.5 or coin else second)
-        return Bracket((*self.through, *on), self.seed, (*self.rounds, tuple(played)))
+            winners.append(first if share > 0.5 or heads else second)
+        return Bracket((*self.byes, *winners), self.seed, (*self.rounds, tuple(played)))
 
     @property
     def order(self) -> list[int]:
         """Best first: later losers before earlier ones, of one round those who lost to the better opponent."""
         order = list(self.standing)
         for played in reversed(self.rounds):
-            lost_to = {loser: other for match in played for other, loser in _who_went_on(match, order)}
-            order += sorted(lost_to, key=lambda loser: order.index(lost_to[loser]))
+            pairs = [(m.first, m.second) if m.first in order else (m.second, m.first) for m in played]
+            order += [loser for _, loser in sorted(pairs, key=lambda pair: order.index(pair[0]))]
         return order
-
-
-def _who_went_on(match: Match, order: Sequence[int]) -> list[tuple[int, int]]:
-    first_on = match.first in order
-    return [(match.first, match.second) if first_on else (match.second, match.first)]
 
 
 def knockout(n: int, seed: int) -> Bracket:
@@ -115,7 +107,7 @@ def knockout(n: int, seed: int) -> Bracket:
     drawn = list(range(n))
     random.Random(seed).shuffle(drawn)
     byes = (1 << (n - 1).bit_length()) - n if n > 1 else 1
-    return Bracket(tuple(drawn), seed, through=tuple(drawn[:byes]))
+    return Bracket(tuple(drawn), seed, byes=tuple(drawn[:byes]))
 
 
 def matches_of(method: Method, n: int) -> int:
@@ -123,7 +115,7 @@ def matches_of(method: Method, n: int) -> int:
     return max(0, n - 1) if method == "knockout" else n * (n - 1) // 2
 
 
-def abreast_of(method: Method, n: int) -> int:
+def max_parallel(method: Method, n: int) -> int:
     """The most matches of a tournament of n that are in flight together."""
     return n // 2 if method == "knockout" else matches_of(method, n)
 
@@ -145,73 +137,49 @@ def elo(n: int, matches: Sequence[Match], k: float = 32.0, start: float = 1000.0
 
 
 PRIOR = 0.5  # won and lost against an imagined reply of rating 0: keeps the rating of one that never lost finite
-TOLERANCE = 1e-10
+DIGITS = 12  # of ratings and chances behind the point: what different processors agree upon
+TOLERANCE = 1e-8  # of a step of Newton's method: the error behind it is about its square
 LONGEST_STEP = 2.0
-MOST_STEPS = 100
+MAX_STEPS = 100
 
 
 def bradley_terry(n: int, matches: Sequence[Match]) -> list[float]:
     """Ratings in natural logarithms of odds: P(i beats j) = 1 / (1 + exp(r_j − r_i)), a share of 1/2 is half a win.
 
-    The maximum of the Bradley-Terry likelihood with a weak prior around 0, by Newton's method. It is a property of the
-    results alone: neither the order of the replies nor that of the matches changes it.
+    The maximum of the Bradley-Terry likelihood with a weak prior around 0, by Newton's method. Neither the order of the
+    replies nor that of the matches changes it.
     """
-    ratings, longest, steps = [0.0] * n, math.inf, 0
-    while longest > TOLERANCE and steps < MOST_STEPS:
-        step = _solve(*_slope_and_curvature(ratings, matches))
-        longest = max(map(abs, step), default=0.0)
-        shorter = min(1.0, LONGEST_STEP / max(longest, TOLERANCE))
-        ratings = [rating + shorter * change for rating, change in zip(ratings, step, strict=True)]
-        steps += 1
-    return ratings
+    import numpy as np  # which only a rated tournament needs
 
-
-def _slope_and_curvature(ratings: Sequence[float], matches: Sequence[Match]) -> tuple[list[float], list[list[float]]]:
-    """Gradient (n) of the log-likelihood and its negative Hessian (n × n)."""
-    n = len(ratings)
-    slope = [PRIOR - 2 * PRIOR * _logistic(rating) for rating in ratings]
-    curvature = [[0.0] * n for _ in range(n)]
-    for i, rating in enumerate(ratings):
-        curvature[i][i] = 2 * PRIOR * _logistic(rating) * _logistic(-rating)
+    won = np.zeros((n + 1, n + 1))  # [i, j]: of i over j; the last one is the imagined reply
+    won[:n, n] = won[n, :n] = PRIOR
     for match in matches:
-        i, j = match.first, match.second
-        expected = _logistic(ratings[i] - ratings[j])
-        slope[i] += match.share - expected
-        slope[j] -= match.share - expected
-        weight = expected * (1.0 - expected)
-        curvature[i][i] += weight
-        curvature[j][j] += weight
-        curvature[i][j] -= weight
-        curvature[j][i] -= weight
-    return slope, curvature
-
-
-def _solve(right: list[float], matrix: list[list[float]]) -> list[float]:
-    """x of matrix · x = right, for a symmetric positive definite matrix (n × n). Both arguments are used up."""
-    n = len(right)
-    for k in range(n):
-        pivot = matrix[k]
-        for i in range(k + 1, n):
-            row = matrix[i]
-            factor = row[k] / pivot[k]
-            for j in range(k + 1, n):
-                row[j] -= factor * pivot[j]
-            right[i] -= factor * right[k]
-    for k in range(n - 1, -1, -1):
-        right[k] = (right[k] - sum(matrix[k][j] * right[j] for j in range(k + 1, n))) / matrix[k][k]
-    return right
+        won[match.first, match.second] += match.share
+        won[match.second, match.first] += 1.0 - match.share
+    games, ratings = won + won.T, np.zeros(n + 1)
+    longest, steps = math.inf, 0
+    while longest > TOLERANCE and steps < MAX_STEPS:
+        expected = 1.0 / (1.0 + np.exp(ratings - ratings[:, None]))
+        weight = games * expected * (1.0 - expected)
+        slope, curvature = (won - games * expected).sum(axis=1), np.diag(weight.sum(axis=1)) - weight
+        step = np.linalg.solve(curvature[:n, :n], slope[:n])
+        longest = np.abs(step).max(initial=0.0)
+        ratings[:n] += step * LONGEST_STEP / max(longest, LONGEST_STEP)
+        steps += 1
+    return [round(float(rating), DIGITS) + 0.0 for rating in ratings[:n]]  # and no -0.0
 
 
 def win_rates(ratings: Sequence[float], scale: float = 1.0) -> list[float]:
-    """Each one's chance, by the ratings, against a rival drawn from the others: a graded reward between 0 and 1.
+    """Each one's chance, by the ratings, against a rival drawn from the others: a reward between 0 and 1.
 
     `scale` is the rating difference that makes odds of e: 1 for Bradley-Terry, `ELO_SCALE` for Elo.
     """
     rivals = len(ratings) - 1
-    return [
-        math.fsum(_logistic((mine - other) / scale) for j, other in enumerate(ratings) if j != i) / rivals
+    sums = [
+        math.fsum(_logistic((mine - other) / scale) for j, other in enumerate(ratings) if j != i)
         for i, mine in enumerate(ratings)
     ]
+    return [round(total / rivals, DIGITS) for total in sums]
 
 
 ELO_SCALE = 400.0 / math.log(10.0)

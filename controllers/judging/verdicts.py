@@ -1,11 +1,11 @@
 """What is judged, and what a judge's answer says. Pure."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 
-from controllers.judging.tournament import Side
-from models.judge_prompts.families import Kind, Syntax
+from models.judge_prompts.families import BOXED, JudgeFamily, Kind
 
 END_OF_THINKING = "</think>"
 
@@ -40,7 +40,7 @@ class JudgeComparison:
         return digest(self.kind, self.query, *ends, self.against)
 
     def values(self, swapped: bool) -> dict[str, str]:
-        """What goes into the places of the template, the two replies swapped if so said."""
+        """What goes into the places of the template, with the two replies swapped or not."""
         if self.kind == "pair":
             first, second = (self.second, self.first) if swapped else (self.first, self.second)
             return {"query": self.query, "first": first, "second": second}
@@ -56,14 +56,39 @@ def digest(*parts: object) -> bytes:
     return hashed.digest()
 
 
-def verdict_in(answer: str, syntax: Syntax, verdicts: tuple[str, str]) -> Side | None:
-    """Which verdict an answer gives: its last one behind the first end of thinking, matched exactly, else none."""
+def verdict_in(answer: str, family: JudgeFamily, kind: Kind) -> float | None:
+    """The verdict of an answer, as the first reply's share. None: there is none.
+
+    The last verdict behind the first end of thinking counts. 1 is for the first reply or yes, 0 for the second or no,
+    0.5 a draw. A grade of a single reply is its place on the scale from 0 to 1.
+    """
     if END_OF_THINKING in answer:
         answer = answer.partition(END_OF_THINKING)[2]
-    said = last_boxed(answer) if syntax == "boxed" else last_bracketed(answer)
-    if said == verdicts[0]:
-        return 0
-    return 1 if said == verdicts[1] else None
+    written, outcomes = _last_verdict(answer, family.syntax), family.outcomes[kind]
+    if isinstance(outcomes, range):
+        return _share([float(grade) for grade in written if re.fullmatch(r"\d+(\.\d+)?", grade)], outcomes)
+    shares: dict[tuple[str, ...], float] = {outcomes[:1]: 1, outcomes[1:]: 0}
+    return shares.get(written)
+
+
+def _share(grades: Sequence[float], scale: range) -> float | None:
+    """The share that one grade is of the scale, or that two grades give the first reply."""
+    lowest, highest = scale[0], scale[-1]
+    if not grades or not lowest <= min(grades) <= max(grades) <= highest:
+        return None
+    first, *second = grades
+    if second:
+        return ((first > second[0]) - (first < second[0]) + 1) / 2
+    return (first - lowest) / (highest - lowest)
+
+
+def _last_verdict(text: str, syntax: str) -> tuple[str, ...]:
+    """The words of the last verdict in a text; none where there is no verdict."""
+    if syntax == BOXED:
+        boxed = last_boxed(text)
+        return () if boxed is None else (boxed,)
+    matches = list(re.finditer(syntax, text))
+    return matches[-1].groups() if matches else ()
 
 
 def last_boxed(text: str) -> str | None:
@@ -76,12 +101,6 @@ def last_boxed(text: str) -> str | None:
         elif openings and (opening := openings.pop()) > last:
             last, end = opening, brace.start()
     return None if last < 0 else text[last:end]
-
-
-def last_bracketed(text: str) -> str | None:
-    """The content of the last `[[…]]`."""
-    found = re.findall(r"\[\[([^\[\]]*)\]\]", text)
-    return found[-1] if found else None
 
 
 def final_answer(reply: str) -> str:

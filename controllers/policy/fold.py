@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from controllers.generation.events import ChosenBy
-from controllers.policy.controls import CONTROLS, EFFORTS, UNLIMITED, ParsedControl, PolicyError, Wish
-from controllers.speculative.takeovers import Speculation, TakeoverLimits
+from controllers.policy.controls import CONTROLS, EFFORTS, UNLIMITED, ChosenBy, ParsedControl, PolicyError, Wish
+from controllers.policy.loop import LoopSettings
+from controllers.policy.speculation import Speculation, TakeoverLimits
 from models.formats.families import Family
 
 TOLERANCE = 32
@@ -73,14 +73,16 @@ class Defaults:
     budgets: BudgetSettings = field(default_factory=BudgetSettings)
     speculation: Speculation | None = None
     best_of: int | None = None
+    loop: LoopSettings | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class KeyLimits:
-    """What one API key gets: a default that goes before the route's, and a cap beside the route's."""
+    """What the API key `name` gets: a default that goes before the route's, and a cap beside the route's."""
 
     budget: int | None = None
     cap: int | None = None
+    name: str = ""
 
 
 def cap_of(budgets: BudgetSettings, key: KeyLimits | None) -> int | None:

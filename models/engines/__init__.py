@@ -1,0 +1,198 @@
+"""The table of engines: for each `kind` of the configuration its settings and its loader. Nothing else to edit.
+
+An engine's own module, and with it vLLM or transformers, is imported when such an engine is loaded.
+"""
+
+import os
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, ValidationInfo, field_validator
+
+from models.config import Section, resolve
+from models.engines.base import Engine
+from models.engines.processes import environment
+from models.engines.supervised import SupervisionConfig
+
+Tags = tuple[str, str]
+
+
+class EngineConfig(Section):
+    """`[engines.NAME]`. `model` is a folder or a hub id. `chat_template` is a file, for a model that has no template or
+    the wrong one. `adapters` gives LoRA adapters by our names."""
+
+    kind: str
+    model: str = Field(min_length=1)
+    chat_template: str = ""
+    adapters: dict[str, str] = Field(default_factory=dict)
+
+    @field_validator("model")
+    @classmethod
+    def _resolved(cls, value: str, info: ValidationInfo) -> str:
+        return resolve(value, info)
+
+    @field_validator("chat_template")
+    @classmethod
+    def _template_exists(cls, value: str, info: ValidationInfo) -> str:
+        return resolve(value, info, must_exist=True) if value else ""
+
+    @property
+    def template(self) -> str | None:
+        """The text of the chat template's file; None: the model's own."""
+        return Path(self.chat_template).read_text(encoding="utf-8") if self.chat_template else None
+
+
+class LocalEngineConfig(EngineConfig):
+    """A model in this process: its engine can be started again."""
+
+    supervision: SupervisionConfig = SupervisionConfig()
+
+
+class VllmEngineConfig(LocalEngineConfig):
+    """A model that vLLM runs here. `args` are vLLM's own engine arguments by their Python names; `adapters` are
+    folders. A draft model in vLLM's `speculative_config` is looked up as `model` is. `env` is the environment of its
+    processes."""
+
+    kind: Literal["vllm"] = "vllm"
+    args: dict[str, Any] = Field(default_factory=dict)
+    env: dict[str, str] = Field(default_factory=dict)
+
+    @field_validator("args")
+    @classmethod
+    def _plain_arguments(cls, args: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+        for name in args:
+            if "-" in name:
+                raise ValueError(f"write {name!r} with underscores")
+        if "model" in args:
+            raise ValueError("'model' has its own key in the engine's table")
+        drafts = args.get("speculative_config")
+        if isinstance(drafts, dict) and "model" in drafts:
+            return {**args, "speculative_config": {**drafts, "model": resolve(drafts["model"], info)}}
+        return args
+
+    @field_validator("adapters")
+    @classmethod
+    def _folders(cls, adapters: dict[str, str], info: ValidationInfo) -> dict[str, str]:
+        return {name: resolve(path, info) for name, path in adapters.items()}
+
+
+class RemoteEngineConfig(EngineConfig):
+    """A vLLM server elsewhere, spoken to in token ids. `model` is where its tokenizer is; `served_model` is its name
+    there (default: the only one). `adapters` gives their names there by ours. `key_env` names the variable that holds
+    the server's key. Times are seconds; `timeout` is the longest silence.
+    """
+
+    kind: Literal["remote"] = "remote"
+    url: str = Field(pattern=r"^https?://")
+    served_model: str | None = None
+    key_env: str = ""
+    timeout: float = Field(default=600.0, gt=0)
+    connect_timeout: float = Field(default=10.0, gt=0)
+
+
+class ScriptedEngineConfig(LocalEngineConfig):
+    """An engine that replays `replies` in turn, or random tokens, `length` of them: for trying clients without a model.
+
+    Only the tokenizer of `model` is loaded. Delays are seconds. A step has `tokens_per_step` tokens; with a `step_seed`
+    it has one to that many, drawn at random.
+    """
+
+    kind: Literal["scripted"] = "scripted"
+    replies: tuple[str, ...] = ()
+    length: int = Field(default=100, ge=1)
+    context_length: int = Field(default=4096, ge=2)
+    first_token_delay: float = Field(default=0.0, ge=0)
+    token_delay: float = Field(default=0.0, ge=0)
+    tokens_per_step: int = Field(default=1, ge=1)
+    step_seed: int | None = None
+
+
+Load = Callable[[str, Any, Tags | None], Awaitable[Engine]]
+"""Starts one engine from its name, its settings and the tag pair that native thinking budgets watch."""
+
+
+@dataclass(frozen=True, slots=True)
+class EngineKind:
+    config: type[EngineConfig]
+    load: Load
+
+
+async def _load_vllm(name: str, config: VllmEngineConfig, thinking: Tags | None) -> Engine:
+    with environment({"VLLM_LOGGING_LEVEL": "WARNING", **os.environ, **config.env}):  # read when vLLM is imported
+        try:
+            from models.engines.vllm import VllmEngine
+        except ImportError as error:
+            raise ValueError(f"kind 'vllm' needs vLLM (extra cpu or gpu), which cannot be imported: {error}") from error
+
+        return await VllmEngine.load(
+            config.model,
+            name=name,
+            args=config.args,
+            adapters=config.adapters,
+            thinking=thinking,
+            chat_template=config.template,
+        )
+
+
+async def _connect(name: str, config: RemoteEngineConfig, thinking: Tags | None) -> Engine:
+    from models.engines.remote import RemoteEngine
+    from models.text.tokenizer import HubTokenizer
+
+    if config.key_env and not os.environ.get(config.key_env):
+        raise ValueError(f"key_env: the environment has no {config.key_env}")
+    return await RemoteEngine.connect(
+        config.url,
+        HubTokenizer(config.model, chat_template=config.template),
+        name=name,
+        served_model=config.served_model,
+        adapters=config.adapters,
+        api_key=os.environ.get(config.key_env) if config.key_env else None,
+        timeout=config.timeout,
+        connect_timeout=config.connect_timeout,
+    )
+
+
+async def _load_script(name: str, config: ScriptedEngineConfig, thinking: Tags | None) -> Engine:
+    from models.engines.scripted import ScriptedEngine, babble, plain_tokens
+    from models.text.tokenizer import HubTokenizer
+
+    tokenizer = HubTokenizer(config.model, chat_template=config.template)
+    return ScriptedEngine(
+        tokenizer,
+        config.replies or babble(config.length, plain_tokens(tokenizer)),
+        name=name,
+        context_length=config.context_length,
+        adapters=frozenset(config.adapters),
+        thinking=thinking,
+        first_token_delay=config.first_token_delay,
+        token_delay=config.token_delay,
+        tokens_per_step=config.tokens_per_step,
+        step_seed=config.step_seed,
+    )
+
+
+ENGINES: dict[str, EngineKind] = {
+    "vllm": EngineKind(VllmEngineConfig, _load_vllm),
+    "remote": EngineKind(RemoteEngineConfig, _connect),
+    "scripted": EngineKind(ScriptedEngineConfig, _load_script),
+}
+
+
+def parse_engine(value: Any, info: ValidationInfo) -> EngineConfig:
+    """The settings of one engine, read by the class of its kind. For pydantic, as the validator of a field."""
+    if isinstance(value, EngineConfig):
+        return value
+    kind = value.get("kind") if isinstance(value, dict) else None
+    if kind not in ENGINES:
+        raise ValueError(f"unknown kind {kind!r}; known: {', '.join(ENGINES)}")
+    return ENGINES[kind].config.model_validate(value, context=info.context)
+
+
+async def load(name: str, config: EngineConfig, thinking: Tags | None = None) -> Engine:
+    """Starts one engine. Start engines one after another: two at once would fight over free memory.
+
+    Raises `ValueError` for settings that cannot work, before anything is loaded.
+    """
+    return await ENGINES[config.kind].load(name, config, thinking)

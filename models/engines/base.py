@@ -1,12 +1,13 @@
 """The engine protocol: token ids in, a stream of token ids out.
 
 Everything above this file speaks to a language model through `Engine`, and through nothing else. Three
-implementations stand beside it: `vllm_engine` (in this process), `remote_engine` (a vLLM server elsewhere) and
-`scripted_engine` (replays a script). One conformance suite, `tests/models/test_engines.py`, holds all three to what is
-written here. This module imports neither torch nor vllm.
+implementations stand beside it: `vllm` (in this process), `remote` (a vLLM server elsewhere) and `scripted` (replays a
+script). One conformance suite, `tests/models/test_engines.py`, holds all three to what is written here. What every
+engine refuses before its first delta is here too. This module imports neither torch nor vllm.
 """
 
-from collections.abc import AsyncGenerator, Mapping, Sequence
+import math
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -41,6 +42,14 @@ class EngineBusy(EngineError):
 
 class EngineDead(EngineError):
     """The engine has stopped for good; every request to it will fail until it is started again."""
+
+
+class EngineRestarting(EngineDead):
+    """The engine is being started again; the same request may succeed in about `retry_after` seconds."""
+
+    def __init__(self, message: str, retry_after: int) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +107,6 @@ class Sampling:
     skip_special_tokens: bool = True
     logprobs: int | None = None
     logprob_token_ids: tuple[int, ...] = ()
-    prompt_logprobs: int | None = None
     logit_bias: Mapping[int, float] | None = None
     allowed_token_ids: tuple[int, ...] = ()
     bad_words: tuple[str, ...] = ()
@@ -128,6 +136,17 @@ class PositionLogprobs:
     sampled: TokenLogprob
     top: tuple[TokenLogprob, ...] = ()
 
+    @classmethod
+    def of(
+        cls, sampled: int, known: Mapping[int, float], count: int | None, wanted: tuple[int, ...] = ()
+    ) -> "PositionLogprobs":
+        """From natural log-probabilities by token id, the sampled token's among them. The alternatives, best first,
+        are exactly the `wanted` ids, or else the best `count`."""
+        alternatives = {token_id: known[token_id] for token_id in wanted} if wanted else known
+        best = sorted(alternatives.items(), key=lambda item: item[1], reverse=True)[: len(wanted) or count or 0]
+        top = tuple(TokenLogprob(token_id, logprob) for token_id, logprob in best)
+        return cls(TokenLogprob(sampled, known[sampled]), top)
+
 
 @dataclass(frozen=True, slots=True)
 class Delta:
@@ -137,8 +156,7 @@ class Delta:
     text could still turn out to be a stop string. Their concatenation over all deltas is the reply's text. `logprobs`
     is aligned with `token_ids`, or None when none were asked for. `finish` is set on the last delta only; `stopped_by`
     then tells which stop string or stop id ended the reply (None: end of sequence, or the length limit).
-    `cached_tokens`, on the first delta, counts the prompt tokens that came from the prefix cache. `prompt_logprobs`, on
-    the first delta and only where asked for, has one entry a prompt token, None for the first.
+    `cached_tokens`, on the first delta, counts the prompt tokens that came from the prefix cache.
     """
 
     token_ids: tuple[int, ...]
@@ -147,7 +165,6 @@ class Delta:
     finish: Finish | None = None
     stopped_by: str | int | None = None
     cached_tokens: int = 0
-    prompt_logprobs: tuple[PositionLogprobs | None, ...] | None = None
 
     @property
     def text(self) -> str:
@@ -242,3 +259,63 @@ class Engine(Protocol):
         ...
 
     async def close(self) -> None: ...
+
+
+# Field, lowest and highest value, whether the lowest itself is allowed: vLLM's own limits.
+RANGES = (
+    ("temperature", 0.0, 2.0, True),
+    ("top_p", 0.0, 1.0, False),
+    ("min_p", 0.0, 1.0, True),
+    ("presence_penalty", -2.0, 2.0, True),
+    ("frequency_penalty", -2.0, 2.0, True),
+    ("repetition_penalty", 0.0, math.inf, False),
+    ("top_k", -1, math.inf, True),
+    ("max_tokens", 1, math.inf, True),
+    ("min_tokens", 0, math.inf, True),
+    ("logprobs", 0, math.inf, True),
+    ("thinking_budget", 0, math.inf, True),
+)
+
+
+def admit(engine: Engine, prompt: Prompt, sampling: Sampling) -> int:
+    """Checks a request against an engine and returns the most tokens that its reply may have.
+
+    Raises `PromptTooLong` or `InvalidRequest` with the field at fault.
+    """
+    room = engine.context_length - len(prompt.token_ids)
+    if room < 1:
+        raise PromptTooLong(len(prompt.token_ids), engine.context_length)
+    if not prompt.token_ids:
+        raise InvalidRequest("the prompt is empty", "messages")
+    if prompt.adapter is not None and prompt.adapter not in engine.adapters:
+        raise InvalidRequest(f"engine {engine.name} has no adapter {prompt.adapter}", "model")
+    check_token_ids(prompt.token_ids, engine.tokenizer.vocab_size, "messages")
+    _check_sampling(sampling, engine.tokenizer.vocab_size)
+    most = room if sampling.max_tokens is None else min(room, sampling.max_tokens)
+    if sampling.min_tokens > most:
+        raise InvalidRequest(
+            f"min_tokens is {sampling.min_tokens}, but the reply has at most {most} tokens", "min_tokens"
+        )
+    return most
+
+
+def _check_sampling(sampling: Sampling, vocab_size: int) -> None:
+    for field, lowest, highest, closed in RANGES:
+        value = getattr(sampling, field)
+        if value is None:
+            continue
+        if not (lowest < value <= highest or (closed and value == lowest)):
+            raise InvalidRequest(f"{field} is {value}; it goes from {lowest} to {highest}", field)
+    for field in ("stop", "bad_words"):
+        if not all(getattr(sampling, field)):
+            raise InvalidRequest(f"a string in {field} is empty", field)
+    for field in ("stop_token_ids", "allowed_token_ids", "logprob_token_ids", "logit_bias"):
+        check_token_ids(getattr(sampling, field) or (), vocab_size, field)
+
+
+def check_token_ids(token_ids: Iterable[int], vocab_size: int, field: str) -> None:
+    """Raises `InvalidRequest` for an id that the vocabulary has not."""
+    lowest, highest = min(token_ids, default=0), max(token_ids, default=0)
+    if lowest < 0 or highest >= vocab_size:
+        wrong = lowest if lowest < 0 else highest
+        raise InvalidRequest(f"token id {wrong} is outside the vocabulary of {vocab_size}", field)

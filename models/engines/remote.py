@@ -8,7 +8,6 @@ strings are matched here, and a match closes the connection, upon which vLLM abo
 The server reports cached prompt tokens too late for the first delta, so `cached_tokens` stays 0.
 """
 
-import dataclasses
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
 from contextlib import aclosing, contextmanager
 from typing import Any, Self
@@ -25,9 +24,8 @@ from models.engines.base import (
     PositionLogprobs,
     Prompt,
     Sampling,
+    admit,
 )
-from models.engines.logprobs import position
-from models.engines.validation import admit
 from models.text.detokenizer import ReplyText
 from models.text.tokenizer import HubTokenizer
 
@@ -41,7 +39,6 @@ PASSED = (  # fields that the server knows by our names
     "repetition_penalty",
     "seed",
     "logprobs",
-    "prompt_logprobs",
 )
 BUSY = (429, 503)
 TOKEN_PREFIX = "token_id:"  # how the server spells tokens by id
@@ -87,7 +84,8 @@ class RemoteEngine:
         """`url` is the server's root, without `/v1`. `served_model` is the model's name there (by default its first),
         `adapters` the served names of LoRA adapters by ours. Timeouts are seconds; `timeout` is the longest silence.
 
-        Raises `EngineDead` if the server cannot be reached and `ValueError` if it serves no such model.
+        Raises `EngineDead` if the server cannot be reached and `ValueError` if it is no vLLM server, serves no such
+        model, or gives no token ids.
         """
         client = httpx.AsyncClient(
             base_url=url,
@@ -96,14 +94,11 @@ class RemoteEngine:
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=None),
         )
         try:
-            with _translating_errors(name):
-                response = await client.get("/v1/models")
-                await _raise_for_status(response, name)
-            served = {model["id"]: model for model in response.json()["data"]}
+            served = await _served(client, name)
             served_model = served_model or next(iter(served))
             if served_model not in served:
                 raise ValueError(f"{url} serves {', '.join(served)}, not {served_model}")
-            context_length = served[served_model]["max_model_len"]
+            await _require_token_ids(client, name, served_model)
         except BaseException:
             await client.aclose()
             raise
@@ -112,7 +107,7 @@ class RemoteEngine:
             tokenizer,
             name=name,
             served_model=served_model,
-            context_length=context_length,
+            context_length=served[served_model],
             adapters=adapters or {},
         )
 
@@ -182,7 +177,7 @@ class RemoteEngine:
             "max_tokens": most,  # the server's own default is 16
             "min_tokens": sampling.min_tokens,
             "ignore_eos": sampling.ignore_eos,
-            "stream": sampling.prompt_logprobs is None and not sampling.at_once,  # those of the prompt are not streamed
+            "stream": not sampling.at_once,
             "return_token_ids": True,
             "return_tokens_as_token_ids": True,
             "skip_special_tokens": False,
@@ -194,11 +189,33 @@ class RemoteEngine:
             raise EngineError(f"engine {self.name} ended a request with {reason!r}")
         logprobs = _positions(choice["logprobs"], sampling) if choice.get("logprobs") else None
         stop = choice.get("stop_reason")
-        delta = text.delta(choice["token_ids"], logprobs, reason, stop if stop in sampling.stop_token_ids else None)
-        if not choice.get("prompt_logprobs"):
-            return delta
-        prompt = tuple(_prompt_position(entries, sampling.prompt_logprobs) for entries in choice["prompt_logprobs"])
-        return dataclasses.replace(delta, prompt_logprobs=prompt)
+        return text.delta(choice["token_ids"], logprobs, reason, stop if stop in sampling.stop_token_ids else None)
+
+
+async def _served(client: httpx.AsyncClient, name: str) -> dict[str, int]:
+    """The context lengths of the models that a vLLM server names. Raises `ValueError` for a server that is none."""
+    with _translating_errors(name):
+        response = await client.get("/v1/models")
+        if response.status_code in (401, 403):
+            await _raise_for_status(response, name)
+    try:
+        return {model["id"]: int(model["max_model_len"]) for model in response.raise_for_status().json()["data"]}
+    except (httpx.HTTPStatusError, ValueError, LookupError, TypeError) as error:
+        raise ValueError(f"{client.base_url} is no vLLM server: /v1/models names no max_model_len") from error
+
+
+async def _require_token_ids(client: httpx.AsyncClient, name: str, served_model: str) -> None:
+    """Asks for one token. Raises `ValueError` where the server does not say its id."""
+    body = {"model": served_model, "prompt": [0], "max_tokens": 1, "return_token_ids": True}
+    with _translating_errors(name):
+        response = await client.post("/v1/completions", json=body)
+        await _raise_for_status(response, name)
+    try:
+        choice = response.json()["choices"][0]
+    except (ValueError, LookupError, TypeError):
+        choice = {}
+    if "token_ids" not in choice:
+        raise ValueError(f"{client.base_url} gives no token ids: it does not know return_token_ids")
 
 
 async def _events(response: httpx.Response) -> AsyncIterator[dict[str, Any]]:
@@ -242,7 +259,7 @@ def _translating_errors(name: str) -> Iterator[None]:
 def _positions(logprobs: Mapping[str, Any], sampling: Sampling) -> tuple[PositionLogprobs, ...]:
     rows = zip(logprobs["tokens"], logprobs["token_logprobs"], logprobs["top_logprobs"], strict=True)
     return tuple(
-        position(
+        PositionLogprobs.of(
             _id(token),
             {_id(token): logprob} | {_id(other): value for other, value in top.items()},
             sampling.logprobs,
@@ -254,11 +271,3 @@ def _positions(logprobs: Mapping[str, Any], sampling: Sampling) -> tuple[Positio
 
 def _id(token: str) -> int:
     return int(token.removeprefix(TOKEN_PREFIX))
-
-
-def _prompt_position(entries: Mapping[str, Any] | None, count: int | None) -> PositionLogprobs | None:
-    """The server lists the prompt's own token first and then the alternatives."""
-    if not entries:
-        return None
-    known = {int(token_id): entry["logprob"] for token_id, entry in entries.items()}
-    return position(next(iter(known)), known, count)

@@ -2,7 +2,8 @@
 
 It keeps the whole protocol (limits, stops, log-probabilities, aborts) and takes its time on purpose:
 `first_token_delay` and `token_delay` are seconds, counted to absolute deadlines, so that a thousand streams at once
-keep their pace.
+keep their pace. A delta has `tokens_per_step` tokens, as an engine with speculative decoding gives; with a `step_seed`
+it has one to that many, drawn at random for each request.
 """
 
 import asyncio
@@ -11,9 +12,7 @@ from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequenc
 from dataclasses import dataclass, field, replace
 from itertools import cycle
 
-from models.engines.base import Delta, EngineDead, Finish, InvalidRequest, PositionLogprobs, Prompt, Sampling
-from models.engines.logprobs import position
-from models.engines.validation import admit
+from models.engines.base import Delta, EngineDead, Finish, InvalidRequest, PositionLogprobs, Prompt, Sampling, admit
 from models.text.detokenizer import ReplyText
 from models.text.tokenizer import HubTokenizer
 
@@ -54,6 +53,8 @@ class ScriptedEngine:
         thinking: tuple[str, str] | None = None,
         first_token_delay: float = 0.0,
         token_delay: float = 0.0,
+        tokens_per_step: int = 1,
+        step_seed: int | None = None,
     ) -> None:
         self.name = name
         self.tokenizer = tokenizer
@@ -62,38 +63,45 @@ class ScriptedEngine:
         self.native_budget = thinking
         self.first_token_delay = first_token_delay
         self.token_delay = token_delay
+        self._tokens_per_step = tokens_per_step
+        self._step_seed = step_seed
         self._script = script if callable(script) else in_turn(script)
         self._thinking = thinking and (_control_id(tokenizer, thinking[0]), _control_id(tokenizer, thinking[1]))
         self._eos = min(tokenizer.eos_ids, default=None)
         self._running = 0
         self._dead = False
+        self._moving = asyncio.Event()
+        self._moving.set()
 
     async def generate(self, prompt: Prompt, sampling: Sampling) -> AsyncGenerator[Delta, None]:
-        if self._dead:
-            raise EngineDead(f"engine {self.name} is closed")
+        await self.check()
         most = admit(self, prompt, sampling)
         reply = self._reply(prompt, sampling)
         spoken = self._spoken(reply, prompt, sampling.thinking_budget)
         text = ReplyText(self.tokenizer.backend, prompt.token_ids, sampling)
         due = asyncio.get_running_loop().time() + self.first_token_delay
         self._running += 1
+        sizes = self._step_sizes(prompt, sampling)
+        size = next(sizes)
         step: list[int] = []  # the tokens of the next delta
+        cached = reply.cached_tokens
         try:
             for count, token_id in enumerate(self._tokens(spoken, reply, sampling), 1):
                 token_id = self._obeying(token_id, count, reply, sampling)
                 finish, stopped_by = self._ending(token_id, count, most, sampling)
                 step.append(token_id)
-                if finish is not None or not sampling.at_once:
+                if finish is not None or len(step) == size:
                     await self._wait_until(due)
-                    logprobs = _positions(step, reply, sampling.logprobs, sampling.logprob_token_ids)
-                    delta = text.delta(step, logprobs, finish, stopped_by)
-                    yield _with_prompt(delta, prompt, reply, sampling) if count == len(step) else delta
+                    delta = text.delta(step, _positions(step, reply, sampling), finish, stopped_by)
+                    yield replace(delta, cached_tokens=cached) if cached else delta
                     if delta.finish is not None:
                         return
-                    step = []
+                    step, size, cached = [], next(sizes), 0
                 due += self.token_delay
-            if reply.error is not None:
-                raise reply.error
+            assert reply.error is not None
+            if step and not sampling.at_once:
+                yield text.delta(step, _positions(step, reply, sampling))
+            raise reply.error
         finally:
             self._running -= 1
 
@@ -104,8 +112,22 @@ class ScriptedEngine:
         if self._dead:
             raise EngineDead(f"engine {self.name} is closed")
 
-    async def close(self) -> None:
+    async def pulse(self) -> None:
+        """Returns when the engine moves."""
+        await self._moving.wait()
+        await self.check()
+
+    def freeze(self) -> None:
+        """The engine hangs from now on: it says nothing and does not end."""
+        self._moving.clear()
+
+    async def kill(self) -> None:
+        """The engine is dead, and its requests end with `EngineDead`."""
         self._dead = True
+        self._moving.set()
+
+    async def close(self) -> None:
+        await self.kill()
 
     def _reply(self, prompt: Prompt, sampling: Sampling) -> ScriptedReply:
         line = self._script(prompt, sampling)
@@ -135,6 +157,17 @@ class ScriptedEngine:
                 yield FILLER
                 count += 1
 
+    def _step_sizes(self, prompt: Prompt, sampling: Sampling) -> Iterator[int]:
+        """The tokens of each delta: the same for the same request. A reply that comes at once is one delta."""
+        drawn = random.Random(repr((list(prompt.token_ids), sampling.seed, self._step_seed)))
+        while True:
+            if sampling.at_once:
+                yield self.context_length
+            elif self._step_seed is None:
+                yield self._tokens_per_step
+            else:
+                yield drawn.randint(1, self._tokens_per_step)
+
     def _ending(self, token_id: int, count: int, most: int, sampling: Sampling) -> tuple[Finish | None, int | None]:
         """How the reply ends with this token, if it does, and the stop id that ended it."""
         if count > sampling.min_tokens:
@@ -155,12 +188,19 @@ class ScriptedEngine:
 
     async def _wait_until(self, due: float) -> None:
         await asyncio.sleep(max(0.0, due - asyncio.get_running_loop().time()))
+        await self.pulse()
 
 
 def in_turn(lines: Sequence[Line]) -> Script:
     """A script that gives the lines in turn, again and again."""
     turns = cycle(lines)
     return lambda prompt, sampling: next(turns)
+
+
+def plain_tokens(tokenizer: HubTokenizer) -> list[int]:
+    """The ids that are no control tokens."""
+    every = range(tokenizer.vocab_size)
+    return [token_id for token_id in every if tokenizer.control_id(tokenizer.token_text(token_id)) is None]
 
 
 def babble(length: int, vocab: Sequence[int]) -> Script:
@@ -199,20 +239,15 @@ def _control_id(tokenizer: HubTokenizer, tag: str) -> int:
     return token_id
 
 
-def _with_prompt(delta: Delta, prompt: Prompt, reply: ScriptedReply, sampling: Sampling) -> Delta:
-    """Adds what the first delta says of the prompt."""
-    positions = _positions(prompt.token_ids[1:], reply, sampling.prompt_logprobs)
-    known = None if positions is None else (None, *positions)
-    return replace(delta, cached_tokens=reply.cached_tokens, prompt_logprobs=known)
-
-
 def _positions(
-    token_ids: Sequence[int], reply: ScriptedReply, count: int | None, wanted: tuple[int, ...] = ()
+    token_ids: Sequence[int], reply: ScriptedReply, sampling: Sampling
 ) -> tuple[PositionLogprobs, ...] | None:
     """Made-up log-probabilities where any are asked for, with as many alternatives as were asked for."""
+    count, wanted = sampling.logprobs, sampling.logprob_token_ids
     if count is None and not wanted:
         return None
     unlikely = {candidate: UNLIKELY - candidate for candidate in (*range((count or 0) + 1), *wanted)}
     return tuple(
-        position(token_id, {**unlikely, token_id: LIKELY, **reply.logprobs}, count, wanted) for token_id in token_ids
+        PositionLogprobs.of(token_id, {**unlikely, token_id: LIKELY, **reply.logprobs}, count, wanted)
+        for token_id in token_ids
     )

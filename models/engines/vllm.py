@@ -8,7 +8,6 @@ import asyncio
 import dataclasses
 import difflib
 import json
-import os
 import typing
 import uuid
 from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping
@@ -38,10 +37,9 @@ from models.engines.base import (
     PositionLogprobs,
     Prompt,
     Sampling,
+    admit,
 )
-from models.engines.child_signals import interrupts_kept_from_children
-from models.engines.logprobs import position
-from models.engines.validation import admit
+from models.engines.processes import EngineProcesses
 from models.text.detokenizer import ReplyText
 from models.text.tokenizer import HubTokenizer
 
@@ -69,6 +67,7 @@ class VllmEngine:
     def __init__(
         self,
         llm: AsyncLLM,
+        processes: EngineProcesses,
         tokenizer: HubTokenizer,
         *,
         name: str,
@@ -80,6 +79,7 @@ class VllmEngine:
         self.context_length: int = llm.model_config.max_model_len
         self.adapters = frozenset(adapters)
         self._llm = llm
+        self._processes = processes
         self._lora = {
             adapter: LoRARequest(lora_name=adapter, lora_int_id=number, lora_path=path)
             for number, (adapter, path) in enumerate(adapters.items(), 1)
@@ -111,8 +111,9 @@ class VllmEngine:
             chat_template=chat_template,
             revision=engine_args.tokenizer_revision or engine_args.revision,
         )
-        llm = await asyncio.to_thread(_start, engine_args)
-        return cls(llm, tokenizer, name=name, adapters=adapters, native_budget=_watched_tags(engine_args))
+        processes = EngineProcesses()
+        llm = await asyncio.to_thread(_start, engine_args, processes)
+        return cls(llm, processes, tokenizer, name=name, adapters=adapters, native_budget=_watched_tags(engine_args))
 
     async def generate(self, prompt: Prompt, sampling: Sampling) -> AsyncGenerator[Delta, None]:
         most = admit(self, prompt, sampling)
@@ -124,7 +125,9 @@ class VllmEngine:
                 first = True
                 async for output in stream:
                     delta = self._delta(output, text, sampling)
-                    yield _with_prompt(delta, output, sampling) if first else delta
+                    if first and output.num_cached_tokens:
+                        delta = dataclasses.replace(delta, cached_tokens=output.num_cached_tokens)
+                    yield delta
                     first = False
                     if delta.finish is not None:
                         return
@@ -155,11 +158,17 @@ class VllmEngine:
         return text.delta(output.token_ids, logprobs, output.finish_reason, stop)
 
     @contextmanager
-    def _translating_errors(self, sampling: Sampling) -> Iterator[None]:
+    def _translating_death(self) -> Iterator[None]:
         try:
             yield
         except EngineDeadError as error:
             raise EngineDead(f"engine {self.name} has stopped; the log says why") from error
+
+    @contextmanager
+    def _translating_errors(self, sampling: Sampling) -> Iterator[None]:
+        try:
+            with self._translating_death():
+                yield
         except BUSY_ERROR as error:
             raise EngineBusy(str(error)) from error
         except EngineGenerateError as error:
@@ -172,11 +181,9 @@ class VllmEngine:
     async def take_weights(self, folder: str) -> None:
         """Goes on with the weights of `folder`, of the same architecture, and forgets every cached prefix. For
         an engine that was started with the arguments `CHANGING`, on this machine, while no request runs."""
-        try:
-            await self._llm.collective_rpc("take_weights", args=(folder, os.getpid()))
+        with self._translating_death():
+            await self._llm.collective_rpc("take_weights", args=(folder,))
             emptied = await self._llm.reset_prefix_cache()
-        except EngineDeadError as error:
-            raise EngineDead(f"engine {self.name} has stopped; the log says why") from error
         if not emptied:
             raise EngineError(f"engine {self.name} holds prefixes of its old weights: a request still runs")
 
@@ -187,15 +194,23 @@ class VllmEngine:
         return count
 
     async def check(self) -> None:
-        try:
+        with self._translating_death():
             await self._llm.check_health()
-        except EngineDeadError as error:
-            raise EngineDead(f"engine {self.name} has stopped; the log says why") from error
+
+    async def pulse(self) -> None:
+        """Returns when the engine's core has ended the step in hand: it answers between steps."""
+        with self._translating_death():
+            await self._llm.is_sleeping()
+
+    async def kill(self) -> None:
+        """Ends the engine at once, whatever its processes do. `close` tidies up behind it."""
+        await asyncio.to_thread(self._processes.kill)
 
     async def close(self) -> None:
         if self._llm.output_handler is not None:
             self._llm.output_handler.cancel()  # it would take the end of the core process for a crash
         await asyncio.to_thread(self._llm.shutdown, SHUTDOWN_SECONDS)
+        await self.kill()
 
 
 def sampling_params(sampling: Sampling, most: int, defaults: Mapping[str, Any]) -> SamplingParams:
@@ -213,7 +228,6 @@ def sampling_params(sampling: Sampling, most: int, defaults: Mapping[str, Any]) 
         ignore_eos=sampling.ignore_eos,
         logprobs=None if sampling.logprob_token_ids else sampling.logprobs,  # vLLM takes one or the other
         logprob_token_ids=list(sampling.logprob_token_ids) or None,
-        prompt_logprobs=sampling.prompt_logprobs,
         flat_logprobs=True,
         logit_bias=dict(sampling.logit_bias) if sampling.logit_bias else None,
         allowed_token_ids=list(sampling.allowed_token_ids) or None,
@@ -226,9 +240,13 @@ def sampling_params(sampling: Sampling, most: int, defaults: Mapping[str, Any]) 
     )
 
 
-def _start(engine_args: AsyncEngineArgs) -> AsyncLLM:
-    with interrupts_kept_from_children():
-        return AsyncLLM.from_engine_args(engine_args)
+def _start(engine_args: AsyncEngineArgs, processes: EngineProcesses) -> AsyncLLM:
+    with processes.started():
+        try:
+            return AsyncLLM.from_engine_args(engine_args)
+        except BaseException:
+            processes.kill()
+            raise
 
 
 def engine_arguments(
@@ -285,20 +303,11 @@ def _structured_outputs(grammar: Grammar | None) -> StructuredOutputsParams | No
     return StructuredOutputsParams(**{grammar.kind: grammar.value})
 
 
-def _with_prompt(delta: Delta, output: RequestOutput, sampling: Sampling) -> Delta:
-    """Adds what the first output says of the prompt."""
-    cached_tokens = output.num_cached_tokens or 0
-    if sampling.prompt_logprobs is None:
-        return dataclasses.replace(delta, cached_tokens=cached_tokens) if cached_tokens else delta
-    known = [_known(output.prompt_logprobs, index) for index in range(len(output.prompt_logprobs))]
-    positions = [position(next(iter(entries)), entries, sampling.prompt_logprobs) for entries in known[1:]]
-    return dataclasses.replace(delta, cached_tokens=cached_tokens, prompt_logprobs=(None, *positions))
-
-
 def _sampled_positions(logprobs: FlatLogprobs, sampling: Sampling) -> tuple[PositionLogprobs, ...]:
     known = (_known(logprobs, index) for index in range(len(logprobs)))
     return tuple(
-        position(next(iter(entries)), entries, sampling.logprobs, sampling.logprob_token_ids) for entries in known
+        PositionLogprobs.of(next(iter(entries)), entries, sampling.logprobs, sampling.logprob_token_ids)
+        for entries in known
     )
 
 

@@ -1,75 +1,84 @@
-"""Families of judges: what a reward model is asked, and how it writes its verdict. A family is data.
+"""Families of judges: what a judge model is asked, and how it writes its verdict. A family is data.
 
-The prompts are template files. The shipped ones are in `templates/`; who serves a published reward model puts
-its own prompt into a file and names it in the configuration. A template has a `[user]` part and may have a `[system]`
-part before it, each headed by its name alone on a line; `{query}`, `{first}` and so on stand for what is judged, and
-all other text, braces included, is itself.
+Prompts are template files. The shipped ones, in our own words, are in `templates/`. Who serves a published judge
+puts its maker's prompt into a file and names that in the configuration. A template has a `[user]` part and may have a
+`[system]` part before it, each headed by its name alone on a line. `{query}`, `{first}` and the other places stand for
+what is judged. All other text, braces included, is itself.
 """
 
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 from typing import Literal
 
 Kind = Literal["pair", "reference", "rubric"]
-Syntax = Literal["boxed", "brackets"]
+Outcomes = tuple[str, str] | range
 
-FIELDS: Mapping[Kind, tuple[str, ...]] = MappingProxyType(
-    {
-        "pair": ("query", "first", "second"),
-        "reference": ("query", "reply", "reference"),
-        "rubric": ("query", "reply", "rubric"),
-    }
-)
-"""What each kind of judgement is asked about: the places that its template must have."""
+FIELDS: Mapping[Kind, tuple[str, ...]] = {
+    "pair": ("query", "first", "second"),
+    "reference": ("query", "reply", "reference"),
+    "rubric": ("query", "reply", "rubric"),
+}
+"""The places that the template of each kind of judgement must have."""
 
 TEMPLATES = Path(__file__).parent / "templates"
+
+BOXED = "boxed"
+BRACKETS = r"\[\[([^\[\]]*)\]\]"
 
 
 @dataclass(frozen=True, slots=True)
 class JudgeFamily:
-    """How one kind of judge writes its verdicts: for the first reply and the second, or for yes and no.
+    """How one kind of judge writes its verdicts.
 
-    `boxed`: the last balanced `\\boxed{…}`; `brackets`: the last `[[…]]`.
+    `syntax` is a regular expression whose groups are the verdict, the last match counts; or `BOXED`, the last balanced
+    `\\boxed{…}`. `outcomes` says for each kind of judgement what a verdict may be: two words, for the first reply and
+    for the second, or for yes and for no; or a range of grades. Of a pair each reply gets a grade, and the higher wins.
     """
 
     name: str
-    syntax: Syntax
-    verdicts: Mapping[Kind, tuple[str, str]]
+    syntax: str
+    outcomes: Mapping[Kind, Outcomes]
 
 
-JUDGE_FAMILIES: Mapping[str, JudgeFamily] = MappingProxyType(
-    {
-        family.name: family
-        for family in (
-            JudgeFamily(  # reward reasoning models, arXiv 2505.14674
-                "rrm",
-                "boxed",
-                MappingProxyType(
-                    {
-                        "pair": ("Assistant 1", "Assistant 2"),
-                        "reference": ("Correct", "Incorrect"),
-                        "rubric": ("Pass", "Fail"),
-                    }
-                ),
-            ),
-            JudgeFamily(  # the same in few words, for small models; the demo judge is trained on it
-                "rrm_short",
-                "boxed",
-                MappingProxyType({"pair": ("Assistant 1", "Assistant 2"), "reference": ("Correct", "Incorrect")}),
-            ),
-            JudgeFamily(  # the form of MT-Bench and RewardBench
-                "brackets",
-                "brackets",
-                MappingProxyType(
-                    {"pair": ("A", "B"), "reference": ("correct", "incorrect"), "rubric": ("pass", "fail")}
-                ),
-            ),
-        )
-    }
-)
+JUDGE_FAMILIES: dict[str, JudgeFamily] = {
+    family.name: family
+    for family in (
+        JudgeFamily(  # reward reasoning models, arXiv 2505.14674
+            "rrm",
+            BOXED,
+            {
+                "pair": ("Assistant 1", "Assistant 2"),
+                "reference": ("Correct", "Incorrect"),
+                "rubric": ("Pass", "Fail"),
+            },
+        ),
+        JudgeFamily(  # the same in few words, for small models; the demo judge is trained on it
+            "rrm_short", BOXED, {"pair": ("Assistant 1", "Assistant 2"), "reference": ("Correct", "Incorrect")}
+        ),
+        JudgeFamily(  # the form of MT-Bench and RewardBench, which Skywork-Critic was trained on
+            "brackets",
+            BRACKETS,
+            {"pair": ("A", "B"), "reference": ("correct", "incorrect"), "rubric": ("pass", "fail")},
+        ),
+        JudgeFamily(  # Prometheus 2, arXiv 2405.01535
+            "prometheus",
+            r"(?i)\[RESULT\]:?\s*(?:Response\s)?[(\[]?(\w+(?:\.\d+)?)",
+            {"pair": ("A", "B"), "reference": range(1, 6), "rubric": range(1, 6)},
+        ),
+        JudgeFamily(  # Atla's Selene 1 Mini, arXiv 2501.17195
+            "selene",
+            r"\*\*Result:\*\*\s*(\w+)",
+            {"pair": ("A", "B"), "reference": ("Yes", "No"), "rubric": ("Yes", "No")},
+        ),
+        JudgeFamily(  # JudgeLM, arXiv 2310.17631: both grades on the first line
+            "judgelm",
+            r"\A\s*(\d+(?:\.\d+)?),? +(\d+(?:\.\d+)?) *(?:\n|\Z)",
+            {"pair": range(1, 11)},
+        ),
+    )
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +99,7 @@ def load_forms(family: JudgeFamily, files: Mapping[Kind, str]) -> Mapping[Kind, 
     """The family's templates, those of `files` in place of the shipped ones. Raises `ValueError` for a wrong one."""
     return {
         kind: parse_form(kind, Path(files.get(kind) or TEMPLATES / f"{family.name}_{kind}.txt").read_text("utf-8"))
-        for kind in family.verdicts
+        for kind in family.outcomes
     }
 
 

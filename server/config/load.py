@@ -13,12 +13,16 @@ from pydantic import Field, ValidationError, ValidationInfo, field_validator, mo
 
 from controllers.policy.controls import EFFORTS, MOST_REPLIES, Wish
 from controllers.policy.fold import TOLERANCE, BudgetSettings, modes
+from controllers.policy.loop import LoopSettings
+from controllers.policy.speculation import OnFailure
+from models.config import Section, Tokens, resolve
+from models.engines import EngineConfig
 from models.formats.families import FAMILIES, Family
 from models.judge_prompts.families import JUDGE_FAMILIES, Kind, parse_form
-from server.config.base import Section, Tokens, resolve
-from server.config.engines import EngineConfig, memory_problems
+from server.config.engines import AnyEngineConfig, memory_problems
 from server.config.speculative import SpeculativeConfig
 
+LOOP = LoopSettings()
 ROUTE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}")
 
 
@@ -115,6 +119,22 @@ class BudgetsConfig(Section):
         )
 
 
+class LoopConfig(Section):
+    """When a model that repeats itself is stopped: as in `controllers.policy.loop`. `enabled = false` lets it go on."""
+
+    enabled: bool = True
+    ngram: int = Field(default=LOOP.ngram, ge=2)
+    repeats: int = Field(default=LOOP.repeats, ge=2)
+    span: int = Field(default=LOOP.span, ge=16)
+    answer_span: int = Field(default=LOOP.answer_span, ge=16)
+    novelty: float = Field(default=LOOP.novelty, ge=0, lt=1)
+    window: int = Field(default=LOOP.window, ge=256)
+    after: int = Field(default=LOOP.after, ge=0)
+
+    def as_policy(self) -> LoopSettings | None:
+        return LoopSettings(**self.model_dump(exclude={"enabled"})) if self.enabled else None
+
+
 class KeyConfig(Section):
     """`[keys.NAME]`: what one API key gets. `budget` goes before a route's default, `budget_cap` beside its cap."""
 
@@ -175,6 +195,7 @@ class RouteConfig(Section):
     description: str = ""
     sampling: SamplingConfig = SamplingConfig()
     budgets: BudgetsConfig = BudgetsConfig()
+    loop: LoopConfig = LoopConfig()
     speculative: SpeculativeConfig | None = None
 
     @field_validator("family")
@@ -210,9 +231,22 @@ class Config(Section):
     logging: LoggingConfig = LoggingConfig()
     tracing: TracingConfig = TracingConfig()
     rewards: RewardsConfig = RewardsConfig()
-    engines: dict[str, EngineConfig] = Field(min_length=1)
+    engines: dict[str, AnyEngineConfig] = Field(min_length=1)
     routes: dict[str, RouteConfig] = Field(min_length=1)
     keys: dict[str, KeyConfig] = Field(default_factory=dict)
+
+    def targets(self, on_failure: OnFailure) -> dict[str, str]:
+        """The target engines of routes that do this when theirs fails, by route."""
+        speculative = {name: route.speculative for name, route in self.routes.items()}
+        return {name: each.target for name, each in speculative.items() if each and each.on_failure == on_failure}
+
+    @property
+    def needed_engines(self) -> frozenset[str]:
+        """The engines without which the server cannot serve all its routes. One route's doing without a target does
+        not spare another that cannot."""
+        own = {route.engine for route in self.routes.values()}
+        alone = set(self.targets("alone").values())
+        return frozenset(own | set(self.targets("fail").values()) | (self.engines.keys() - alone))
 
     @model_validator(mode="after")
     def _hangs_together(self) -> Self:
@@ -306,7 +340,7 @@ def _judge_problems(config: Config) -> Iterator[str]:
     for name, route in config.routes.items():
         if route.judged_by and route.judged_by not in judges:
             yield f"routes.{name}.judged_by: no judge route {route.judged_by!r}"
-        able = JUDGE_FAMILIES[route.judge.family].verdicts
+        able = JUDGE_FAMILIES[route.judge.family].outcomes
         for kind in (*route.judge.templates, *(("rubric",) if route.judge.rubric else ())):
             if kind not in able:
                 yield f"routes.{name}.judge: family {route.judge.family!r} judges no {kind}"

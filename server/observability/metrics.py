@@ -11,8 +11,9 @@ from typing import Literal, get_args
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.exposition import generate_latest
 
-from controllers.generation.events import ChosenBy, Cut, TargetFailure, TargetUse
+from controllers.generation.events import Finished, TargetFailure, TargetUse
 from controllers.judging.judge import Verdict
+from controllers.policy.controls import ChosenBy, Cut
 from controllers.speculative.takeovers import TakeoverKind
 from models.formats.families import Mode
 
@@ -73,7 +74,7 @@ class RouteMetrics:
         self.reasoning_tokens = families.reasoning_tokens.labels(name)
         self.answer_tokens = families.answer_tokens.labels(name)
         self.first_token = families.first_token.labels(name)
-        self._first_answer = families.first_answer.labels(name)
+        self.first_answer = families.first_answer.labels(name)
         self.empty_answers = families.empty_answers.labels(name)
         self.budget_used = families.budget_used.labels(name)
         self.cuts: Mapping[Cut, Counter] = {cut: families.cuts.labels(name, cut) for cut in get_args(Cut)}
@@ -109,19 +110,20 @@ class RouteMetrics:
     def decided(self, mode: Mode, source: ChosenBy) -> None:
         self.decisions[mode, source].inc()
 
-    def first_answer(self, seconds: float) -> None:
-        """The first token of a choice's answer, `seconds` after the request arrived."""
-        self._first_answer.observe(seconds)
-
-    def replied(self, reasoning_tokens: int, answer_tokens: int, *, empty: bool) -> None:
+    def replied(self, end: Finished, *, empty: bool) -> None:
         """One choice is complete; `empty` says that its answer has no text."""
-        self.reasoning_tokens.observe(reasoning_tokens)
-        self.answer_tokens.observe(answer_tokens)
+        self.reasoning_tokens.observe(end.reasoning_tokens)
+        self.answer_tokens.observe(end.answer_tokens)
         if empty:
             self.empty_answers.inc()
-
-    def discarded(self, tokens: int) -> None:
-        self._discarded.inc(tokens)
+        if end.discarded_tokens:
+            self._discarded.inc(end.discarded_tokens)
+        if end.target is not None:
+            self.helped(end.target)
+        if end.cut is not None:
+            self.cuts[end.cut].inc()
+        if end.budget is not None and end.budget.requested and end.budget.requested > 0:
+            self.budget_used.observe(end.budget.used / end.budget.requested)
 
     def helped(self, use: TargetUse) -> None:
         """One choice of a speculative route is complete."""
@@ -141,49 +143,9 @@ class RouteMetrics:
     def judged(self, verdict: Verdict) -> None:
         """One comparison of a judge, asked or remembered."""
         self.comparisons.inc()
-        self.votes.inc(len(verdict.ballots))
-        self.unparsable.inc(sum(ballot.unparsable for ballot in verdict.ballots))
-        self.cache_hits.inc(sum(ballot.cached for ballot in verdict.ballots))
-
-    def started(self) -> "RequestMetrics":
-        """Counts a request in. Its `finished` or `aborted` counts it out again; after the first, calls do nothing."""
-        return RequestMetrics(self)
-
-
-class RequestMetrics:
-    """One request's marks. A request waits until its first token and runs from then on."""
-
-    __slots__ = ("_ended", "_route", "_waiting")
-
-    def __init__(self, route: RouteMetrics) -> None:
-        self._route = route
-        self._waiting = True
-        self._ended = False
-        route.waiting.inc()
-
-    def first_token(self, seconds: float) -> None:
-        """The first token of any kind, `seconds` after the request arrived."""
-        if self._waiting and not self._ended:
-            self._waiting = False
-            self._route.waiting.dec()
-            self._route.running.inc()
-            self._route.first_token.observe(seconds)
-
-    def finished(self, outcome: Literal["ok"] | Failure) -> None:
-        """The end of a request that was not aborted. `refused` is the client's mistake, `overloaded` a full queue."""
-        self._end(outcome)
-
-    def aborted(self, cause: AbortCause) -> None:
-        if self._end("aborted"):
-            self._route.aborts[cause].inc()
-
-    def _end(self, outcome: Outcome) -> bool:
-        if self._ended:
-            return False
-        self._ended = True
-        (self._route.waiting if self._waiting else self._route.running).dec()
-        self._route.outcomes[outcome].inc()
-        return True
+        self.votes.inc(len(verdict.votes))
+        self.unparsable.inc(sum(vote.unparsable for vote in verdict.votes))
+        self.cache_hits.inc(sum(vote.cached for vote in verdict.votes))
 
 
 class _Families:

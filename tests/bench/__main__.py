@@ -22,7 +22,7 @@ from loadtest.load.arrivals import Concurrent
 from loadtest.load.run import run
 from loadtest.load.workload import last_digit
 from loadtest.records import LoadRequest, LoadTarget, RequestRecord, RunResult
-from server.config.engines import VllmEngineConfig
+from models.engines import VllmEngineConfig
 from server.config.load import load_config
 from tests.processes import ROOT, reasond, vllm
 

@@ -12,9 +12,9 @@ from collections.abc import Iterable, Sequence
 
 import uvloop
 
+from models.engines import VllmEngineConfig
 from models.engines.base import Engine, Prompt, Sampling
 from models.engines.vllm import VllmEngine
-from server.config.engines import VllmEngineConfig
 from server.config.load import load_config
 from tests.bench.__main__ import requests
 from tests.processes import ENVIRONMENT, ROOT

@@ -1,13 +1,13 @@
 """Routes over scripted engines."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import pytest
 
 from controllers import CONTROLLERS
+from controllers.generation.route import Route, build_route
 from controllers.judging.judge import Judge
 from controllers.policy.fold import Defaults
-from controllers.route import Route, build_route
 from models.engines.scripted import Line, Script, ScriptedEngine
 from models.formats.families import FAMILIES
 from models.judge_prompts.families import JUDGE_FAMILIES, load_forms
@@ -23,9 +23,9 @@ def tokenizer() -> HubTokenizer:
 
 
 @pytest.fixture
-def make_route(tokenizer: HubTokenizer) -> MakeRoute:
+def make_route(tokenizer: HubTokenizer, stepping: Mapping[str, int]) -> MakeRoute:
     def make(script: Script | list[Line], family: str = "lhrm", mode: str = "auto", **engine: float) -> Route:
-        replayed = ScriptedEngine(tokenizer, script, **engine)  # type: ignore[arg-type]
+        replayed = ScriptedEngine(tokenizer, script, **{**stepping, **engine})  # type: ignore[arg-type]
         return build_route("r", CONTROLLERS["mode"], FAMILIES[family], replayed, Defaults(mode))  # type: ignore[arg-type]
 
     return make

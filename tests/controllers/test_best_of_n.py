@@ -9,7 +9,7 @@ import pytest
 
 from controllers import CONTROLLERS
 from controllers.generation.events import BudgetUse, Conversation, Decision, Finished, Interrupt, Progress, Working
-from controllers.judging.best_of_n import ranked_by, text_of
+from controllers.judging.best_of_n import best_of_controller, conversation_text
 from controllers.policy.fold import BudgetSettings, Defaults, KeyLimits, Policy, fold
 from models.engines.base import Sampling
 from models.formats.chunks import Chunk
@@ -36,7 +36,7 @@ def draw(make_route, make_judge):
             return lines[next(said) % len(lines)]
 
         judge, reader = make_judge()
-        controller = ranked_by(judge, CONTROLLERS["mode"])
+        controller = best_of_controller(judge, CONTROLLERS["mode"])
         policy = Policy("auto", "route", best_of=best_of)
         events = []
         async with aclosing(
@@ -84,24 +84,24 @@ async def test_replies_without_an_answer_do_not_play(draw):
     assert (events[-1].more["best_of"]["winner"], reader.asked) == (0, [])
 
 
-@pytest.mark.parametrize(("at", "asked"), [("drawn", 0), ("compared", 2)])
-async def test_a_cancelled_request_waits_for_no_more_of_the_judge(draw, at, asked):
+@pytest.mark.parametrize(("at", "at_most"), [("drawn", 0), ("compared", 6)])
+async def test_a_cancelled_request_waits_for_no_more_of_the_judge(draw, at, at_most):
     request = replace(Conversation(ASK), interrupt=Interrupt())
 
     def cancel(event):
-        if isinstance(event, Working) and at in event.record and event.record.get("drawn") in (None, 4):
+        if isinstance(event, Working) and at in event.record and event.record.get("drawn") in (None, 8):
             request.interrupt.ask("cancel")
 
-    events, _, reader = await draw(numbers(31, 75, 12, 50), 4, request=request, told=cancel)
+    events, _, reader = await draw(numbers(31, 75, 12, 50, 3, 4, 5, 6), 8, request=request, told=cancel)
     assert isinstance(events[-1], Finished)
     assert answer_of(events) == "31"
     assert events[-1].more["best_of"]["bracket"] == []
-    assert len(reader.asked) == asked
+    assert len(reader.asked) <= at_most, "of seven comparisons"
 
 
 async def test_a_cancellation_does_not_wait_for_a_comparison(make_route, make_judge):
     judge, _ = make_judge(engine={"first_token_delay": 5})
-    controller, interrupt = ranked_by(judge, CONTROLLERS["mode"]), Interrupt()
+    controller, interrupt = best_of_controller(judge, CONTROLLERS["mode"]), Interrupt()
     request, loop = Conversation(ASK, interrupt=interrupt), asyncio.get_running_loop()
     begun = loop.time()
     loop.call_later(0.2, interrupt.ask, "cancel")
@@ -112,6 +112,69 @@ async def test_a_cancellation_does_not_wait_for_a_comparison(make_route, make_ju
     assert judge.route.engine.running() == 0
 
 
+async def test_no_more_are_drawn_at_once_than_the_judge_has_slots_and_requests_take_turns(make_route, make_judge):
+    judge, _ = make_judge(concurrency=3)
+    route = make_route(lambda prompt, sampling: numbers(sampling.seed % 97)[0], token_delay=0.001)
+    controller, done, most = best_of_controller(judge, CONTROLLERS["mode"]), [], 0
+
+    async def ask(name: str, best_of: int) -> None:
+        policy, request = Policy("auto", "route", best_of=best_of), Conversation(ASK, interrupt=Interrupt())
+        async for event in controller(route, request, policy, Sampling(seed=1)):
+            if isinstance(event, Working) and event.record.get("drawn") == best_of:
+                done.append(name)
+
+    asking = [asyncio.ensure_future(ask("much", 30)), asyncio.ensure_future(ask("little", 4))]
+    while not all(task.done() for task in asking):
+        most = max(most, route.engine.running())
+        await asyncio.sleep(0)
+    await asyncio.gather(*asking)
+    assert most == 3
+    assert done == ["little", "much"]
+
+
+async def test_whoever_cancels_waits_for_no_slot(make_route, make_judge):
+    judge, _ = make_judge(concurrency=1)
+    route = make_route(numbers(31, 75), first_token_delay=5)
+    controller, interrupt = best_of_controller(judge, CONTROLLERS["mode"]), Interrupt()
+
+    async def ask(interrupt: Interrupt | None) -> list:
+        request = Conversation(ASK, interrupt=interrupt)
+        return [event async for event in controller(route, request, Policy("auto", "route", best_of=4), Sampling())]
+
+    other = asyncio.ensure_future(ask(None))
+    while not route.engine.running():  # noqa: ASYNC110 - the engine has no event for it
+        await asyncio.sleep(0)
+    asyncio.get_running_loop().call_later(0.1, interrupt.ask, "cancel")
+    async with asyncio.timeout(2):
+        events = await ask(interrupt)
+    assert events[-1].cancelled
+    assert route.engine.running() == 1, "the other's"
+    other.cancel()
+    await asyncio.wait((other,))
+
+
+async def test_salt_priority_and_tenant_reach_every_request_of_the_judge(make_route, make_judge):
+    judge, reader = make_judge(votes=3)
+    controller = best_of_controller(judge, CONTROLLERS["mode"])
+    said = count()
+    route = make_route(lambda prompt, sampling: numbers((31, 75)[next(said) % 2])[0])
+
+    async def ask(salt: str | None, key: str) -> None:
+        policy = replace(fold({}, route.family, route.defaults, KeyLimits(name=key)), best_of=2)
+        request = Conversation(ASK, cache_salt=salt)
+        assert [event async for event in controller(route, request, policy, Sampling(seed=1, priority=5))]
+
+    await ask("s", "mine")
+    assert reader.salts == ["s"] * 2
+    assert {sampling.priority for sampling in reader.sampled} == {5}
+    await ask("s", "mine")
+    assert len(reader.asked) == 2, "remembered"
+    await ask("s", "theirs")
+    assert len(reader.asked) == 4
+    await ask(None, "mine")
+    assert reader.salts[4:] == [None] * 2
+
+
 async def test_how_long_a_reply_was_going_to_take_is_not_told_when_it_is_over(make_route, make_judge):
     async def timed(route, request, policy, sampling):
         yield Decision("think", "route", (1,), seconds_to_answer=3.0)
@@ -119,7 +182,7 @@ async def test_how_long_a_reply_was_going_to_take_is_not_told_when_it_is_over(ma
         yield Chunk("answer", "5", (2,))
         yield Finished("stop", None, 1, 0, 1, 0, Decision("think", "route", (1,)))
 
-    controller = ranked_by(make_judge()[0], timed)
+    controller = best_of_controller(make_judge()[0], timed)
     policy = Policy("auto", "route", best_of=2)
     events = [event async for event in controller(make_route(["1"]), Conversation(ASK), policy, Sampling())]
     shown = [event for event in events if not isinstance(event, Working)]
@@ -130,17 +193,20 @@ async def test_how_long_a_reply_was_going_to_take_is_not_told_when_it_is_over(ma
 @pytest.mark.parametrize(("key", "most"), [(None, 300), (KeyLimits(cap=8), 2 * 8)])
 async def test_the_limits_of_the_callers_key_hold_for_the_judge_too(make_route, make_judge, key, most):
     verdicts = []
-    judge, _ = make_judge(lambda first, second: f"<think>{'hm ' * 50}</think>neither", seen=verdicts.append)
+    judge, _ = make_judge(lambda first, second: f"<think>{'hm ' * 50}</think>neither", on_verdict=verdicts.append)
     judge.route = replace(judge.route, defaults=Defaults("auto", budgets=BudgetSettings(graceful=False)))
     said = count()
     route = make_route(lambda prompt, sampling: f"<no_think>{next(said)}</no_think>")
     policy = replace(fold({}, route.family, route.defaults, key), best_of=2)
-    controller = ranked_by(judge, CONTROLLERS["mode"])
+    controller = best_of_controller(judge, CONTROLLERS["mode"])
     assert [event async for event in controller(route, Conversation(ASK), policy, Sampling())]
-    (ballot,) = verdicts[0].ballots
-    assert most / 2 < ballot.reasoning_tokens <= most
+    (vote,) = verdicts[0].votes
+    assert most / 2 < vote.reasoning_tokens <= most
 
 
 def test_a_query_is_one_turn_as_it_is_or_several_by_name():
-    assert text_of(ASK) == "A large number?"
-    assert text_of([{"role": "system", "content": "Be brief."}, *ASK]) == "System: Be brief.\n\nUser: A large number?"
+    assert conversation_text(ASK) == "A large number?"
+    assert (
+        conversation_text([{"role": "system", "content": "Be brief."}, *ASK])
+        == "System: Be brief.\n\nUser: A large number?"
+    )

@@ -7,7 +7,7 @@ from time import process_time
 import pytest
 
 from controllers.generation.events import Conversation, Finished, Interrupt
-from controllers.judging.chat import JudgeRequest, answering, asked_in
+from controllers.judging.chat import JudgeRequest, chat_controller, judge_request_in
 from controllers.judging.verdicts import JudgeComparison
 from controllers.policy.fold import fold
 from models.engines.base import Sampling
@@ -34,7 +34,7 @@ def asking(first: str, second: str) -> Conversation:
 
 async def said(judge, request: Conversation, sampling: Sampling | None = None, **controls) -> tuple[str, list]:
     policy = fold(controls, judge.route.family, judge.route.defaults)
-    run = answering(judge)(judge.route, request, policy, sampling or Sampling(max_tokens=400))
+    run = chat_controller(judge)(judge.route, request, policy, sampling or Sampling(max_tokens=400))
     events = [event async for event in run]
     answer = "".join(event.text for event in events if isinstance(event, Chunk) and event.kind == "answer")
     return answer, events
@@ -64,7 +64,7 @@ async def test_without_a_verdict_none_is_written(make_judge):
 async def test_a_reply_without_a_verdict_is_tried_once_more_and_its_tokens_are_not_charged(make_judge):
     verdicts = []
     lines = iter(["<think>hm</think>neither", "<think>hm hm</think>\\boxed{Assistant 2}"])
-    judge, reader = make_judge(lambda first, second: next(lines), seen=verdicts.append)
+    judge, reader = make_judge(lambda first, second: next(lines), on_verdict=verdicts.append)
     answer, events = await said(judge, asking("3", "8"), Sampling(max_tokens=400, seed=5))
     assert answer == "neither\n\n[[B]]"
     assert reader.sampled[0].seed != reader.sampled[1].seed
@@ -76,8 +76,8 @@ async def test_a_reply_without_a_verdict_is_tried_once_more_and_its_tokens_are_n
         "replies": 2,
     }
     assert end.completion_tokens == sum(len(event.token_ids) for event in events if isinstance(event, Chunk))
-    assert end.completion_tokens + end.discarded_tokens > verdicts[0].ballots[0].completion_tokens
-    assert verdicts[0].ballots[0].unparsable == 1, "comparisons over chat are counted like all others"
+    assert end.completion_tokens + end.discarded_tokens > verdicts[0].votes[0].completion_tokens
+    assert verdicts[0].votes[0].unparsable == 1, "comparisons over chat are counted like all others"
 
 
 async def test_the_routes_votes_are_cast_and_the_majority_is_written(make_judge):
@@ -130,7 +130,7 @@ async def test_whoever_cancels_waits_for_no_second_try(make_judge):
     judge, reader = make_judge(lambda first, second: "<think>" + "hm " * 50, engine={"token_delay": 0.001})
     request = replace(asking("3", "8"), interrupt=interrupt)
     policy = fold({}, judge.route.family, judge.route.defaults)
-    async for event in answering(judge)(judge.route, request, policy, Sampling(max_tokens=400)):
+    async for event in chat_controller(judge)(judge.route, request, policy, Sampling(max_tokens=400)):
         if isinstance(event, Chunk):
             interrupt.ask("cancel")
     assert isinstance(event, Finished)
@@ -160,7 +160,7 @@ async def test_a_controller_that_never_ends_its_reply_is_an_error(make_judge):
         yield
 
     judge.controller = silent
-    with pytest.raises(RuntimeError, match="without saying so"):
+    with pytest.raises(AssertionError, match="ends with Finished"):
         await said(judge, asking("3", "8"))
 
 
@@ -208,18 +208,18 @@ async def test_a_judge_without_prompts_for_references_leaves_them_to_the_model(m
 
 
 def test_a_judgement_is_found_only_in_one_question_without_earlier_replies():
-    assert asked_in(asking("3", "8").messages) == JudgeRequest(
+    assert judge_request_in(asking("3", "8").messages) == JudgeRequest(
         JudgeComparison("pair", "Which is larger?", "3", "8"), ("[[A]]", "[[B]]")
     )
     reference = [{"role": "user", "content": REFERENCE.format(reply="a\nb", yes="A", no="B")}]
-    assert asked_in(reference) == JudgeRequest(
+    assert judge_request_in(reference) == JudgeRequest(
         JudgeComparison("reference", "2 + 3?", "a\nb", against="5"), ("Final verdict: A", "Final verdict: B")
     )
-    assert asked_in([{"role": "user", "content": "Which is larger?"}]) is None
+    assert judge_request_in([{"role": "user", "content": "Which is larger?"}]) is None
     for start in ("[Question]", "[The Start", "[The End of Assistant B", "Reference answer", "Response:", "Respond"):
         for whole in (ASKED, REFERENCE):
             if start in whole:
-                assert asked_in([{"role": "user", "content": whole.replace(start, "")}]) is None
+                assert judge_request_in([{"role": "user", "content": whole.replace(start, "")}]) is None
 
 
 @pytest.mark.parametrize(
@@ -235,9 +235,9 @@ def test_a_judgement_is_found_only_in_one_question_without_earlier_replies():
 )
 def test_a_form_that_is_never_complete_is_read_once(text):
     began = process_time()
-    assert asked_in([{"role": "user", "content": text}]) is None
+    assert judge_request_in([{"role": "user", "content": text}]) is None
     assert process_time() - began < 2, "seconds"
-    assert asked_in([{"role": "assistant", "content": "Hi"}, *asking("3", "8").messages]) is None
+    assert judge_request_in([{"role": "assistant", "content": "Hi"}, *asking("3", "8").messages]) is None
 
 
 async def test_whoever_cancels_ends_every_vote_and_changes_no_later_seed(make_judge):
@@ -247,7 +247,7 @@ async def test_whoever_cancels_ends_every_vote_and_changes_no_later_seed(make_ju
 
     async def chat(request: Conversation) -> list[int | None]:
         reader.sampled.clear()
-        async for event in answering(judge)(judge.route, request, policy, Sampling(max_tokens=400, seed=7)):
+        async for event in chat_controller(judge)(judge.route, request, policy, Sampling(max_tokens=400, seed=7)):
             if isinstance(event, Chunk):
                 interrupt.ask("cancel")
         return [sampling.seed for sampling in reader.sampled]

@@ -9,13 +9,15 @@ import pytest
 
 from controllers.concurrency import merge
 from controllers.generation.events import Conversation, Decision, Event, Finished
+from controllers.generation.route import Route
 from controllers.policy.fold import Policy
-from controllers.route import Route
 from models.engines.base import Delta, EngineDead, Prompt, PromptTooLong, Sampling
 from models.engines.scripted import Line, ScriptedReply
 from models.formats.chunks import Chunk
 from models.text.tokenizer import HubTokenizer
 from tests.controllers.conftest import MakeRoute
+
+pytestmark = pytest.mark.every_step
 
 ASK = Conversation([{"role": "user", "content": "hi"}])
 AUTO = Policy("auto", "route")
@@ -217,14 +219,14 @@ def test_a_probe_without_an_answer_is_an_error(make_route: MakeRoute) -> None:
 
 
 def test_choices_run_side_by_side_and_keep_their_own_order(make_route: MakeRoute) -> None:
-    route = make_route(["<think>12</think>3", "<no_think>45</no_think>"], token_delay=0.001)
+    route = make_route([f"<think>{'12' * 40}</think>3", f"<no_think>{'45' * 40}</no_think>"], token_delay=0.001)
 
     async def collect() -> list[tuple[int, Event]]:
         runs = [route.controller(route, ASK, AUTO, Sampling()) for _ in range(2)]
         return [item async for item in merge(runs)]
 
     events = asyncio.run(collect())
-    assert [text([event for i, event in events if i == index], "answer") for index in (0, 1)] == ["3", "45"]
+    assert [text([event for i, event in events if i == index], "answer") for index in (0, 1)] == ["3", "45" * 40]
     first_end = next(at for at, (_, event) in enumerate(events) if isinstance(event, Finished))
     assert {index for index, _ in events[:first_end]} == {0, 1}
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from controllers.judging.ranking import Rules
+from controllers.judging.ranking import TournamentRules
 from controllers.judging.scoring import Criterion, NothingToJudgeBy, score
 from tests.judging import boxed, larger_number
 
@@ -14,8 +14,8 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
-async def scored(judge, replies, yardstick, votes=1):
-    return await score(judge, "Which is larger?", replies, judge.terms(votes=votes), Rules(), yardstick)
+async def scored(judge, replies, criterion, votes=1):
+    return await score(judge, "Which is larger?", replies, judge.params(votes=votes), TournamentRules(), criterion)
 
 
 async def test_a_group_gets_chances_against_each_other(make_judge):
@@ -24,7 +24,7 @@ async def test_a_group_gets_chances_against_each_other(make_judge):
     low, middle, high = sorted(scores.values)
     assert [middle, high, low] == scores.values
     assert 0 < low < 0.5 == pytest.approx(middle) and 0.5 < high < 1
-    assert (scores.basis, scores.verdicts, len(scores.ballots), len(reader.asked)) == ("group", [], 3, 3)
+    assert (scores.basis, scores.verdicts, len(scores.votes), len(reader.asked)) == ("group", [], 3, 3)
 
 
 async def test_against_a_reference_or_a_rubric_the_score_is_the_share_of_votes_that_were_cast(make_judge):
@@ -32,7 +32,7 @@ async def test_against_a_reference_or_a_rubric_the_score_is_the_share_of_votes_t
     judge, _ = make_judge(single=lambda reply, against: next(said))
     scores = await scored(judge, ["4"], Criterion("reference", "4"), votes=4)
     assert scores.values == [pytest.approx(2 / 3)]
-    assert [ballot.side for ballot in scores.ballots] == [0, 1, 0, None]
+    assert [vote.side for vote in scores.votes] == [0, 1, 0, None]
     judge, _ = make_judge(single=lambda reply, against: boxed("Pass" if against in reply else "Fail"))
     assert (await scored(judge, ["polite", "rude"], Criterion("rubric", "polite"))).values == [1.0, 0.0]
 
@@ -43,13 +43,13 @@ async def test_against_a_rival_it_is_whether_the_reply_won(make_judge):
 
 
 @pytest.mark.parametrize(
-    ("yardstick", "values"),
+    ("criterion", "values"),
     [(Criterion("rival", "5"), [None, 0.5]), (Criterion(), [None, None])],
     ids=["rival", "group"],
 )
-async def test_where_no_vote_held_a_verdict_no_score_is_made_up(make_judge, yardstick, values):
+async def test_where_no_vote_held_a_verdict_no_score_is_made_up(make_judge, criterion, values):
     judge, _ = make_judge(lambda first, second: boxed("neither"))
-    assert (await scored(judge, ["9", "5"], yardstick, votes=3)).values == values
+    assert (await scored(judge, ["9", "5"], criterion, votes=3)).values == values
 
 
 async def test_one_match_without_a_verdict_counts_half_beside_others_that_have_one(make_judge):
@@ -71,8 +71,8 @@ async def test_replies_that_are_all_the_same_are_equals(make_judge):
 async def test_progress_is_told_on_every_basis(make_judge, basis, against):
     judge, _ = make_judge(single=lambda reply, against: boxed("Correct" if against == "4" else "Pass"))
     heard = []
-    await score(judge, "q", ["4", "6"], judge.terms(), Rules(), Criterion(basis, against), heard.append)
-    assert [(said.done, said.of, said.verdict.vote.k) for said in heard] == [(1, 2, 1), (2, 2, 1)]
+    await score(judge, "q", ["4", "6"], judge.params(), TournamentRules(), Criterion(basis, against), heard.append)
+    assert [(said.done, said.of, said.verdict.count.k) for said in heard] == [(1, 2, 1), (2, 2, 1)]
     assert {said.replies for said in heard} == {(0,), (1,)}
 
 
@@ -84,7 +84,7 @@ async def test_a_judges_own_rubric_is_for_single_replies_that_come_without_anyth
     assert (await scored(judge, ["4", "9"], Criterion())).basis == "group"
 
 
-def test_of_several_yardsticks_the_first_that_says_something_counts():
+def test_of_several_criterions_the_first_that_says_something_counts():
     assert Criterion.of(None, None, None) == Criterion.of("", " ", "") == Criterion()
     assert Criterion.of(" ", "be brief", "5") == Criterion("rubric", "be brief")
     assert Criterion.of("4", "be brief", "5") == Criterion("reference", "4")
@@ -101,4 +101,4 @@ async def test_nothing_to_judge_by_is_an_error_and_nothing_to_judge_is_not(make_
     with pytest.raises(NothingToJudgeBy, match="send a reference"):
         await scored(judge, ["4"], Criterion())
     scores = await scored(judge, [], Criterion())
-    assert (scores.values, scores.ballots, reader.asked) == ([], [], [])
+    assert (scores.values, scores.votes, reader.asked) == ([], [], [])

@@ -10,9 +10,9 @@ from controllers import CONTROLLERS
 from controllers.generation.answer_format import AnswerFormat, shape
 from controllers.generation.events import Conversation, Decision, Event, Finished, Interrupt
 from controllers.generation.prompt import prompt_tokens
+from controllers.generation.route import Route, build_route
 from controllers.policy.controls import PolicyError
 from controllers.policy.fold import Defaults, Policy
-from controllers.route import Route, build_route
 from models.engines.base import Grammar, Prompt, Sampling
 from models.engines.scripted import Line, ScriptedEngine
 from models.formats.chunks import Chunk

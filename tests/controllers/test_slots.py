@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from controllers.judging.fair_semaphore import FairSemaphore
+from controllers.concurrency import FairSemaphore
 
 pytestmark = pytest.mark.anyio
 
@@ -29,7 +29,7 @@ class Work:
         return tasks
 
     async def _hold(self, name: str) -> None:
-        async with self.slots.taken(name[0]):
+        async with self.slots.slot(name[0]):
             self.began.append(name)
             self._over[name] = asyncio.Event()
             await self._over[name].wait()

@@ -12,12 +12,12 @@ import pytest
 
 from controllers import CONTROLLERS
 from controllers.generation.answer_format import AnswerFormat
+from controllers.generation.circuit_breaker import CircuitBreaker
 from controllers.generation.events import Conversation, Decision, Event, Finished, Interrupt
+from controllers.generation.route import Route, build_route, with_target
 from controllers.policy.controls import PolicyError
 from controllers.policy.fold import Defaults, Policy, fold
-from controllers.route import Route, build_route, with_target
-from controllers.speculative.circuit_breaker import CircuitBreaker
-from controllers.speculative.takeovers import Speculation, TakeoverLimits
+from controllers.policy.speculation import Speculation, TakeoverLimits
 from models.engines.base import EngineBusy, EngineDead, EngineError, Grammar, InvalidRequest, Prompt, Sampling
 from models.engines.scripted import Line, ScriptedEngine, ScriptedReply
 from models.formats.chunks import Chunk

@@ -11,14 +11,14 @@ from controllers.judging.tournament import (
     ELO_SCALE,
     Bracket,
     Match,
-    Vote,
-    abreast_of,
+    VoteCount,
     best_first,
     bradley_terry,
     captain,
     elo,
     knockout,
     matches_of,
+    max_parallel,
     round_robin,
     teams,
     win_rates,
@@ -61,7 +61,7 @@ def test_a_perfect_judges_knockout_finds_the_best_in_few_rounds(n, seed):
 def test_eight_replies_take_seven_comparisons_in_three_rounds_and_six_have_two_byes():
     assert [len(played) for played in played(knockout(8, 0), lambda i, j: 1.0).rounds] == [4, 2, 1]
     six = knockout(6, seed=3)
-    assert len(six.through) == 2
+    assert len(six.byes) == 2
     assert len(six.pairings) == 2
     assert [len(played) for played in played(six, lambda i, j: 1.0).rounds] == [2, 2, 1]
 
@@ -69,7 +69,7 @@ def test_eight_replies_take_seven_comparisons_in_three_rounds_and_six_have_two_b
 def test_the_draw_depends_on_the_seed_and_on_nothing_else():
     assert knockout(16, 7) == knockout(16, 7)
     assert len({knockout(16, seed).standing for seed in range(10)}) == 10
-    with_bye = {knockout(3, seed).through[0] for seed in range(30)}
+    with_bye = {knockout(3, seed).byes[0] for seed in range(30)}
     assert with_bye == {0, 1, 2}
 
 
@@ -158,54 +158,54 @@ def test_who_has_the_larger_share_of_a_round_robin_has_the_higher_rating(n, data
 
 
 def test_a_vote_of_five_by_hand():
-    vote = Vote(5)
-    assert vote.wave == 3
-    for verdict in (0, 0, 1):
-        assert not vote.decided
-        vote = vote.counted(verdict)
-    assert (vote.decided, vote.wave, vote.winner) == (False, 1, 0)
-    vote = vote.counted(1)
-    assert (vote.decided, vote.wave, vote.winner) == (False, 1, None)
+    vote = VoteCount(5)
+    assert vote.needed == 3
+    for share in (1, 1, 0):
+        assert vote.needed
+        vote = vote.counted(share)
+    assert (vote.needed, vote.winner) == (1, 0)
+    vote = vote.counted(0)
+    assert (vote.needed, vote.winner) == (1, None)
     vote = vote.counted(None)
-    assert (vote.decided, vote.wave, vote.winner) == (True, 0, None)
+    assert (vote.needed, vote.winner) == (0, None)
     assert (vote.first, vote.second, vote.abstained) == (2, 2, 1)
 
 
-verdicts = st.lists(st.sampled_from([0, 1, None]), min_size=1, max_size=17)
+shares_of_votes = st.lists(st.sampled_from([0, 1, None, 0.5, 0.25]), min_size=1, max_size=17)
 
 
 @settings(deadline=None)
-@given(verdicts)
+@given(shares_of_votes)
 def test_a_vote_is_decided_exactly_when_the_rest_can_no_longer_change_it(cast):
     k = len(cast)
-    vote = Vote(k)
+    vote = VoteCount(k)
     for count, verdict in enumerate(cast, 1):
         vote = vote.counted(verdict)
         rest = [None] * (k - count)
         ends = {ended(vote, [side] * len(rest)) for side in (0, 1, None)}
-        assert vote.decided == (len(ends) == 1), (vote, ends)
+        assert (not vote.needed) == (len(ends) == 1), (vote, ends)
 
 
-def ended(vote: Vote, rest) -> int | None:
+def ended(vote: VoteCount, rest) -> int | None:
     for verdict in rest:
         vote = vote.counted(verdict)
     return vote.winner
 
 
 @settings(deadline=None)
-@given(verdicts)
+@given(shares_of_votes)
 def test_waves_draw_the_votes_up_to_the_deciding_one_and_not_one_more(cast):
-    one_by_one, drawn = Vote(len(cast)), 0
-    while not one_by_one.decided:
+    one_by_one, drawn = VoteCount(len(cast)), 0
+    while one_by_one.needed:
         one_by_one, drawn = one_by_one.counted(cast[drawn]), drawn + 1
-    in_waves, taken = Vote(len(cast)), 0
-    while wave := in_waves.wave:
+    in_waves, taken = VoteCount(len(cast)), 0
+    while wave := in_waves.needed:
         for verdict in cast[taken : taken + wave]:
             in_waves = in_waves.counted(verdict)
         taken += wave
     assert taken == drawn
     assert in_waves == one_by_one
-    assert in_waves.winner == ended(Vote(len(cast)), cast)
+    assert in_waves.winner == ended(VoteCount(len(cast)), cast)
 
 
 def test_replies_with_the_same_answer_form_a_team_and_a_drawn_member_plays():
@@ -230,6 +230,6 @@ def test_how_many_matches_there_are_is_known_beforehand(method):
         else:
             rounds = [len(round_robin(n))]
         assert sum(rounds) == matches_of(method, n)
-        assert max(rounds, default=0) <= abreast_of(method, n)
-    assert abreast_of(method, 8) == {"knockout": 4, "round_robin": 28}[method]
-    assert matches_of(method, 0) == abreast_of(method, 0) == 0
+        assert max(rounds, default=0) <= max_parallel(method, n)
+    assert max_parallel(method, 8) == {"knockout": 4, "round_robin": 28}[method]
+    assert matches_of(method, 0) == max_parallel(method, 0) == 0

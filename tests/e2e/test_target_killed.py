@@ -14,8 +14,8 @@ import httpx
 import orjson
 import pytest
 
+from models.engines import VllmEngineConfig, load
 from models.engines.base import Engine, Prompt
-from models.engines.registry import EngineSpec, load
 from models.engines.remote import RemoteEngine
 from models.engines.scripted import ScriptedEngine
 from models.text.tokenizer import HubTokenizer
@@ -78,7 +78,7 @@ async def elsewhere(model: Path, tokenizer: HubTokenizer) -> None:
 
 async def in_this_process(model: Path, tokenizer: HubTokenizer) -> None:
     others = set(active_children())
-    engine = await load(EngineSpec("large", "vllm", str(model), args=ENGINE_ARGS, env=ENGINE_ENV))
+    engine = await load("large", VllmEngineConfig(model=str(model), args=ENGINE_ARGS, env=ENGINE_ENV))
     (core,) = set(active_children()) - others
     async with over(engine, tokenizer) as client:
         await killed(client, engine, core.kill)

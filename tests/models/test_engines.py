@@ -9,6 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from models.engines import RemoteEngineConfig, load
 from models.engines.base import (
     Delta,
     Engine,
@@ -20,11 +21,9 @@ from models.engines.base import (
     PromptTooLong,
     Sampling,
 )
-from models.engines.registry import EngineSpec, load
 from models.engines.scripted import ScriptedEngine, ScriptedReply, babble, held_to_budget
 from models.text.tokenizer import HubTokenizer
 from tests.conftest import TAGS, Run
-from tests.processes import free_port
 
 REAL = [pytest.param("vllm", marks=pytest.mark.e2e), pytest.param("remote", marks=pytest.mark.e2e)]
 
@@ -83,8 +82,7 @@ def scripted_engine(tokenizer: HubTokenizer) -> ScriptedEngine:
 
 @pytest.fixture(scope="module")
 def remote_engine(run: Run, vllm_server: str, model_folder: Path) -> Iterator[Engine]:
-    spec = EngineSpec(name="remote", kind="remote", model=str(model_folder), args={"url": vllm_server})
-    engine = run(load(spec))
+    engine = run(load("remote", RemoteEngineConfig(model=str(model_folder), url=vllm_server)))
     yield engine
     run(engine.close())
 
@@ -289,15 +287,6 @@ def test_a_probe_gives_the_log_probabilities_of_exactly_the_mode_tokens(driver: 
     assert {entry.token_id for entry in reply.last.logprobs[0].top} == set(modes)
 
 
-def test_prompt_logprobs_come_with_the_first_delta(driver: Driver) -> None:
-    prompt = driver.prompt("Hello there")
-    first = driver.deltas(prompt, Sampling(max_tokens=2, prompt_logprobs=1))[0]
-    assert first.prompt_logprobs is not None
-    nothing, *known = first.prompt_logprobs
-    assert nothing is None
-    assert [position and position.sampled.token_id for position in known] == list(prompt.token_ids[1:])
-
-
 def test_a_thinking_budget_forces_the_closing_tag(driver: Driver) -> None:
     closing = driver.id(TAGS[1])
     prompt = Prompt([*driver.prompt("What is 2 + 2?").token_ids, driver.id(TAGS[0])])
@@ -387,13 +376,6 @@ def test_an_unknown_engine_argument_is_refused_before_loading() -> None:
         engine_arguments("nowhere", {"max_model_length": 5}, {}, None)
 
 
-def test_a_server_that_is_not_there_is_a_dead_engine(run: Run, tokenizer: HubTokenizer) -> None:
-    from models.engines.remote import RemoteEngine
-
-    with pytest.raises(EngineDead):
-        run(RemoteEngine.connect(f"http://127.0.0.1:{free_port()}", tokenizer, name="gone"))
-
-
 def test_a_closed_script_is_a_dead_engine(run: Run, tokenizer: HubTokenizer) -> None:
     engine = ScriptedEngine(tokenizer, ["hello"])
     run(engine.close())
@@ -447,3 +429,44 @@ def test_a_script_keeps_its_pace_without_drift(run: Run, tokenizer: HubTokenizer
         return asyncio.get_running_loop().time() - begin
 
     assert 0.25 <= run(timed()) < 0.6  # 0.05 + 50 * 0.004
+
+
+@pytest.mark.parametrize(("tokens", "seed"), [(1, None), (3, None), (4, 1), (4, 2)])
+def test_a_script_gives_as_many_tokens_a_step_as_it_is_told(
+    run: Run, tokenizer: HubTokenizer, tokens: int, seed: int | None
+) -> None:
+    script = ScriptedReply("one two three four five six", error=EngineError("broken"))
+    engine = ScriptedEngine(tokenizer, [script], tokens_per_step=tokens, step_seed=seed)
+    told: list[Delta] = []
+
+    async def read(sampling: Sampling) -> None:
+        with pytest.raises(EngineError, match="broken"):
+            async for delta in engine.generate(Prompt([1]), sampling):
+                told.append(delta)
+
+    run(read(Sampling(logprobs=0)))
+    *sizes, last = [len(delta.token_ids) for delta in told]
+    assert "".join(delta.text for delta in told) == script.content
+    assert all(len(delta.logprobs or ()) == len(delta.token_ids) for delta in told)
+    assert 1 <= last <= tokens
+    assert set(sizes) == ({tokens} if seed is None else set(sizes) & set(range(1, tokens + 1)))
+    if seed is not None:
+        again = list(told)
+        told.clear()
+        run(read(Sampling(logprobs=0)))
+        assert told == again, "the same request is cut in the same way"
+
+
+def test_a_random_step_is_not_always_the_same(run: Run, tokenizer: HubTokenizer) -> None:
+    engine = ScriptedEngine(tokenizer, babble(64, range(20, 600)), tokens_per_step=4, step_seed=1)
+    sizes = {len(delta.token_ids) for delta in run(collect(engine, Prompt([1]), Sampling()))}
+    assert len(sizes) > 1
+
+
+def test_a_stop_string_in_the_middle_of_a_step_drops_the_tokens_behind_it(run: Run, tokenizer: HubTokenizer) -> None:
+    engine = ScriptedEngine(tokenizer, ["aaaaaaaaaaaa"], tokens_per_step=5)
+    (letter,) = tokenizer.encode_control("b")
+    sampling = Sampling(allowed_token_ids=(letter,), stop=("bbbbbbb",), logprobs=0)
+    first, last = run(collect(engine, Prompt([1]), sampling))
+    assert (len(first.token_ids), len(last.token_ids), len(last.logprobs or ())) == (5, 2, 2)
+    assert (last.finish, last.stopped_by) == ("stop", "bbbbbbb")

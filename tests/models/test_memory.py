@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from models.engines.registry import EngineSpec
+from models.engines import VllmEngineConfig
 from models.memory import kv_bytes_per_token, memory_plan
 
 CONFIG = {
@@ -26,8 +26,8 @@ def write_model(folder: Path, tensor_bytes: int) -> Path:
     return folder
 
 
-def spec(model: Path, **args: object) -> EngineSpec:
-    return EngineSpec("demo", "vllm", str(model), args)
+def engine(model: Path, **args: object) -> VllmEngineConfig:
+    return VllmEngineConfig(model=str(model), args=args)
 
 
 def test_keys_and_values_of_every_key_value_head() -> None:
@@ -44,21 +44,21 @@ def test_latent_attention_keeps_one_vector() -> None:
 
 
 def test_a_given_cache_size_needs_no_device(tmp_path: Path) -> None:
-    plan = memory_plan(spec(write_model(tmp_path, 5000), kv_cache_memory_bytes=1024 * 100, max_model_len=50))
+    plan = memory_plan(engine(write_model(tmp_path, 5000), kv_cache_memory_bytes=1024 * 100, max_model_len=50))
     assert (plan.weights, plan.kv_per_token, plan.kv) == (5000, 1024, 102400)
     assert (plan.tokens, plan.context_length, plan.full_contexts) == (100, 50, 2.0)
 
 
 def test_the_cache_gets_what_the_share_leaves(tmp_path: Path) -> None:
-    plan = memory_plan(spec(write_model(tmp_path, 5000), gpu_memory_utilization=0.5), device_memory=20000)
+    plan = memory_plan(engine(write_model(tmp_path, 5000), gpu_memory_utilization=0.5), device_memory=20000)
     assert (plan.kv, plan.tokens, plan.context_length) == (5000, 4, 2048)
 
 
 def test_an_unknown_device_leaves_the_cache_open(tmp_path: Path) -> None:
-    plan = memory_plan(spec(write_model(tmp_path, 5000)))
+    plan = memory_plan(engine(write_model(tmp_path, 5000)))
     assert (plan.kv, plan.tokens, plan.full_contexts) == (None, None, None)
 
 
 def test_a_model_that_is_not_here_is_not_fetched() -> None:
     with pytest.raises(FileNotFoundError):
-        memory_plan(EngineSpec("demo", "vllm", "nobody/has-this-model"))
+        memory_plan(VllmEngineConfig(model="nobody/has-this-model"))

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from server.config.engines import VllmEngineConfig
+from models.engines import VllmEngineConfig
 from server.config.load import Config, ConfigError, load_config, parse_config
 
 ENGINE = '[engines.demo]\nkind = "vllm"\nmodel = "some/model"\nadapters = { maths = "some/adapter" }\n'

@@ -102,8 +102,7 @@ async def test_a_failure_is_marked_also_behind_the_first_byte_and_a_refusal_is_n
     engine = ScriptedEngine(tokenizer, [ScriptedReply("<no_think>5", error=EngineDead("down"))], name="demo")
     app = create_app(parse_config(ENGINE_AND_ROUTE, ROOT), {"demo": engine}, observers)
     async with make_client(app) as client:
-        with pytest.raises(RuntimeError, match="already started"):  # uvicorn would close the connection
-            await client.post("/v1/chat/completions", json={**CHAT, "stream": True})
+        await client.post("/v1/chat/completions", json={**CHAT, "stream": True})
         await client.post("/v1/chat/completions", json=CHAT)
         await client.post("/v1/chat/completions", json={**CHAT, "temperature": 9})
         await client.get("/nowhere")

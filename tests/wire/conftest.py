@@ -1,6 +1,6 @@
 """Servers for the tests of the wire."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 
 import pytest
@@ -12,11 +12,11 @@ Serve = Callable[..., Served]
 
 
 @pytest.fixture
-def serve(tokenizer: HubTokenizer, monkeypatch: pytest.MonkeyPatch) -> Iterator[Serve]:
+def serve(tokenizer: HubTokenizer, stepping: Mapping[str, int], monkeypatch: pytest.MonkeyPatch) -> Iterator[Serve]:
     """`serve(script, **delays)`: a server that runs until the test ends."""
     monkeypatch.delenv("REASOND_API_KEYS", raising=False)
     with ExitStack() as stack:
-        yield lambda script, **delays: stack.enter_context(served(tokenizer, script, **delays))
+        yield lambda script, **delays: stack.enter_context(served(tokenizer, script, **stepping, **delays))
 
 
 @pytest.fixture

@@ -7,6 +7,8 @@ from models.engines.base import EngineBusy, EngineDead
 from models.engines.scripted import ScriptedReply
 from tests.wire.served import ANSWER, DIRECT, THINKING, THOUGHT, ask, chat_body, record
 
+pytestmark = pytest.mark.every_step
+
 RECORD = {"mode": "think", "chosen_by": "model"}
 
 

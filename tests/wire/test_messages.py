@@ -16,6 +16,8 @@ from server.apis.messages.encoder import signature
 from tests.wire.served import ANSWER, DIRECT, THINKING, THOUGHT, Served, served
 from tests.wire.test_tools import ADD, ARGUMENTS, CALL, SCHEMA, Model
 
+pytestmark = pytest.mark.every_step
+
 FUNCTION: dict[str, Any] = ADD["function"]  # type: ignore[assignment]
 TOOL = {
     "name": "add",

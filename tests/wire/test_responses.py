@@ -17,6 +17,8 @@ from tests.wire.served import ANSWER, DIRECT, ROOT, SETTINGS, THINKING, THOUGHT,
 from tests.wire.test_openai_client import client_of
 from tests.wire.test_tools import ADD, ARGUMENTS, CALL, SCHEMA, Model
 
+pytestmark = pytest.mark.every_step
+
 TOOL = {"type": "function", **ADD["function"], "strict": True}
 FORMAT = {"format": {"type": "json_schema", "name": "sum", "schema": SCHEMA, "strict": True}}
 EVENTS: TypeAdapter[ResponseStreamEvent] = TypeAdapter(ResponseStreamEvent)
@@ -60,7 +62,7 @@ def test_a_stream_has_openais_events_in_order_with_consecutive_numbers(client):
     for kind, text in (("response.reasoning_text", THOUGHT), ("response.output_text", ANSWER)):
         assert "".join(event.delta for event in events if event.type == f"{kind}.delta") == text
         assert next(event.text for event in events if event.type == f"{kind}.done") == text
-        assert kinds.count(f"{kind}.delta") > 3
+        assert kinds.count(f"{kind}.delta") > 1
     assert events[0].response.status == "in_progress"
     assert events[0].response.output == []
     final = events[-1].response

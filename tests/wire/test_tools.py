@@ -11,6 +11,8 @@ from models.engines.base import Grammar, Prompt, Sampling
 from models.engines.scripted import Line
 from tests.wire.test_openai_client import MESSAGES, client_of
 
+pytestmark = pytest.mark.every_step
+
 ADD = {
     "type": "function",
     "function": {

@@ -1,8 +1,7 @@
 """`/v1/responses`: create (streamed, at once, or in the background), retrieve, cancel, delete, count."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Coroutine
-from contextlib import aclosing
+from collections.abc import Awaitable, Coroutine
 from itertools import chain
 from typing import Any
 from uuid import uuid4
@@ -10,16 +9,14 @@ from uuid import uuid4
 from fastapi import APIRouter, Request, Response
 from pydantic import TypeAdapter
 
+from controllers.generation.events import Event
 from controllers.generation.prompt import prompt_tokens
 from server.apis.responses.encoder import ResponseEncoder
 from server.apis.responses.schema import InputItem, ResponsesBody, ResponsesRequest, Turn, turns
-from server.apis.shared.generation import prepare
-from server.apis.shared.stream import complete, json_response, stream
-from server.apis.shared.usage import UsageCounter
+from server.apis.shared.generation import Run, Take, json_response, prepare, respond
 from server.assemble import runtime_of
 from server.edges.errors import ApiError, api_error, reported
 from server.edges.json_body import json_body
-from server.edges.sse import EventStream, while_connected
 from server.stores.responses import ResponseStore, Stored
 
 router = APIRouter(prefix="/v1/responses")
@@ -31,22 +28,19 @@ ITEMS: TypeAdapter[list[InputItem]] = TypeAdapter(list[InputItem])
 async def create(request: Request, body: ResponsesBody) -> Response:
     store, key_name = _store(request)
     earlier = _earlier(store, key_name, body.previous_response_id)
-    job = prepare(body.asked(earlier), request, f"resp_{uuid4().hex}")
-    tally = UsageCounter()
-    frames = ResponseEncoder(job, body, tally)
-    stored = Stored(frames.body, earlier, body.input_items(), job.interrupt)
-    headers: dict[str, str] = {}
-    events = stream(job, frames, tally, headers)
+    generation = prepare(body.asked(earlier), request, f"resp_{uuid4().hex}")
+    encoder = ResponseEncoder(generation, body)
+    stored = Stored(encoder.whole(), earlier, body.input_items(), generation.interrupt, encoder.whole)
+    kept = _kept(generation.run, store, key_name, stored, encoder)
     if body.background:
-        _admit(request, stored)
-        _in_background(request, complete(_kept(events, store, key_name, stored, frames), frames, headers))
-        return json_response(frames.body)
+        _admit(request, stored, encoder)
+        _in_background(request, kept(encoder.add))
+        return json_response(stored.body)
     if body.stream:
-        kept = events if body.store is False else _kept(events, store, key_name, stored, frames)
-        return EventStream(kept, headers, frames.failed)
-    answer = await while_connected(request.receive, complete(events, frames, headers))
+        return await respond(request, generation.run if body.store is False else kept, encoder, stream=True)
+    answer = await respond(request, generation.run, encoder, stream=False)
     if body.store is not False:
-        stored.interrupt = None
+        stored.end()
         store.put(key_name, stored)
     return answer
 
@@ -55,7 +49,7 @@ async def create(request: Request, body: ResponsesBody) -> Response:
 async def retrieve(response_id: str, request: Request) -> Response:
     if request.query_params.get("stream", "false") != "false":
         raise ApiError(400, "stream: a kept response is told at once", param="stream", code="invalid_value")
-    return json_response(_found(response_id, request).body)
+    return json_response(_found(response_id, request).read())
 
 
 @router.get("/{response_id}/input_items")
@@ -72,8 +66,7 @@ async def cancel(response_id: str, request: Request) -> Response:
     if stored.interrupt is None:
         raise ApiError(409, "this response has ended", param="response_id", code="cannot_cancel")
     stored.interrupt.ask("cancel")
-    stored.body["status"] = "cancelled"
-    return json_response(stored.body)
+    return json_response(stored.read())
 
 
 @router.delete("/{response_id}")
@@ -90,8 +83,8 @@ async def delete(response_id: str, request: Request) -> Response:
 async def count(request: Request, body: ResponsesBody) -> Response:
     """How many tokens the input of such a request has."""
     store, key_name = _store(request)
-    job = prepare(body.asked(_earlier(store, key_name, body.previous_response_id)), request)
-    tokens = prompt_tokens(job.route, job.conversation, job.policy)
+    generation = prepare(body.asked(_earlier(store, key_name, body.previous_response_id)), request)
+    tokens = prompt_tokens(generation.route, generation.conversation, generation.policy)
     return json_response({"object": "response.input_tokens", "input_tokens": tokens})
 
 
@@ -119,40 +112,44 @@ def _earlier(store: ResponseStore, key_name: str | None, response_id: str | None
     return [*stored.earlier, *chain.from_iterable(said)]
 
 
-async def _kept(
-    events: AsyncGenerator[bytes, None],
-    store: ResponseStore,
-    key_name: str | None,
-    stored: Stored,
-    frames: ResponseEncoder,
-) -> AsyncGenerator[bytes, None]:
-    """The events of a response that is kept from the first one on, as it stands then and when it ends: before, nobody
+def _kept(
+    run: Run[Event], store: ResponseStore, key_name: str | None, stored: Stored, encoder: ResponseEncoder
+) -> Run[Event]:
+    """The run of a response that is kept from the first event on, as it stands then and when it ends: before, nobody
     has been told its id, unless it was queued. One whose client has left is cancelled."""
-    told = stored.body["status"] == "queued"
-    stored.body["status"] = "in_progress"
-    try:
-        async with aclosing(events):
-            async for event in events:
-                if not told:
-                    store.put(key_name, stored)
-                    told = True
-                yield event
-    except Exception as error:
-        frames.fail(api_error(error))
-        raise
-    finally:
-        stored.interrupt = None
-        if stored.body["status"] == "in_progress":
-            stored.body["status"] = "cancelled"
-        if store.find(key_name, stored.id) is stored:
-            store.put(key_name, stored)
+
+    async def running(take: Take[Event]) -> None:
+        told = encoder.response["status"] == "queued"
+        encoder.response["status"] = "in_progress"
+
+        def taken(index: int, event: Event) -> Awaitable[None] | None:
+            nonlocal told
+            taking = take(index, event)
+            if not told:
+                store.put(key_name, stored)
+                told = True
+            return taking
+
+        try:
+            await run(taken)
+        except Exception as error:
+            encoder.fail(api_error(error))
+            raise
+        finally:
+            if encoder.response["status"] == "in_progress":
+                encoder.response["status"] = "cancelled"
+            stored.end()
+            if store.find(key_name, stored.id) is stored:
+                store.put(key_name, stored)
+
+    return running
 
 
-def _admit(request: Request, stored: Stored) -> None:
+def _admit(request: Request, stored: Stored, encoder: ResponseEncoder) -> None:
     """Keeps a response that is to run in the background, where only the store leads to it. Raises `ApiError` where it
     cannot be kept."""
     store, key_name = _store(request)
-    stored.body["status"] = "queued"
+    encoder.response["status"] = "queued"
     if len(runtime_of(request).background) < store.most and store.put(key_name, stored):
         return
     if not store.has_room(stored.size):
@@ -161,7 +158,7 @@ def _admit(request: Request, stored: Stored) -> None:
     raise ApiError(503, message, type="server_error", code="overloaded", headers={"retry-after": "1"})
 
 
-def _in_background(request: Request, work: Coroutine[Any, Any, Response]) -> None:
+def _in_background(request: Request, work: Coroutine[Any, Any, None]) -> None:
     """Nobody waits for this work: its failure is told in the response, and logged where it was not foreseen."""
     request_id = request.scope["state"]["request_id"]
 

@@ -5,42 +5,45 @@ from typing import Any
 
 import orjson
 
-from controllers.judging.judge import JudgeReply, Verdict
+from controllers.judging.judge import Verdict, Vote
 from controllers.judging.ranking import Ranking, RankingProgress
-from controllers.judging.tournament import Vote
+from controllers.judging.tournament import VoteCount
 
 
 def verdict_json(verdict: Verdict) -> dict[str, Any]:
     """`winner` is 0 or 1, or null where nobody won; votes that the rest could not change were not cast."""
     answer: dict[str, Any] = {
         "winner": verdict.winner,
-        "votes": votes_json(verdict.vote),
-        "ballots": [ballot_json(ballot) for ballot in verdict.ballots],
+        "votes": count_json(verdict.count),
+        "ballots": [vote_json(vote) for vote in verdict.votes],
     }
     return {**answer, "identical": True} if verdict.identical else answer
 
 
-def ballot_json(ballot: JudgeReply) -> dict[str, Any]:
-    answer: dict[str, Any] = {"verdict": ballot.side}
-    if ballot.cached:
+def vote_json(vote: Vote) -> dict[str, Any]:
+    """`verdict` is the side that the vote is for. A grade or a draw has a `share`, the first one's of 1, beside it."""
+    answer: dict[str, Any] = {"verdict": vote.side}
+    if vote.share not in (None, 0, 1):
+        answer["share"] = vote.share
+    if vote.cached:
         return {**answer, "cached": True}
-    answer |= {"swapped": ballot.swapped, "tries": ballot.tries}
-    if ballot.side is None:
-        answer["abstained"] = f"no verdict in {ballot.tries} replies"
-    if ballot.reasoning is not None:
-        answer["reasoning"] = ballot.reasoning
+    answer |= {"swapped": vote.swapped, "tries": vote.tries}
+    if vote.share is None:
+        answer["abstained"] = f"no verdict in {vote.tries} replies"
+    if vote.reasoning is not None:
+        answer["reasoning"] = vote.reasoning
     return answer
 
 
-def ranking_json(outcome: Ranking) -> dict[str, Any]:
+def ranking_json(ranking: Ranking) -> dict[str, Any]:
     """`ranks` start at 1, and members of a team share theirs."""
-    place = {member: 1 + min(map(outcome.order.index, team)) for team in outcome.teams for member in team}
+    place = {member: 1 + min(map(ranking.order.index, team)) for team in ranking.teams for member in team}
     return {
-        "order": outcome.order,
-        "ranks": [place[i] for i in range(len(outcome.order))],
-        "ratings": outcome.ratings,
-        "scores": outcome.scores,
-        "teams": outcome.teams,
+        "order": ranking.order,
+        "ranks": [place[i] for i in range(len(ranking.order))],
+        "ratings": ranking.ratings,
+        "scores": ranking.scores,
+        "teams": ranking.teams,
         "bracket": [
             [
                 {
@@ -48,34 +51,39 @@ def ranking_json(outcome: Ranking) -> dict[str, Any]:
                     "by_lot": one.match.by_lot,
                     **verdict_json(one.verdict),
                 }
-                for one in played
+                for one in matches
             ]
-            for played in outcome.rounds
+            for matches in ranking.rounds
         ],
     }
 
 
-def progress(said: RankingProgress) -> dict[str, Any]:
-    verdict = said.verdict
-    told = {"round": said.round, "done": said.done, "of": said.of, "replies": said.replies, "winner": verdict.winner}
-    return {**told, "votes": votes_json(verdict.vote)}
+def progress(event: RankingProgress) -> dict[str, Any]:
+    return {
+        "round": event.round,
+        "done": event.done,
+        "of": event.of,
+        "replies": event.replies,
+        "winner": event.verdict.winner,
+        "votes": count_json(event.verdict.count),
+    }
 
 
-def votes_json(vote: Vote) -> dict[str, int]:
-    return {"first": vote.first, "second": vote.second, "abstained": vote.abstained, "of": vote.k}
+def count_json(count: VoteCount) -> dict[str, float]:
+    return {"first": count.first, "second": count.second, "abstained": count.abstained, "of": count.k}
 
 
-def usage(ballots: Sequence[JudgeReply]) -> dict[str, int]:
+def usage(votes: Sequence[Vote]) -> dict[str, int]:
     """Every token that the judge read and wrote for these votes; remembered ones cost none."""
-    prompt = sum(ballot.prompt_tokens for ballot in ballots)
-    completion = sum(ballot.completion_tokens for ballot in ballots)
+    prompt = sum(vote.prompt_tokens for vote in votes)
+    completion = sum(vote.completion_tokens for vote in votes)
     return {
         "prompt_tokens": prompt,
         "completion_tokens": completion,
         "total_tokens": prompt + completion,
-        "reasoning_tokens": sum(ballot.reasoning_tokens for ballot in ballots),
+        "reasoning_tokens": sum(vote.reasoning_tokens for vote in votes),
     }
 
 
-def event(value: Mapping[str, Any]) -> bytes:
+def event_frame(value: Mapping[str, Any]) -> bytes:
     return b"data: " + orjson.dumps(value) + b"\n\n"

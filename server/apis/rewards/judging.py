@@ -1,38 +1,38 @@
-"""One validated request of the native reward API: its judge, its terms, and how one item of it is judged."""
+"""One validated request of the native reward API: its judge, how it judges, and how one item of it is judged."""
 
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import Any
 
-from controllers.judging.best_of_n import text_of
-from controllers.judging.judge import Judge, JudgeParams, JudgeReply
-from controllers.judging.ranking import RankingProgress, Rules, rank
-from controllers.judging.scoring import score, settled
-from controllers.judging.tournament import Vote, abreast_of, matches_of
+from controllers.generation.events import Conversation
+from controllers.judging.best_of_n import conversation_text
+from controllers.judging.judge import Judge, JudgeParams, Vote
+from controllers.judging.ranking import RankingProgress, TournamentRules, rank
+from controllers.judging.scoring import criterion_for, score
+from controllers.judging.tournament import VoteCount, matches_of, max_parallel
 from controllers.judging.verdicts import JudgeComparison
 from controllers.policy.fold import KeyLimits, fold
 from server.apis.rewards.encoder import ranking_json, verdict_json
 from server.apis.rewards.schema import CompareItem, Item, RankBody, RankItem, RatedBody, RewardBody, ScoreItem
 from server.assemble import Runtime
 
-T = TypeVar("T")
-Tell = Callable[[RankingProgress | Vote], None]
+Notify = Callable[[RankingProgress | VoteCount], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
+class ItemResult:
     """One item's answer, and the votes that it took."""
 
     answer: dict[str, Any]
-    ballots: Sequence[JudgeReply]
+    votes: Sequence[Vote]
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class ItemPlan:
     """What an item takes: `comparisons` in all, and the most votes that are in flight together."""
 
     comparisons: int
-    weight: int
+    max_votes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,85 +41,77 @@ class JudgingJob:
 
     body: RewardBody
     judge: Judge
-    terms: JudgeParams
-    rules: Rules
-    judge_item: Callable[["JudgingJob", Any, Tell], Coroutine[Any, Any, Judged]]
+    params: JudgeParams
+    rules: TournamentRules
+    judge_item: "JudgeItem"
     head: dict[str, Any]
     runtime: Runtime
 
-    def plan(self, item: Item) -> Plan:
+    def plan(self, item: Item) -> ItemPlan:
         """Raises `NothingToJudgeBy` for a single reply with nothing beside it."""
         if isinstance(item, CompareItem):
-            return Plan(1, self.terms.wave("pair"))
+            return ItemPlan(1, self.params.votes_at_once("pair"))
         if isinstance(item, ScoreItem):
-            yardstick = settled(self.judge, item.yardstick, len(item.replies))
-            if yardstick.basis != "group":
+            criterion = criterion_for(self.judge, item.criterion, len(item.replies))
+            if criterion.basis != "group":
                 count = len(item.replies)
-                return Plan(count, max(1, count * self.terms.wave(yardstick.kind)))
-        players = len(self.rules.playing(item.replies))
-        abreast = abreast_of(self.rules.method, players)
-        return Plan(matches_of(self.rules.method, players), max(1, abreast * self.terms.wave("pair")))
+                return ItemPlan(count, max(1, count * self.params.votes_at_once(criterion.kind)))
+        method, players = self.rules.method, len(self.rules.playing(item.replies))
+        max_votes = max(1, max_parallel(method, players) * self.params.votes_at_once("pair"))
+        return ItemPlan(matches_of(method, players), max_votes)
 
 
-def untold(said: RankingProgress | Vote) -> None:
-    """Nobody listens."""
+JudgeItem = Callable[[JudgingJob, Any, Notify], Coroutine[Any, Any, ItemResult]]
 
 
-def terms_of(body: RewardBody, judge: Judge, key: KeyLimits | None) -> JudgeParams:
-    """The request's terms over its key's limits, over the judge's own.
+def params_of(body: RewardBody, judge: Judge, key: KeyLimits) -> JudgeParams:
+    """What the request says of judging over its key's limits, over the judge's own.
 
     Raises `PolicyError` for controls that cannot be honoured.
     """
-    terms = judge.terms(body.votes, body.seed)
-    own = terms.sampling
-    sampling = replace(
-        own,
-        temperature=_or(body.temperature, own.temperature),
-        top_p=_or(body.top_p, own.top_p),
-        max_tokens=_or(body.max_tokens, own.max_tokens),
-    )
+    own = judge.params(body.votes, body.seed)
+    asked = {name: getattr(body, name) for name in ("temperature", "top_p", "max_tokens")}
+    given = {name: value for name, value in asked.items() if value is not None}
     return replace(
-        terms,
+        own,
         policy=fold(body.controls(), judge.route.family, judge.route.defaults, key),
-        sampling=sampling,
-        reasoning=body.include_reasoning,
-        held_to_length=body.max_tokens is not None,
+        sampling=replace(own.sampling, priority=body.priority, **given),
+        keep_reasoning=body.include_reasoning,
+        fixed_length=body.max_tokens is not None,
+        request=Conversation((), cache_salt=body.cache_salt),
     )
 
 
-def rules_of(body: RewardBody, judge: Judge) -> Rules:
+def rules_of(body: RewardBody, judge: Judge) -> TournamentRules:
     if not isinstance(body, RatedBody):
-        return Rules()
+        return TournamentRules()
     method = body.method if isinstance(body, RankBody) else "round_robin"
-    return Rules(method, body.rating, body.elo_k, body.elo_start, _or(body.teams, judge.teams))
+    teams = judge.teams if body.teams is None else body.teams
+    return TournamentRules(method, body.rating, body.elo_k, body.elo_start, teams)
 
 
-def _or(asked: T | None, default: T) -> T:
-    return default if asked is None else asked
-
-
-async def compare_item(job: JudgingJob, item: CompareItem, tell: Tell) -> Judged:
+async def compare_item(job: JudgingJob, item: CompareItem, notify: Notify) -> ItemResult:
     comparison = JudgeComparison("pair", query_of(item), *item.replies)
-    verdict = await job.judge.compare(comparison, job.terms, tell)
-    return Judged(verdict_json(verdict), verdict.ballots)
+    verdict = await job.judge.compare(comparison, job.params, notify)
+    return ItemResult(verdict_json(verdict), verdict.votes)
 
 
-async def rank_item(job: JudgingJob, item: RankItem, tell: Tell) -> Judged:
-    outcome = await rank(job.judge, query_of(item), item.replies, job.terms, job.rules, tell)
-    return Judged(ranking_json(outcome), [ballot for one in outcome.played for ballot in one.verdict.ballots])
+async def rank_item(job: JudgingJob, item: RankItem, notify: Notify) -> ItemResult:
+    ranking = await rank(job.judge, query_of(item), item.replies, job.params, job.rules, notify)
+    return ItemResult(ranking_json(ranking), ranking.votes)
 
 
-async def score_item(job: JudgingJob, item: ScoreItem, tell: Tell) -> Judged:
-    graded = await score(job.judge, query_of(item), item.replies, job.terms, job.rules, item.yardstick, tell)
+async def score_item(job: JudgingJob, item: ScoreItem, notify: Notify) -> ItemResult:
+    graded = await score(job.judge, query_of(item), item.replies, job.params, job.rules, item.criterion, notify)
     answer: dict[str, Any] = {"scores": graded.values, "basis": graded.basis}
     if graded.ranking:
-        answer |= {key: value for key, value in ranking_json(graded.ranking).items() if key != "scores"}
+        answer |= {name: value for name, value in ranking_json(graded.ranking).items() if name != "scores"}
     else:
         answer["verdicts"] = [verdict_json(verdict) for verdict in graded.verdicts]
-    return Judged(answer, graded.ballots)
+    return ItemResult(answer, graded.votes)
 
 
 def query_of(item: Item) -> str:
     if item.query is not None:
         return item.query
-    return text_of([message.as_template_input() for message in item.messages or ()])
+    return conversation_text([message.as_template_input() for message in item.messages or ()])

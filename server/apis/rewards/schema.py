@@ -10,7 +10,7 @@ from controllers.policy.controls import CONTROLS, MOST_REPLIES
 from server.apis.chat.schema import Message
 from server.apis.shared.sampling_fields import Body, Count, Finite, Flag, Text, with_fields
 
-MOST_ITEMS = 100_000
+MAX_ITEMS, MAX_VOTES = 100_000, 128
 
 
 class Item(Body):
@@ -48,32 +48,34 @@ class ScoreItem(Item):
     rival: Annotated[Text, Field(min_length=1)] | None = None
 
     @model_validator(mode="after")
-    def _one_yardstick(self) -> Self:
+    def _one_criterion(self) -> Self:
         if sum(text is not None for text in (self.reference, self.rubric, self.rival)) > 1:
             raise ValueError("reference: only one of reference, rubric and rival")
         return self
 
     @property
-    def yardstick(self) -> Criterion:
+    def criterion(self) -> Criterion:
         return Criterion.of(self.reference, self.rubric, self.rival)
 
 
 class RewardBody(Body):
-    """What all three take: the judge and its terms. Items are checked one by one, so that one may fail alone."""
+    """What all three take: the judge and how it judges. Items are checked one by one, so that one may fail alone."""
 
     of: ClassVar[type[Item]]
     names: ClassVar[tuple[str, ...]] = ("query", "messages", "replies")
 
     model: Annotated[Text, Field(max_length=256)] | None = None
-    items: Annotated[list[Any], Field(max_length=MOST_ITEMS)] | None = None
+    items: Annotated[list[Any], Field(max_length=MAX_ITEMS)] | None = None
     query: SkipValidation[Text | None] = None
     messages: SkipValidation[list[Message] | None] = None
     replies: SkipValidation[list[Text] | None] = None
-    votes: Annotated[Count, Field(ge=1, le=128)] | None = None
+    votes: Annotated[Count, Field(ge=1, le=MAX_VOTES)] | None = None
     seed: Annotated[Count, Field(ge=-(2**63), lt=2**63)] = 0
     temperature: Annotated[Finite, Field(ge=0, le=2)] | None = None
     top_p: Annotated[Finite, Field(gt=0, le=1)] | None = None
     max_tokens: Annotated[Count, Field(ge=1, lt=2**31)] | None = None
+    priority: Annotated[Count, Field(ge=-(2**31), lt=2**31)] = 0
+    cache_salt: Annotated[Text, Field(min_length=1, max_length=256)] | None = None
     include_reasoning: Flag = False
     stream: Flag = False
 

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from controllers.generation.answer_format import AnswerFormat, shape
+from controllers.generation.route import Route
 from controllers.policy.controls import PolicyError
-from controllers.route import Route
 from models.engines.base import Grammar, Sampling
 from models.tool_calls.hermes import Choice, Tool
 
