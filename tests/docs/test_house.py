@@ -24,14 +24,14 @@ GOALS = {
     "chat files that ARCHITECTURE.md does not name in order": 0,
 }
 LIMITS = {
-    "files of a chat request": 41,
-    "files of a Speculative request": 44,
+    "files of a chat request": 42,
+    "files of a Speculative request": 45,
     "floors of controllers": 6,
-    "floors of controllers/generation": 7,
-    "floors of models": 5,
-    "floors of training": 6,
-    "class names that stand twice": 5,
-    "lines": 21_400,
+    "floors of controllers/generation": 5,
+    "floors of models": 6,
+    "floors of training": 5,
+    "class names that stand twice": 2,
+    "lines": 21_700,
     "chat files that ARCHITECTURE.md does not name in order": 36,
 }
 """Goals that are not met today, with today's figure."""
