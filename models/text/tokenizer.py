@@ -127,7 +127,7 @@ class HubTokenizer:
         except (TypeError, ValueError) as error:  # nor can they work with values of every type
             field = TEMPLATE_FIELD if template_kwargs else "messages"
             raise InvalidRequest(f"{field}: the model's chat template cannot render this: {error}", field) from error
-        return self._encode_guarded(rendered + behind)
+        return self._encode_guarded(rendered if rendered.endswith(behind) else rendered + behind)
 
 
 def _source(template: str | Mapping[str, str] | None) -> str:
