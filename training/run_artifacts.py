@@ -22,7 +22,8 @@ KEPT = (
     *("loss", "grad_norm", "learning_rate", "mean_token_accuracy", "entropy", "reward"),
     *("completions/mean_length", "completions/clipped_ratio", "hgpo/reward_0", "hgpo/reward_1", "hgpo/probability_0"),
     *("budget/accuracy", "budget/declared", "budget/tokens", "budget/tolerance"),
-    *("budget/within_10", "budget/within_50"),
+    *("budget/within_10", "budget/within_50", "thinkless/think_ratio", "l1/off"),
+    *("rewards/accuracies", "rewards/margins"),
 )
 SHOWN = {
     "loss": "loss",
@@ -44,6 +45,8 @@ PANELS: Mapping[str, Mapping[str, str]] = {
     },
     "share of replies": {
         "hgpo/probability_0": "P(think)",
+        "thinkless/think_ratio": "thinks",
+        "rewards/accuracies": "chosen before rejected",
         "budget/accuracy": "right",
         "budget/within_10": "within 10 % of the budget",
         "budget/within_50": "within 50 %",
