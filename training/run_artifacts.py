@@ -117,6 +117,16 @@ def begin(out: Path, recipe: BaseModel, resume: bool) -> MetricsFile:
     return metrics
 
 
+def write_route(out: Path, family: str) -> None:
+    """`reasond.toml`: the folder as a configuration, so that `reasond serve FOLDER` serves it under its own name."""
+    name = json.dumps(out.resolve().name, ensure_ascii=False)  # JSON's strings are TOML's
+    (out / "reasond.toml").write_text(
+        f"# What this run made, served: reasond serve {out}\n"
+        f'[engines.{name}]\nkind = "vllm"\nmodel = "."\n\n[routes.{name}]\nengine = {name}\nfamily = "{family}"\n',
+        encoding="utf-8",
+    )
+
+
 def show_progress(trainer: Any) -> None:
     """Puts `Bar` in the place of the trainer's own bar, which prints every log in full. No bar stays no bar."""
     trainer.remove_callback(PrinterCallback)

@@ -105,6 +105,7 @@ def _fit(
         trained = trainer.accelerator.unwrap_model(trainer.model)
         store.save_adapter(trained, config.run.out)
         store.save(trained, tokenizer, config.run.out)
+        run_artifacts.write_route(config.run.out, config.model.family)
         run_artifacts.plot_curves(config.run.out)
 
 
