@@ -1,8 +1,9 @@
-"""Work side by side: event streams merged, results gathered, progress while a result is made."""
+"""Work side by side: event streams merged, results gathered, progress while a result is made, slots in turn."""
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, asynccontextmanager
 from typing import Any, TypeVar
 
 E = TypeVar("E")
@@ -81,3 +82,46 @@ async def with_progress(work: Callable[[Callable[[E], None]], Coroutine[Any, Any
     finally:
         task.cancel()
         await asyncio.wait((task,))
+
+
+class FairSemaphore:
+    """A semaphore of `size` slots, round-robin by caller: each caller that waits gets one before any gets a second."""
+
+    def __init__(self, size: int) -> None:
+        self._free = size
+        self._waiting: dict[object, deque[asyncio.Future[None]]] = {}  # callers in the order of their turns
+
+    @asynccontextmanager
+    async def slot(self, caller: object) -> AsyncGenerator[None, None]:
+        """Holds a slot, waiting for one first. `caller` is any hashable object."""
+        await self._take(caller)
+        try:
+            yield
+        finally:
+            self._give()
+
+    async def _take(self, caller: object) -> None:
+        if self._free:
+            self._free -= 1
+            return
+        slot = asyncio.get_running_loop().create_future()
+        self._waiting.setdefault(caller, deque()).append(slot)
+        try:
+            await slot
+        except asyncio.CancelledError:
+            if not slot.cancelled():  # it was given already
+                self._give()
+            raise
+
+    def _give(self) -> None:
+        """Hands a slot to the next who still waits."""
+        while self._waiting:
+            caller = next(iter(self._waiting))
+            requests = self._waiting.pop(caller)
+            slot = requests.popleft()
+            if requests:
+                self._waiting[caller] = requests
+            if not slot.cancelled():
+                slot.set_result(None)
+                return
+        self._free += 1

@@ -6,16 +6,16 @@ from functools import partial
 
 from controllers.deciders import decider_for
 from controllers.deciders.base import Question
-from controllers.generation.driver import Driver
+from controllers.driver import Driver
 from controllers.generation.events import Conversation, Decision, Event, Interrupt
-from controllers.generation.limits import scope_limits
 from controllers.generation.prompt import RenderedPrompt, render_prompt
+from controllers.generation.route import Route, TargetModel
 from controllers.generation.state import new_reply, room_for_reply
 from controllers.policy.controls import PolicyError
 from controllers.policy.fold import Policy
-from controllers.route import Route, TargetModel
 from controllers.rules import RuleContext, rules_for
 from controllers.rules.grammar import grammar_of
+from controllers.rules.limits import scope_limits
 from controllers.speculative.target import Target, refuse
 from controllers.speculative.turns import Turns
 from models.engines.base import PromptTooLong, Sampling

@@ -19,9 +19,10 @@ from server.apis.rewards import routes as rewards
 from server.assemble import assemble
 from server.config.load import Config, ConfigError
 from server.edges import errors
-from server.edges.auth import Authentication, load_keys
+from server.edges.auth import OPEN_PATHS, Authentication, load_keys
 from server.edges.body_limit import BodyLimit
 from server.edges.request_scope import Observer, RequestScope
+from server.page import routes as page
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +46,8 @@ def create_app(config: Config, engines: Mapping[str, Engine], observers: Sequenc
     app.include_router(interrupts.router)
     app.include_router(rewards.router)
     app.include_router(reward_protocols.routes())
+    if config.server.page:
+        app.include_router(page.router)
     return app
 
 
@@ -55,7 +58,8 @@ def _add_middlewares(app: FastAPI, config: Config, observers: Sequence[Observer]
     if strangers := config.keys.keys() - set(keys.values()):
         raise ConfigError(f"keys.{min(strangers)}: there is no API key of this name")
     if keys:
-        app.add_middleware(Authentication, keys=keys)
+        open_paths = OPEN_PATHS | page.PATHS if config.server.page else OPEN_PATHS
+        app.add_middleware(Authentication, keys=keys, open_paths=open_paths)
     else:
         log.warning("no API keys are configured: everyone who can reach this server may use it")
     app.add_middleware(RequestScope, observers=observers)

@@ -8,20 +8,21 @@ from functools import partial
 from fastapi import Request
 
 from controllers import CONTROLLERS
+from controllers.generation.circuit_breaker import CircuitBreaker
+from controllers.generation.route import Controller, Route, build_route, with_target
 from controllers.generation.throughput import ThroughputEstimate
 from controllers.judging import best_of_n
 from controllers.judging import chat as judge_chat
 from controllers.judging.judge import Judge
 from controllers.policy.fold import Defaults, KeyLimits
-from controllers.route import Controller, Route, build_route, with_target
-from controllers.speculative.circuit_breaker import CircuitBreaker
 from models.engines.base import Engine, Sampling
-from models.formats.families import Family
-from models.formats.templates import opens_thinking
+from models.formats.reasoning import ReasoningFormat
+from models.formats.template import prove
 from models.judge_prompts.families import JUDGE_FAMILIES, load_forms
 from models.text.template_marks import Marks, marks_of
 from server.config.load import Config, ConfigError, RouteConfig
 from server.edges.errors import model_not_found, no_judge, not_a_judge
+from server.observability.engines import EngineCollector
 from server.observability.metrics import Metrics
 from server.running_requests import Running
 from server.stores.responses import ResponseStore
@@ -55,18 +56,11 @@ class Runtime:
     @property
     def targets(self) -> Mapping[str, str]:
         """The target engines of routes that can do without them, by route."""
-        return self._targets("alone")
+        return self.config.targets("alone")
 
     @property
     def needed(self) -> frozenset[str]:
-        """The engines without which the server cannot serve all its routes. One route's doing without a target does
-        not spare another that cannot."""
-        own = {route.engine for route in self.config.routes.values()}
-        return frozenset(own | set(self._targets("fail").values()) | (self.engines.keys() - self.targets.values()))
-
-    def _targets(self, on_failure: str) -> dict[str, str]:
-        speculative = {name: route.speculative for name, route in self.config.routes.items()}
-        return {name: each.target for name, each in speculative.items() if each and each.on_failure == on_failure}
+        return self.config.needed_engines
 
     def route(self, name: str) -> Route:
         """The route that a client named. Raises the API's 404."""
@@ -97,6 +91,7 @@ def assemble(config: Config, engines: Mapping[str, Engine], started: int) -> Run
     if missing := config.engines.keys() - engines.keys():
         raise ConfigError(f"engines.{min(missing)}: not given")
     metrics = Metrics(config.routes, {name: engine.running for name, engine in engines.items()})
+    metrics.registry.register(EngineCollector(engines))
     models = {name: LoadedModel(engine, ThroughputEstimate(), CircuitBreaker()) for name, engine in engines.items()}
     judges = {name: _judge(name, config, models, metrics) for name in config.routes if _judges(config, name)}
     routes = {
@@ -186,13 +181,9 @@ def _with_target(config: Config, name: str, models: Mapping[str, LoadedModel], j
         raise ConfigError(f"routes.{name}.speculative: {error}") from error
 
 
-def _check_template(name: str, family: Family, engine_name: str, engine: Engine) -> None:
-    if family.thinking is not None and opens_thinking(family, engine.tokenizer) != family.template_opens:
-        does = "does not open" if family.template_opens else "already opens"
-        raise ConfigError(
-            f"routes.{name}.family: the chat template of engine {engine_name!r} {does} {family.thinking[0]},"
-            f" which family {family.name!r} does not expect"
-        )
+def _check_template(name: str, family: ReasoningFormat, engine_name: str, engine: Engine) -> None:
+    if fault := prove(family, engine.tokenizer).fault:
+        raise ConfigError(f"routes.{name}.family: {family.name!r} does not fit engine {engine_name!r}: {fault}")
 
 
 def _route(

@@ -6,7 +6,7 @@ import math
 import os
 import signal
 import socket
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Iterable
 from contextlib import AsyncExitStack
 from types import FrameType
 from typing import TypeVar
@@ -15,6 +15,8 @@ import uvicorn
 import uvloop
 from fastapi import FastAPI
 
+from models.engines.base import Engine
+from models.engines.supervised import SupervisedEngine
 from server.app import create_app
 from server.config.load import Config, ConfigError
 from server.edges.auth import load_keys
@@ -27,6 +29,7 @@ T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 KEEP_ALIVE_SECONDS = 75  # longer than load balancers keep an idle connection, so that they and not we close it
+NOT_STARTED, LOST = 3, 4  # exit statuses
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -39,6 +42,7 @@ class DrainingServer(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, app: FastAPI) -> None:
         super().__init__(config)
         self.runtime = app.state.runtime
+        self.lost = False  # whether it stops because an engine is lost
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         settings = self.runtime.config.server
@@ -116,10 +120,28 @@ async def _serve(config: Config) -> int:
         except asyncio.CancelledError:
             log.info("stopped before the engines were up")
             return 0
-        server = build_server(config, create_app(config, engines, observers))
-        await server.serve()
-        return 0 if server.started else 3
+        return await _serve_app(config, create_app(config, engines, observers))
     raise AssertionError("the stack swallows no exception")
+
+
+async def _serve_app(config: Config, app: FastAPI) -> int:
+    """The exit status: 0 after a stop signal, 3 where the port could not be had, 4 where an engine is lost."""
+    server = build_server(config, app)
+    engines = app.state.runtime.engines
+    losing = asyncio.create_task(_stop_when_lost(server, [engines[name] for name in config.needed_engines]))
+    try:
+        await server.serve()
+        return LOST if server.lost else 0 if server.started else NOT_STARTED
+    finally:
+        losing.cancel()
+
+
+async def _stop_when_lost(server: DrainingServer, engines: Iterable[Engine]) -> None:
+    """Drains and stops the server when an engine of this process cannot be started any more: another process may."""
+    losses = [asyncio.create_task(engine.lost.wait()) for engine in engines if isinstance(engine, SupervisedEngine)]
+    if losses:
+        await asyncio.wait(losses, return_when=asyncio.FIRST_COMPLETED)
+        server.lost = server.should_exit = True
 
 
 async def unless_stopped(work: Awaitable[T]) -> T:

@@ -3,12 +3,13 @@
 from dataclasses import dataclass
 from typing import Protocol
 
-from controllers.generation.events import ChosenBy, Conversation, Interrupt
+from controllers.generation.events import Conversation, Interrupt
 from controllers.generation.prompt import RenderedPrompt
+from controllers.generation.route import Route
+from controllers.policy.controls import ChosenBy
 from controllers.policy.fold import Policy
-from controllers.route import Route
 from models.engines.base import Sampling
-from models.formats.families import Mode
+from models.formats.reasoning import Mode
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,13 +6,11 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 from controllers.generation.answer_format import AnswerFormat
+from controllers.policy.controls import ChosenBy, Cut, CutBy
 from models.engines.base import Finish
 from models.formats.chunks import Chunk
-from models.formats.families import Mode, Scope
+from models.formats.reasoning import Mode, Scope
 
-ChosenBy = Literal["client", "key", "route", "cap", "model", "threshold", "reserve"]
-Cut = Literal["line_end", "wrap_up", "hard"]
-CutBy = Literal["budget", "reserve", "client", "loop"]
 TargetFailure = Literal["dead", "busy", "slow", "full", "error", "down"]
 """Why a target model was not there: its engine is dead, its queue or its context full, it was silent for too long, it
 failed in another way, or it failed a moment ago and is left alone for a while."""

@@ -6,24 +6,23 @@ with the bracket in its record. Its tokens are the reply's; the others' are coun
 No more replies are drawn at once for one route than the judge has slots, and requests get free slots in turn.
 """
 
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import replace
-from functools import partial
 from itertools import count
-from typing import Any
+from typing import Any, TypeVar
 
-from controllers.concurrency import gather, with_progress
-from controllers.generation.deltas import cancellable
+from controllers.concurrency import FairSemaphore, gather, with_progress
+from controllers.generation.deltas import next_item
 from controllers.generation.events import Conversation, Decision, Event, Finished, Interrupt, Progress, Working
-from controllers.judging.fair_semaphore import FairSemaphore
+from controllers.generation.route import Controller, Route
 from controllers.judging.judge import Judge, JudgeParams
-from controllers.judging.ranking import Ranking, TournamentRules, rank
+from controllers.judging.ranking import Ranking, RankingProgress, TournamentRules, rank
 from controllers.policy.fold import Policy
-from controllers.route import Controller, Route
 from models.engines.base import Sampling
 from models.formats.chunks import Chunk
 
+T = TypeVar("T")
 SEED_STRIDE = 128  # between the seeds of the n replies: more than the choices that one request can have
 
 
@@ -45,9 +44,8 @@ def best_of_controller(judge: Judge, controller: Controller) -> Controller:
             numbers = count(1)
 
             async def draw(index: int) -> list[Event]:
-                async with aclosing(cancellable(_slot(slots, interrupt), interrupt)) as slot:
-                    async for _ in slot:
-                        break  # with a slot; without one where the client has cancelled, for then nothing is written
+                async with aclosing(_slot(slots, interrupt)) as slot:
+                    await next_item(slot, interrupt)  # there is none where the client cancels: then nothing is written
                     events = await _drawn(controller(route, request, policy, _seeded(sampling, index)))
                 notify(Working({"drawn": next(numbers), "of": policy.best_of}))
                 return events
@@ -57,13 +55,9 @@ def best_of_controller(judge: Judge, controller: Controller) -> Controller:
             ranking = Ranking([0], [], [])
             if len(answers) > 1 and not request.cancelled:  # whoever has ended the request waits for no judge
                 query, params = conversation_text(request.messages), _params(judge, request, policy, sampling)
-                tournament = with_progress(partial(rank, judge, query, [*answers.values()], params, rules))
-                async with aclosing(cancellable(tournament, interrupt)) as steps:
-                    async for step in steps:
-                        if isinstance(step, Ranking):
-                            ranking = step
-                        else:
-                            notify(Working({"round": step.round, "compared": step.done, "of": step.of}))
+                ranked = rank(judge, query, [*answers.values()], params, rules, lambda step: notify(_compared(step)))
+                async with aclosing(_once(ranked)) as rankings:
+                    ranking = await next_item(rankings, interrupt) or ranking
             return _winner(judge, drawn, [*answers] or [0], ranking)  # an empty answer cannot be the best
 
         async with aclosing(with_progress(best)) as progress:
@@ -90,6 +84,14 @@ def conversation_text(messages: Sequence[Mapping[str, Any]]) -> str:
     if len(messages) == 1:
         return str(messages[0]["content"])
     return "\n\n".join(f"{str(message['role']).capitalize()}: {message['content']}" for message in messages)
+
+
+def _compared(step: RankingProgress) -> Working:
+    return Working({"round": step.round, "compared": step.done, "of": step.of})
+
+
+async def _once(work: Coroutine[Any, Any, T]) -> AsyncGenerator[T, None]:
+    yield await work
 
 
 async def _slot(slots: FairSemaphore, caller: Interrupt) -> AsyncGenerator[Interrupt, None]:

@@ -10,13 +10,12 @@ from dataclasses import dataclass, field, replace
 
 from cachetools import LRUCache
 
-from controllers.concurrency import gather
+from controllers.concurrency import FairSemaphore, gather
 from controllers.generation.events import Conversation, Event, Finished
-from controllers.judging.fair_semaphore import FairSemaphore
+from controllers.generation.route import Controller, Route
 from controllers.judging.tournament import Side, VoteCount
 from controllers.judging.verdicts import JudgeComparison, digest, verdict_in
 from controllers.policy.fold import KeyLimits, Policy, fold
-from controllers.route import Controller, Route
 from models.engines.base import Sampling
 from models.formats.chunks import Chunk
 from models.judge_prompts.families import Form, JudgeFamily, Kind
@@ -70,7 +69,8 @@ class JudgeParams:
     def repeatable(self) -> str:
         """All that a vote depends on beside its number and what is compared."""
         sampling = replace(self.sampling, priority=0)
-        return repr((self.policy, sampling, self.seed, self.fixed_order, self.fixed_length))
+        effort = (self.policy.effort,) if self.policy.effort else ()
+        return repr((self.policy, sampling, self.seed, self.fixed_order, self.fixed_length, *effort))
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from controllers.generation.events import Interrupt
-from controllers.generation.limits import ScopeLimits
-from controllers.generation.rule import Rule
 from controllers.generation.state import ReplyState, forgets_penalties
 from controllers.rules.answer_now import AnswerNow
+from controllers.rules.base import Rule
 from controllers.rules.budget import Budget
 from controllers.rules.declared_budget import DeclaredBudget, EndOfSolution
 from controllers.rules.grammar import AnswerGrammar
+from controllers.rules.limits import ScopeLimits
 from controllers.rules.loop import Loop
 from models.engines.base import Grammar
 

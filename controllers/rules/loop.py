@@ -8,10 +8,10 @@ answer is held to the exact sign alone, over `answer_span` tokens; it ends there
 from collections import deque
 
 from controllers.generation.bounds import NEVER
-from controllers.generation.limits import ScopeLimits
-from controllers.generation.rule import NO_LIMITS, Action, EngineLimits, Rule
 from controllers.generation.state import ReplyState
 from controllers.policy.loop import LoopSettings
+from controllers.rules.base import NO_LIMITS, Action, EngineLimits, Rule
+from controllers.rules.limits import ScopeLimits
 
 STRIDE = 16
 """Tokens between two looks. It keeps what a loop costs before it is seen under four periods and 110 tokens."""

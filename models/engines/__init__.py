@@ -51,8 +51,9 @@ class LocalEngineConfig(EngineConfig):
 
 
 class VllmEngineConfig(LocalEngineConfig):
-    """A model that vLLM runs here. `args` are vLLM's own engine arguments by Python name; `adapters` are folders. A
-    draft model in vLLM's `speculative_config` is looked up as `model` is. `env` is the environment of its processes."""
+    """A model that vLLM runs here. `args` are vLLM's own engine arguments by their Python names; `adapters` are
+    folders. A draft model in vLLM's `speculative_config` is looked up as `model` is. `env` is the environment of its
+    processes."""
 
     kind: Literal["vllm"] = "vllm"
     args: dict[str, Any] = Field(default_factory=dict)

@@ -8,12 +8,13 @@ from typing import Any
 from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
+from controllers.generation.route import Route
 from controllers.judging.judge import Judge
 from controllers.policy.fold import modes
-from controllers.route import Route
 from models.engines.base import Engine, EngineError
 from server import __version__
 from server.assemble import runtime_of
+from server.observability.engines import engine_state
 
 log = logging.getLogger(__name__)
 router = APIRouter()
@@ -93,8 +94,11 @@ def budget_abilities(route: Route) -> dict[str, Any] | None:
 
 
 @router.get("/health")
-async def health() -> Response:
-    """The process answers. Says nothing about engines: a restart is for a process that hangs."""
+async def health(request: Request) -> Response:
+    """The process answers, and can mend what is down: a restart is for one that hangs, or has lost an engine."""
+    runtime = runtime_of(request)
+    if lost := sorted(name for name in runtime.needed if engine_state(runtime.engines[name]) == "lost"):
+        return JSONResponse({"status": "engine lost", "engines": lost}, 503)
     return JSONResponse({"status": "ok"})
 
 
@@ -107,7 +111,8 @@ async def ready(request: Request) -> Response:
     alive = await asyncio.gather(*(is_alive(name, engine) for name, engine in runtime.engines.items()))
     down = {name for name, is_up in zip(runtime.engines, alive, strict=True) if not is_up}
     if down & runtime.needed:
-        return JSONResponse({"status": "engine down"}, 503)
+        states = {name: state for name in sorted(down) if (state := engine_state(runtime.engines[name])) != "up"}
+        return JSONResponse({"status": "engine down"} | ({"engines": states} if states else {}), 503)
     degraded = [route for route, target in runtime.targets.items() if target in down]
     return JSONResponse({"status": "ready", "degraded": degraded} if degraded else {"status": "ready"})
 

@@ -23,7 +23,7 @@ from starlette.types import Receive, Scope, Send
 from controllers.judging.judge import CannotJudge
 from controllers.judging.scoring import NothingToJudgeBy
 from controllers.policy.controls import PolicyError
-from models.engines.base import EngineBusy, EngineDead, InvalidRequest, PromptTooLong
+from models.engines.base import EngineBusy, EngineDead, EngineRestarting, InvalidRequest, PromptTooLong
 from server.apis.rewards.batch import NotJudged
 
 log = logging.getLogger(__name__)
@@ -160,6 +160,12 @@ def _engine_dead(exc: EngineDead) -> ApiError:
     return ApiError(503, "the model's engine is down", type="server_error", code="engine_dead")
 
 
+def _engine_restarting(exc: EngineRestarting) -> ApiError:
+    headers = {"retry-after": str(exc.retry_after)}
+    message = "the model's engine is being started again"
+    return ApiError(503, message, type="server_error", code="engine_restarting", headers=headers)
+
+
 def _engine_busy(exc: EngineBusy) -> ApiError:
     return ApiError(
         503, "the model's queue is full", type="server_error", code="overloaded", headers={"retry-after": "1"}
@@ -251,6 +257,7 @@ _ANSWERS: Mapping[type[Exception], Callable[[Any], ApiError]] = MappingProxyType
         InvalidRequest: _refused,
         PolicyError: _refused,
         EngineDead: _engine_dead,
+        EngineRestarting: _engine_restarting,
         EngineBusy: _engine_busy,
         NothingToJudgeBy: _unjudgeable,
         CannotJudge: _cannot_judge,

@@ -7,12 +7,12 @@ import pytest
 
 from controllers import CONTROLLERS
 from controllers.generation.events import Conversation, Finished
+from controllers.generation.route import build_route
 from controllers.policy.fold import Defaults, Policy
 from controllers.policy.loop import LoopSettings
-from controllers.route import build_route
 from models.engines.base import Prompt, Sampling
 from models.engines.scripted import Line, ScriptedEngine
-from models.formats.families import FAMILIES
+from models.formats import FAMILIES
 from models.text.tokenizer import HubTokenizer
 
 LOOP = LoopSettings()

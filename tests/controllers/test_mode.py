@@ -9,8 +9,8 @@ import pytest
 
 from controllers.concurrency import merge
 from controllers.generation.events import Conversation, Decision, Event, Finished
+from controllers.generation.route import Route
 from controllers.policy.fold import Policy
-from controllers.route import Route
 from models.engines.base import Delta, EngineDead, Prompt, PromptTooLong, Sampling
 from models.engines.scripted import Line, ScriptedReply
 from models.formats.chunks import Chunk
@@ -138,7 +138,7 @@ def test_a_first_word_that_is_held_back_waits_for_its_section(make_route: MakeRo
     route = make_route(["<think>"], family="lhrm")
     from dataclasses import replace
 
-    from models.formats.families import Tag, Tags
+    from models.formats.vocabulary import Tag, Tags
 
     spelled = replace(route, tags=Tags({}, (Tag("<thinking>", {"start": "reasoning"}),), "start"))
     events = reply(spelled)

@@ -28,7 +28,6 @@ LIMITS = {
     "files of a Speculative request": 44,
     "floors of controllers": 6,
     "floors of controllers/generation": 7,
-    "floors of controllers/judging": 5,
     "floors of models": 5,
     "floors of training": 6,
     "class names that stand twice": 5,

@@ -9,9 +9,9 @@ from fastapi import APIRouter, Request, Response
 
 from controllers.concurrency import gather
 from controllers.generation.deltas import single
+from controllers.generation.route import Route
 from controllers.policy.controls import PolicyError
 from controllers.policy.fold import cap_of
-from controllers.route import Route
 from models.engines.base import Delta, InvalidRequest, Prompt, Sampling
 from server.apis.completions.encoder import CompletionEncoder
 from server.apis.completions.schema import CompletionBody, CompletionRequest

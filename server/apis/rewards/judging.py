@@ -43,7 +43,7 @@ class JudgingJob:
     judge: Judge
     params: JudgeParams
     rules: TournamentRules
-    judge_item: Callable[["JudgingJob", Any, Notify], Coroutine[Any, Any, ItemResult]]
+    judge_item: "JudgeItem"
     head: dict[str, Any]
     runtime: Runtime
 
@@ -59,6 +59,9 @@ class JudgingJob:
         method, players = self.rules.method, len(self.rules.playing(item.replies))
         max_votes = max(1, max_parallel(method, players) * self.params.votes_at_once("pair"))
         return ItemPlan(matches_of(method, players), max_votes)
+
+
+JudgeItem = Callable[[JudgingJob, Any, Notify], Coroutine[Any, Any, ItemResult]]
 
 
 def params_of(body: RewardBody, judge: Judge, key: KeyLimits) -> JudgeParams:

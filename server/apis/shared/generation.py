@@ -11,8 +11,8 @@ from fastapi import Request, Response
 
 from controllers.concurrency import gather
 from controllers.generation.events import Conversation, Event, Interrupt
+from controllers.generation.route import Route
 from controllers.policy.fold import Policy, fold
-from controllers.route import Route
 from models.engines.base import InvalidRequest, Sampling
 from models.formats.chunks import Kind
 from server.apis.shared.reply import Encoder

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from controllers.generation.bounds import NEVER
-from controllers.generation.events import Cut, CutBy
+from controllers.generation.route import Forced
 from controllers.generation.state import ReplyState
-from controllers.route import Forced
+from controllers.policy.controls import Cut, CutBy
 from models.engines.base import Delta, Finish
 
 
