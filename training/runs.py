@@ -20,7 +20,7 @@ from training.data.errors import UserError
 from training.data.questions import Question, QuestionSource
 from training.data.rows import PairRow, Row
 from training.sampling.policy import sampler_of
-from training.trl_adapter import PairTrainer, PolicyTrainer, RowTrainer
+from training.trl_adapter import PairTrainer, PolicyTrainer, RowTrainer, prompts
 from training.weights import store
 
 
@@ -66,15 +66,6 @@ def questions_of(config: PolicyRecipe, source: QuestionSource) -> Sequence[Quest
     if config.curriculum is not None:
         return Curriculum(config.curriculum, source, config.data.difficulties, count, seed)
     return source.draw(config.data.difficulties, count, "train", Random(seed))
-
-
-def prompts(parts: PolicyParts[Any]) -> Dataset:
-    """One row a question: its `prompt` (messages) and its `index`, made when it is asked for."""
-
-    def rows(asked: dict[str, list[int]]) -> dict[str, list[Any]]:
-        return {**asked, "prompt": [parts.messages(parts.questions[i]) for i in asked["index"]]}
-
-    return Dataset.from_dict({"index": list(range(len(parts.questions)))}).with_transform(rows)
 
 
 def _fit(

@@ -12,10 +12,12 @@ docs/log.md (2026-11-21) compares them.
 """
 
 import math
+from collections.abc import Sequence
 from copy import copy, deepcopy
 from typing import Any
 
 import torch
+from datasets import Dataset
 from peft import PeftModel
 from torch import Tensor
 from torch.nn import functional
@@ -26,7 +28,7 @@ from trl.trainer.utils import add_fused_lm_head
 
 from training import optimizers
 from training.algorithms.curriculum import Curriculum
-from training.algorithms.parts import PolicyParts, Sampler
+from training.algorithms.parts import CheckedReply, PolicyParts, Sampler
 from training.config.sections import OptimizerSection
 from training.data.errors import UserError
 from training.data.rows import IGNORED
@@ -131,7 +133,7 @@ class PolicyTrainer(OwnOptimizer, GRPOTrainer):  # type: ignore[misc]
         self, completion_ids: list[list[int]], index: list[int], trainer_state: Any, log_metric: Any, **_: Any
     ) -> list[float]:
         """Reads token ids: TRL's own text has lost the end of turn. A reward that is no number is an error."""
-        checked = self.parts.checked(index, completion_ids)
+        checked = check_replies(self.parts, index, completion_ids)
         rewards = self.parts.reward(checked, trainer_state.global_step / self.args.max_steps, log_metric)
         if not all(map(math.isfinite, rewards)):
             raise UserError("an algorithm gave no reward for a reply")
@@ -239,3 +241,27 @@ def unless_settled(advantages: Tensor, probability: Tensor, settled: float) -> T
     """Mode-token advantages, 0 where the policy is where they push it: above `settled`, or below 1 - it. (B,)"""
     there = torch.where(advantages > 0, probability > settled, probability < 1 - settled)
     return advantages.masked_fill(there, 0.0)
+
+
+def prompts(parts: PolicyParts[Any]) -> Dataset:
+    """One row a question: its `prompt` (messages) and its `index`, made when it is asked for."""
+
+    def rows(asked: dict[str, list[int]]) -> dict[str, list[Any]]:
+        questions = [parts.questions[i] for i in asked["index"]]
+        return {**asked, "prompt": [parts.messages(one) if parts.messages else one.messages for one in questions]}
+
+    return Dataset.from_dict({"index": list(range(len(parts.questions)))}).with_transform(rows)
+
+
+def check_replies(
+    parts: PolicyParts[Any], indices: Sequence[int], replies: Sequence[Sequence[int]]
+) -> list[CheckedReply[Any]]:
+    """The replies to questions of those numbers, read and scored; the source sees complete ones alone."""
+    asked = [parts.questions[i] for i in indices]
+    read = [parts.read(question, ids) for question, ids in zip(asked, replies, strict=True)]
+    complete = [(question, reply.answer) for question, reply in zip(asked, read, strict=True) if reply.complete]
+    scores = iter(parts.source.scores(complete))
+    return [
+        CheckedReply(question, reply, next(scores) if reply.complete else 0.0)
+        for question, reply in zip(asked, read, strict=True)
+    ]
