@@ -6,16 +6,16 @@ from functools import partial
 
 from controllers.deciders import decider_for
 from controllers.deciders.base import Question
-from controllers.generation.driver import Driver
+from controllers.driver import Driver
 from controllers.generation.events import Conversation, Decision, Event, Interrupt
-from controllers.generation.limits import scope_limits
 from controllers.generation.prompt import RenderedPrompt, render_prompt
+from controllers.generation.route import Route, TargetModel
 from controllers.generation.state import new_reply, room_for_reply
 from controllers.policy.controls import PolicyError
 from controllers.policy.fold import Policy
-from controllers.route import Route, TargetModel
 from controllers.rules import RuleContext, rules_for
 from controllers.rules.grammar import grammar_of
+from controllers.rules.limits import scope_limits
 from controllers.speculative.target import Target, refuse
 from controllers.speculative.turns import Turns
 from models.engines.base import PromptTooLong, Sampling
@@ -50,10 +50,20 @@ async def prepare(route: Route, request: Conversation, policy: Policy, sampling:
     if policy.mode != "auto":
         decision = Decision(policy.mode, policy.chosen_by, prompt.token_ids)
     else:
-        verdict = await decider_for(policy).decide(Question(route, request, policy, sampling, prompt, interrupt))
+        question = Question(route, request, policy, sampling, prompt, interrupt)
+        verdict = await decider_for(question).decide(question)
         if verdict is not None:
+            request = verdict.request or request
             prompt = render_prompt(route, request, verdict.mode, policy)
-            decision = Decision(verdict.mode, verdict.chosen_by, prompt.token_ids, verdict.p_think)
+            decision = Decision(
+                verdict.mode,
+                verdict.chosen_by,
+                prompt.token_ids,
+                verdict.p_think,
+                threshold=verdict.threshold,
+                decision_tokens=verdict.tokens,
+                decider_failure=verdict.failure,
+            )
     if decision is not None and len(prompt.token_ids) >= route.engine.context_length:
         raise PromptTooLong(len(prompt.token_ids), route.engine.context_length)
     return _driver(route, target, request, policy, sampling, prompt, decision, interrupt)

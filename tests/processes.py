@@ -25,15 +25,16 @@ def running(
     environment: Mapping[str, str] | None = None,
     seconds: float = 300,
     log: Path | None = None,
+    folder: Path = ROOT,
 ) -> Iterator[subprocess.Popen[bytes]]:
     """The process of a server that answers `ready_url` with 200. Raises `RuntimeError` if it ends before it does.
 
-    What it prints goes to `log`, or to this process's own output.
+    What it prints goes to `log`, or to this process's own output. It runs in `folder`.
     """
     variables = os.environ | ENVIRONMENT | dict(environment or {})
     with log.open("wb") if log else nullcontext() as output:
         process = subprocess.Popen(
-            command, env=variables, cwd=ROOT, start_new_session=True, stdout=output, stderr=subprocess.STDOUT
+            command, env=variables, cwd=folder, start_new_session=True, stdout=output, stderr=subprocess.STDOUT
         )
     try:
         wait_until_ready(ready_url, process, seconds)
@@ -64,13 +65,13 @@ def session_seconds(leader: int) -> float:
 
 @contextmanager
 def reasond(
-    config: Path, port: int | None = None, log: Path | None = None
+    config: Path, port: int | None = None, log: Path | None = None, tree: Path = ROOT
 ) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
-    """`reasond serve` for a configuration: its root URL and its process."""
+    """`reasond serve` for a configuration, out of one source tree: its root URL and its process."""
     port = port or free_port()
     command = [sys.executable, "-m", "server.cli", "serve", str(config), "--port", str(port)]
     url = f"http://127.0.0.1:{port}"
-    with running(command, f"{url}/ready", log=log) as process:
+    with running(command, f"{url}/ready", {"PYTHONPATH": str(tree)}, log=log, folder=tree) as process:
         yield url, process
 
 

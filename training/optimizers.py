@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
-from training.config import Optimizer
+from training.config.sections import OptimizerSection
 
 
 class MuonAdamW(torch.optim.Optimizer):  # type: ignore[misc]
@@ -38,7 +38,7 @@ class MuonAdamW(torch.optim.Optimizer):  # type: ignore[misc]
         self.param_groups = [group for part in self.parts for group in part.param_groups]
 
 
-def build(model: nn.Module, config: Optimizer) -> torch.optim.Optimizer:
+def build(model: nn.Module, config: OptimizerSection) -> torch.optim.Optimizer:
     """The optimizer of a recipe. Embeddings (and so a tied head), norms and biases always take AdamW."""
     trained = [(name, weight) for name, weight in model.named_parameters() if weight.requires_grad]
     if config.matrix_lr is None:
@@ -63,11 +63,9 @@ def rate(step: int, steps: int, warmup: int, decay_from: float) -> float:
     """
     if step < warmup:
         return (step + 1) / warmup
-    start = decay_from * steps
-    if step <= start or decay_from >= 1:
-        return 1.0
-    return max(0.0, (steps - step) / (steps - start))
+    start = max(warmup, decay_from * steps)
+    return 1.0 if step <= start else max(0.0, (steps - step) / (steps - start))
 
 
-def schedule(optimizer: torch.optim.Optimizer, steps: int, config: Optimizer) -> LambdaLR:
+def schedule(optimizer: torch.optim.Optimizer, steps: int, config: OptimizerSection) -> LambdaLR:
     return LambdaLR(optimizer, lambda step: rate(step, steps, config.warmup, config.decay_from))

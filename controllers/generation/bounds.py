@@ -8,7 +8,7 @@ in mid-line with the family's phrase (`wrap_up`); where no phrase fits, its last
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from controllers.generation.events import Cut
+from controllers.policy.controls import Cut
 
 NEVER = 2**62
 SENTENCE_ENDS = (".", "!", "?", "…")

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Iterator
-from contextlib import aclosing
 from dataclasses import replace
 from typing import TypeVar
 
@@ -47,11 +46,3 @@ async def next_item(stream: AsyncGenerator[T, None], interrupt: Interrupt, timeo
         return None
     finally:
         interrupt.waiting.discard(task)
-
-
-async def cancellable(stream: AsyncGenerator[T, None], interrupt: Interrupt | None) -> AsyncGenerator[T, None]:
-    """What the stream yields, until it ends or the client cancels. Closes the stream."""
-    interrupt = interrupt or Interrupt()
-    async with aclosing(stream):
-        while (item := await next_item(stream, interrupt)) is not None:
-            yield item

@@ -8,8 +8,8 @@ seam is checked: both sides of it must decode to the reply's own text.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from controllers.route import Route
-from models.formats.families import Tag
+from controllers.generation.route import Route
+from models.formats.vocabulary import Tag
 
 ANCHOR = "\n"
 SEAM_TOKENS = 8  # of what stands before a seam: enough for any character, and for a decoder that joins tokens

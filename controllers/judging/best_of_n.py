@@ -9,28 +9,26 @@ No more replies are drawn at once for one route than the judge has slots, and re
 from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import replace
-from functools import partial
-from typing import Any
+from itertools import count
+from typing import Any, TypeVar
 
-from controllers.concurrency import gather, with_progress
-from controllers.generation.deltas import cancellable
+from controllers.concurrency import FairSemaphore, gather, with_progress
+from controllers.generation.deltas import next_item
 from controllers.generation.events import Conversation, Decision, Event, Finished, Interrupt, Progress, Working
-from controllers.judging.fair_semaphore import FairSemaphore
+from controllers.generation.route import Controller, Route
 from controllers.judging.judge import Judge, JudgeParams
-from controllers.judging.ranking import Notify, Ranking, TournamentRules, rank
+from controllers.judging.ranking import Ranking, RankingProgress, TournamentRules, rank
 from controllers.policy.fold import Policy
-from controllers.route import Controller, Route
 from models.engines.base import Sampling
 from models.formats.chunks import Chunk
 
+T = TypeVar("T")
 SEED_STRIDE = 128  # between the seeds of the n replies: more than the choices that one request can have
-
-Draw = Callable[[int], Coroutine[Any, Any, list[Event]]]
 
 
 def best_of_controller(judge: Judge, controller: Controller) -> Controller:
     """A controller that draws `policy.best_of` replies from `controller` and yields the best."""
-    slots = FairSemaphore(judge.concurrency)
+    slots, rules = FairSemaphore(judge.concurrency), TournamentRules("knockout", teams=judge.teams)
 
     async def run(
         route: Route, request: Conversation, policy: Policy, sampling: Sampling
@@ -42,13 +40,27 @@ def best_of_controller(judge: Judge, controller: Controller) -> Controller:
             return
         interrupt = request.interrupt or Interrupt()  # one for all choices of a request: together they are one caller
 
-        async def draw(index: int) -> list[Event]:
-            async with aclosing(cancellable(_slot(slots, interrupt), interrupt)) as slot:
-                async for _ in slot:
-                    break  # with a slot; or at once where the client has cancelled, for then the reply is over at once
-                return await _drawn(controller(route, request, policy, _seeded(sampling, index)))
+        async def best(notify: Callable[[Working], None]) -> list[Event]:
+            numbers = count(1)
 
-        async with aclosing(with_progress(partial(_best, judge, request, policy, sampling, draw))) as progress:
+            async def draw(index: int) -> list[Event]:
+                async with aclosing(_slot(slots, interrupt)) as slot:
+                    await next_item(slot, interrupt)  # there is none where the client cancels: then nothing is written
+                    events = await _drawn(controller(route, request, policy, _seeded(sampling, index)))
+                notify(Working({"drawn": next(numbers), "of": policy.best_of}))
+                return events
+
+            drawn = await gather([draw(index) for index in range(policy.best_of)])
+            answers = {index: answer for index, events in enumerate(drawn) if (answer := _answer(events))}
+            ranking = Ranking([0], [], [])
+            if len(answers) > 1 and not request.cancelled:  # whoever has ended the request waits for no judge
+                query, params = conversation_text(request.messages), _params(judge, request, policy, sampling)
+                ranked = rank(judge, query, [*answers.values()], params, rules, lambda step: notify(_compared(step)))
+                async with aclosing(_once(ranked)) as rankings:
+                    ranking = await next_item(rankings, interrupt) or ranking
+            return _winner(judge, drawn, [*answers] or [0], ranking)  # an empty answer cannot be the best
+
+        async with aclosing(with_progress(best)) as progress:
             async for step in progress:
                 for event in [step] if isinstance(step, Working) else step:
                     yield event
@@ -56,63 +68,15 @@ def best_of_controller(judge: Judge, controller: Controller) -> Controller:
     return run
 
 
-async def _best(
-    judge: Judge,
-    request: Conversation,
-    policy: Policy,
-    sampling: Sampling,
-    draw: Draw,
-    notify: Callable[[Working], None],
-) -> list[Event]:
-    """The events of the best of `policy.best_of` replies."""
-    finished = 0
-
-    async def counted(index: int) -> list[Event]:
-        nonlocal finished
-        events = await draw(index)
-        finished += 1
-        notify(Working({"drawn": finished, "of": policy.best_of}))
-        return events
-
-    drawn = await gather([counted(index) for index in range(policy.best_of)])
-    answers = {index: answer for index, events in enumerate(drawn) if (answer := _answer(events))}
-    playing = [*answers] or [0]  # an empty answer cannot be the best
-    ranking = Ranking([0], [], [])
-    if len(playing) > 1 and not request.cancelled:  # whoever has ended the request waits for no judge
-        params = judge.params(seed=sampling.seed or 0, key=policy.key)
-        params = replace(
-            params,
-            sampling=replace(params.sampling, priority=sampling.priority),
-            request=Conversation((), cache_salt=request.cache_salt),
-            caller=request.interrupt or params.caller,
-        )
-        ranking = await _ranked(judge, request, [*answers.values()], params, notify) or ranking
-    winner = playing[ranking.order[0]]
-    record = _record(judge, drawn, playing, winner, ranking)
-    *events, end = drawn[winner]
-    assert isinstance(end, Finished), "a controller ends with Finished"
-    return [*events, replace(end, more={**end.more, "best_of": record})]
-
-
-async def _ranked(
-    judge: Judge,
-    request: Conversation,
-    answers: Sequence[str],
-    params: JudgeParams,
-    notify: Callable[[Working], None],
-) -> Ranking | None:
-    """The ranking of the answers; None where the client cancels meanwhile."""
-    rules = TournamentRules("knockout", teams=judge.teams)
-
-    def work(tell: Notify) -> Coroutine[Any, Any, Ranking]:
-        return rank(judge, conversation_text(request.messages), answers, params, rules, tell)
-
-    async with aclosing(cancellable(with_progress(work), request.interrupt)) as events:
-        async for event in events:
-            if isinstance(event, Ranking):
-                return event
-            notify(Working({"round": event.round, "compared": event.done, "of": event.of}))
-    return None
+def _params(judge: Judge, request: Conversation, policy: Policy, sampling: Sampling) -> JudgeParams:
+    """The judge's own, with what the request says of all its engine requests."""
+    params = judge.params(seed=sampling.seed or 0, key=policy.key)
+    return replace(
+        params,
+        sampling=replace(params.sampling, priority=sampling.priority),
+        request=Conversation((), cache_salt=request.cache_salt),
+        caller=request.interrupt or params.caller,
+    )
 
 
 def conversation_text(messages: Sequence[Mapping[str, Any]]) -> str:
@@ -122,9 +86,17 @@ def conversation_text(messages: Sequence[Mapping[str, Any]]) -> str:
     return "\n\n".join(f"{str(message['role']).capitalize()}: {message['content']}" for message in messages)
 
 
-async def _slot(slots: FairSemaphore, caller: object) -> AsyncGenerator[None, None]:
+def _compared(step: RankingProgress) -> Working:
+    return Working({"round": step.round, "compared": step.done, "of": step.of})
+
+
+async def _once(work: Coroutine[Any, Any, T]) -> AsyncGenerator[T, None]:
+    yield await work
+
+
+async def _slot(slots: FairSemaphore, caller: Interrupt) -> AsyncGenerator[Interrupt, None]:
     async with slots.slot(caller):
-        yield
+        yield caller
 
 
 async def _drawn(events: AsyncGenerator[Event, None]) -> list[Event]:
@@ -154,10 +126,10 @@ def _seeded(sampling: Sampling, index: int) -> Sampling:
     return sampling if sampling.seed is None else replace(sampling, seed=sampling.seed + SEED_STRIDE * index)
 
 
-def _record(
-    judge: Judge, drawn: Sequence[Sequence[Event]], playing: Sequence[int], winner: int, ranking: Ranking
-) -> dict[str, Any]:
-    return {
+def _winner(judge: Judge, drawn: Sequence[Sequence[Event]], playing: Sequence[int], ranking: Ranking) -> list[Event]:
+    """The events of the best reply, with the bracket in its record."""
+    winner = playing[ranking.order[0]]
+    record = {
         "n": len(drawn),
         "winner": winner,
         "judge": judge.route.name,
@@ -175,3 +147,6 @@ def _record(
         "discarded_tokens": sum(_tokens(events) for i, events in enumerate(drawn) if i != winner),
         "judge_tokens": sum(vote.completion_tokens for vote in ranking.votes),
     }
+    *events, end = drawn[winner]
+    assert isinstance(end, Finished), "a controller ends with Finished"
+    return [*events, replace(end, more={**end.more, "best_of": record})]

@@ -19,10 +19,10 @@ from typing import Any
 
 from controllers.concurrency import with_progress
 from controllers.generation.events import Conversation, Event, Finished
+from controllers.generation.route import Controller, Route
 from controllers.judging.judge import Judge, JudgeParams, Verdict
 from controllers.judging.verdicts import JudgeComparison
 from controllers.policy.fold import Policy
-from controllers.route import Controller, Route
 from models.engines.base import Sampling
 from models.formats.chunks import Chunk
 from models.judge_prompts.families import BRACKETS

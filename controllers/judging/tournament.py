@@ -138,6 +138,7 @@ def elo(n: int, matches: Sequence[Match], k: float = 32.0, start: float = 1000.0
 
 PRIOR = 0.5  # won and lost against an imagined reply of rating 0: keeps the rating of one that never lost finite
 DIGITS = 12  # of ratings and chances behind the point: what different processors agree upon
+TOLERANCE = 1e-8  # of a step of Newton's method: the error behind it is about its square
 LONGEST_STEP = 2.0
 MAX_STEPS = 100
 
@@ -145,10 +146,10 @@ MAX_STEPS = 100
 def bradley_terry(n: int, matches: Sequence[Match]) -> list[float]:
     """Ratings in natural logarithms of odds: P(i beats j) = 1 / (1 + exp(r_j − r_i)), a share of 1/2 is half a win.
 
-    The maximum of the Bradley-Terry likelihood with a weak prior around 0, by Newton's method. It is a property of the
-    results alone: neither the order of the replies nor that of the matches changes it.
+    The maximum of the Bradley-Terry likelihood with a weak prior around 0, by Newton's method. Neither the order of the
+    replies nor that of the matches changes it.
     """
-    import numpy as np  # not needed to serve anything else
+    import numpy as np  # which only a rated tournament needs
 
     won = np.zeros((n + 1, n + 1))  # [i, j]: of i over j; the last one is the imagined reply
     won[:n, n] = won[n, :n] = PRIOR
@@ -156,15 +157,15 @@ def bradley_terry(n: int, matches: Sequence[Match]) -> list[float]:
         won[match.first, match.second] += match.share
         won[match.second, match.first] += 1.0 - match.share
     games, ratings = won + won.T, np.zeros(n + 1)
-    for _ in range(MAX_STEPS):
+    longest, steps = math.inf, 0
+    while longest > TOLERANCE and steps < MAX_STEPS:
         expected = 1.0 / (1.0 + np.exp(ratings - ratings[:, None]))
         weight = games * expected * (1.0 - expected)
         slope, curvature = (won - games * expected).sum(axis=1), np.diag(weight.sum(axis=1)) - weight
         step = np.linalg.solve(curvature[:n, :n], slope[:n])
         longest = np.abs(step).max(initial=0.0)
-        ratings[:n] += step * min(1.0, LONGEST_STEP / max(longest, LONGEST_STEP))
-        if longest < 10.0**-DIGITS:
-            break
+        ratings[:n] += step * LONGEST_STEP / max(longest, LONGEST_STEP)
+        steps += 1
     return [round(float(rating), DIGITS) + 0.0 for rating in ratings[:n]]  # and no -0.0
 
 

@@ -5,10 +5,15 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, Literal, NoReturn, Protocol, TypeGuard, get_args
 
-from controllers.speculative.takeovers import LENGTHS
-from models.formats.families import Scope
+from controllers.policy.speculation import LENGTHS
+from models.formats.reasoning import Scope
 
 Wish = Literal["think", "no_think", "auto"]
+ChosenBy = Literal[
+    "client", "key", "route", "cap", "model", "threshold", "reserve", "ask", "hint", "always", "never", "random"
+]
+Cut = Literal["line_end", "wrap_up", "hard"]
+CutBy = Literal["budget", "reserve", "client", "loop"]
 MOST_REPLIES = 64  # that one request may have drawn and ranked
 EFFORTS: Mapping[str, int] = MappingProxyType(
     {"minimal": 128, "low": 1024, "medium": 2048, "high": 4096, "xhigh": 8192, "max": 16384}

@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from controllers.generation.events import Interrupt
-from controllers.generation.limits import ScopeLimits
-from controllers.generation.rule import Rule
-from controllers.generation.state import ReplyState
+from controllers.generation.state import ReplyState, forgets_penalties
 from controllers.rules.answer_now import AnswerNow
+from controllers.rules.base import Rule
 from controllers.rules.budget import Budget
 from controllers.rules.declared_budget import DeclaredBudget, EndOfSolution
 from controllers.rules.grammar import AnswerGrammar
+from controllers.rules.limits import ScopeLimits
+from controllers.rules.loop import Loop
 from models.engines.base import Grammar
 
 
@@ -47,9 +48,17 @@ def _grammar(context: RuleContext) -> Rule | None:
     return None if context.grammar is None else AnswerGrammar(context.state.route, context.grammar)
 
 
+def _loop(context: RuleContext) -> Rule | None:
+    """A reply that cannot be cut, or whose answer may repeat under a grammar, is let be."""
+    settings = context.state.route.defaults.loop
+    free = context.grammar is None and forgets_penalties(context.state.sampling) is None
+    return Loop(settings, context.limits) if settings is not None and free else None
+
+
 RULES: Mapping[str, Callable[[RuleContext], Rule | None]] = MappingProxyType(
     {
         "answer_now": lambda context: AnswerNow(context.limits, context.interrupt),
+        "loop": _loop,
         "budget": _budget,
         "declared_budget": _declared_budget,
         "end_of_solution": _end_of_solution,

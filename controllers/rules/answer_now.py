@@ -2,9 +2,9 @@
 
 from controllers.generation.bounds import NEVER
 from controllers.generation.events import Interrupt
-from controllers.generation.limits import ScopeLimits
-from controllers.generation.rule import Action, Rule
 from controllers.generation.state import ReplyState
+from controllers.rules.base import Action, Rule
+from controllers.rules.limits import ScopeLimits
 
 
 class AnswerNow(Rule):

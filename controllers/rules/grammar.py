@@ -6,10 +6,10 @@ reply whose model stopped in mid-thought, for the client relies on an answer.
 
 from controllers.generation.answer_format import AnswerFormat
 from controllers.generation.bounds import NEVER
-from controllers.generation.rule import NO_LIMITS, Action, EngineLimits, Rule
+from controllers.generation.route import Forced, Route
 from controllers.generation.state import ReplyState, forgets_penalties
 from controllers.policy.controls import PolicyError
-from controllers.route import Forced, Route
+from controllers.rules.base import NO_LIMITS, Action, EngineLimits, Rule
 from models.engines.base import Delta, Grammar, Sampling
 
 

@@ -5,40 +5,16 @@ Reasoning models turn at structural delimiters: most of their "wait" and "altern
 """
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from types import MappingProxyType
+from collections.abc import Iterable, Sequence
 from typing import Literal
+
+from controllers.policy.speculation import CUES, DELIMITERS, SENTENCE_TOKENS, CueList
 
 Sentence = Literal["statement", "affirmation", "reflection", "verification"]
 NEGATIVE: frozenset[Sentence] = frozenset({"reflection", "verification"})
-DELIMITERS = ("\n\n",)
-SENTENCE_TOKENS = 20  # the paper's n1
-
 # Scripts that put no space between words: their cues are found anywhere, all others as whole words only.
 UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"
 LETTER = f"[^\\W{UNSPACED}]"
-
-
-@dataclass(frozen=True, slots=True)
-class CueList:
-    """One language's cues, matched without regard to case. Verification cues count as reflection too."""
-
-    reflection: tuple[str, ...] = ()
-    affirmation: tuple[str, ...] = ()
-    verification: tuple[str, ...] = ()
-
-
-CUES: Mapping[str, CueList] = MappingProxyType(
-    {
-        "en": CueList(
-            ("wait", "alternatively", "hold on", "another", "verify", "think again", "recap", "check"),
-            ("yeah", "yes", "final answer", "confident"),
-            ("verify", "think again", "recap", "check"),
-        )
-    }
-)
-"""The paper's own lists (section 3.1)."""
 
 
 class Cues:

@@ -8,11 +8,11 @@ from contextlib import aclosing
 from controllers.generation.deltas import next_item
 from controllers.generation.events import Conversation, Interrupt, TargetFailure, TargetUse
 from controllers.generation.prompt import render_prompt
+from controllers.generation.route import Route, TargetModel
 from controllers.generation.state import ReplyState, forgets_penalties
 from controllers.generation.transcripts import Transcript
 from controllers.policy.controls import PolicyError, Wish
 from controllers.policy.fold import Policy
-from controllers.route import Route, TargetModel
 from models.engines.base import (
     Delta,
     EngineBusy,

@@ -1,6 +1,6 @@
 """Two models at one reply: who writes the next segment, and what of the small model's text stands.
 
-The driver asks (`controllers.generation.driver.TurnTaking`). A guide (`takeovers.py`) reads along and rules; what it
+The driver asks (`controllers.driver.TurnTaking`). A guide (`takeovers.py`) reads along and rules; what it
 has not ruled on yet is held back here, and goes through the driver's rules when it stands.
 """
 
@@ -10,18 +10,18 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from controllers.driver import Driver
 from controllers.generation.bounds import NEVER
 from controllers.generation.deltas import single
-from controllers.generation.driver import Driver
 from controllers.generation.events import Event, Interrupt, TargetFailure, TargetUse
-from controllers.generation.parser import UNDECIDED
+from controllers.generation.route import Forced
 from controllers.generation.state import ReplyState
 from controllers.policy.fold import Policy
-from controllers.route import Forced
-from controllers.speculative.takeovers import Ruling, Takeover
+from controllers.speculative.takeovers import Ruling, Takeover, guide_for
 from controllers.speculative.target import Target, TargetSlow, give_up_on
 from models.engines.base import Delta, EngineError, Prompt, PromptTooLong
-from models.formats.families import Family, Section
+from models.formats.parser import UNDECIDED
+from models.formats.reasoning import ReasoningFormat, Section
 
 NOTHING = Forced()
 
@@ -62,7 +62,7 @@ class Turns:
         limits = policy.lengths or settings.lengths
         self._state = state
         self._target = target
-        self._guide = settings.guide(limits)
+        self._guide = guide_for(settings, limits)
         self._interrupt = interrupt
         self._sections = thinking_sections(state.route.family)
         self._max_target_tokens = NEVER if limits.target_tokens is None else limits.target_tokens
@@ -303,7 +303,7 @@ class Turns:
         self._end_turn()
 
 
-def thinking_sections(family: Family) -> Sequence[Section]:
+def thinking_sections(family: ReasoningFormat) -> Sequence[Section]:
     """Where a family thinks. A model without tags for it thinks in its answer."""
     if family.thinking is not None:
         return ("reasoning",)

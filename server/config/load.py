@@ -9,18 +9,24 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic import Field, SerializeAsAny, ValidationError, ValidationInfo, field_validator, model_validator
 
+from controllers.deciders import DECIDERS
+from controllers.deciders.base import DeciderConfig
 from controllers.policy.controls import EFFORTS, MOST_REPLIES, Wish
 from controllers.policy.fold import TOLERANCE, BudgetSettings, modes
-from controllers.speculative.takeovers import OnFailure
+from controllers.policy.loop import LoopSettings
+from controllers.policy.speculation import OnFailure
 from models.config import Section, Tokens, resolve
 from models.engines import EngineConfig
-from models.formats.families import FAMILIES, Family
+from models.formats import FAMILIES
+from models.formats.reasoning import ReasoningFormat
 from models.judge_prompts.families import JUDGE_FAMILIES, Kind, parse_form
 from server.config.engines import AnyEngineConfig, memory_problems
+from server.config.sampling import SamplingConfig
 from server.config.speculative import SpeculativeConfig
 
+LOOP = LoopSettings()
 ROUTE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}")
 
 
@@ -33,6 +39,7 @@ class ServerConfig(Section):
 
     `drain_seconds`: how long running requests may go on after a stop signal. `notice_seconds`: how long before that
     the server says at /ready that it drains and still takes new requests, for balancers that ask now and then.
+    `page`: the built-in page at `/` and `/status`.
     `stored_responses` and `stored_bytes` bound what /v1/responses keeps in memory for all keys together, and how many
     responses run in the background; of the key that keeps the most, the oldest go first.
     """
@@ -41,6 +48,7 @@ class ServerConfig(Section):
     port: int = Field(default=8000, ge=0, le=65535)
     cors_origins: tuple[Annotated[str, Field(pattern=r"^(\*|https?://[^/]+)$")], ...] = ()
     keys_file: str = ""
+    page: bool = True
     max_body_bytes: int = Field(default=32 * 1024 * 1024, ge=1)
     drain_seconds: float = Field(default=30.0, ge=0)
     notice_seconds: float = Field(default=0.0, ge=0)
@@ -75,19 +83,6 @@ class TracingConfig(Section):
     sample: float = Field(default=1.0, ge=0, le=1)
 
 
-class SamplingConfig(Section):
-    """What a route's requests get where they do not say. None: the engine's own default."""
-
-    temperature: float | None = Field(default=None, ge=0, le=2)
-    top_p: float | None = Field(default=None, gt=0, le=1)
-    top_k: int | None = Field(default=None, ge=-1)
-    min_p: float | None = Field(default=None, ge=0, le=1)
-    max_tokens: int | None = Field(default=None, ge=1)
-    presence_penalty: float | None = Field(default=None, ge=-2, le=2)
-    frequency_penalty: float | None = Field(default=None, ge=-2, le=2)
-    repetition_penalty: float | None = Field(default=None, gt=0)
-
-
 class BudgetsConfig(Section):
     """How much a route's requests may think, in tokens of its family's scope.
 
@@ -115,6 +110,22 @@ class BudgetsConfig(Section):
             tolerance=self.tolerance,
             hold_declared=self.hold_declared,
         )
+
+
+class LoopConfig(Section):
+    """When a model that repeats itself is stopped: as in `controllers.policy.loop`. `enabled = false` lets it go on."""
+
+    enabled: bool = True
+    ngram: int = Field(default=LOOP.ngram, ge=2)
+    repeats: int = Field(default=LOOP.repeats, ge=2)
+    span: int = Field(default=LOOP.span, ge=16)
+    answer_span: int = Field(default=LOOP.answer_span, ge=16)
+    novelty: float = Field(default=LOOP.novelty, ge=0, lt=1)
+    window: int = Field(default=LOOP.window, ge=256)
+    after: int = Field(default=LOOP.after, ge=0)
+
+    def as_policy(self) -> LoopSettings | None:
+        return LoopSettings(**self.model_dump(exclude={"enabled"})) if self.enabled else None
 
 
 class KeyConfig(Section):
@@ -162,7 +173,7 @@ class RouteConfig(Section):
     """A name that clients put in `model`. `mode` left out: auto where the family chooses, else think, else no_think.
 
     `judge` is for routes whose controller is `judge`. `judged_by` names such a route, which ranks replies where a
-    request, or `best_of` here, wants the best of several.
+    request, or `best_of` here, wants the best of several. `auto` names the decider of mode `auto`.
     """
 
     engine: str
@@ -177,7 +188,19 @@ class RouteConfig(Section):
     description: str = ""
     sampling: SamplingConfig = SamplingConfig()
     budgets: BudgetsConfig = BudgetsConfig()
+    loop: LoopConfig = LoopConfig()
+    auto: SerializeAsAny[DeciderConfig] | None = None
     speculative: SpeculativeConfig | None = None
+
+    @field_validator("auto", mode="before")
+    @classmethod
+    def _known_decider(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        name = str(value.get("decider"))
+        if name not in DECIDERS:
+            raise ValueError(f"unknown decider {name!r}; known: {', '.join(DECIDERS)}")
+        return DECIDERS[name][0].model_validate(value)
 
     @field_validator("family")
     @classmethod
@@ -187,16 +210,16 @@ class RouteConfig(Section):
         return value
 
     @property
-    def of_family(self) -> Family:
+    def of_family(self) -> ReasoningFormat:
         return FAMILIES[self.family]
 
     @property
     def default_mode(self) -> Wish:
         if self.mode is not None:
             return self.mode
-        if self.of_family.chooses:
+        if self.of_family.chooses or self.auto is not None:
             return "auto"
-        return "think" if "think" in self.of_family.prefixes else "no_think"
+        return "think" if "think" in self.of_family.able else "no_think"
 
 
 class RewardsConfig(Section):
@@ -272,7 +295,7 @@ def _route_problems(config: Config) -> Iterator[str]:
             yield f"{key}.engine: no engine {route.engine!r}; there is {', '.join(config.engines)}"
         elif route.adapter and route.adapter not in engine.adapters:
             yield f"{key}.adapter: engine {route.engine!r} has no adapter {route.adapter!r}"
-        if route.default_mode not in (able := modes(route.of_family)):
+        if route.default_mode not in (able := modes(route.of_family, route.auto.decider if route.auto else None)):
             yield f"{key}.mode: family {route.family!r} has {', '.join(able)}, not {route.mode}"
         elif route.think_threshold is not None and route.default_mode != "auto":
             yield f"{key}.think_threshold: only a route whose mode is auto can have one"

@@ -5,8 +5,7 @@ from typing import Annotated
 
 from pydantic import Field, field_validator
 
-from controllers.speculative.steps import CUES, CueList
-from controllers.speculative.takeovers import LENGTHS, Method, OnFailure, Speculation, TakeoverLimits
+from controllers.policy.speculation import CUES, LENGTHS, CueList, Method, OnFailure, Speculation, TakeoverLimits
 from models.config import Section, Tokens
 
 DEFAULT_LENGTHS = TakeoverLimits()
@@ -39,7 +38,7 @@ class SpeculativeConfig(Section):
     """`[routes.NAME.speculative]`: a target engine beside the route's own, the small one.
 
     `method` is `takeover` (Speculative Thinking) or `accept` (SpecReason's accept-or-rewrite). What the numbers mean is
-    in `controllers/speculative/takeovers.py`; 0 switches a takeover off. `cues` are lists by language; given ones
+    in `controllers/policy/speculation.py`; 0 switches a takeover off. `cues` are lists by language; given ones
     go beside the built-in `en` unless they replace it. `on_failure`: the small model goes on `alone` when the
     target fails, or the reply fails with it; `patience` is how many seconds the target may be silent,
     `rest_seconds` how long it is left alone after a failure.

@@ -1,8 +1,9 @@
 """Server-sent events, and replies that end when their client goes."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import aclosing
+from functools import partial
 from typing import Any, TypeVar
 
 import orjson
@@ -13,6 +14,9 @@ from starlette.types import Receive, Scope, Send
 from server.edges.errors import ApiError, ServerStopping, reported
 
 T = TypeVar("T")
+Put = Callable[[bytes], Awaitable[None]]
+"""Sends one piece of a stream."""
+
 DONE = b"data: [DONE]\n\n"
 
 
@@ -31,43 +35,56 @@ class ClientGone(ClientDisconnect):
 
 
 async def while_connected(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
-    """The result of `work`, which is cancelled and waited for when the client goes (`ClientGone`)."""
-    working = asyncio.ensure_future(work)
-    watching = asyncio.ensure_future(_disconnected(receive))
+    """The result of `work`, which is cancelled when the client goes (`ClientGone`).
+
+    The work runs in the caller's own task, and one task beside it listens for the client. It can cancel the caller only
+    while the work waits: behind this function it never speaks.
+    """
+    task = asyncio.current_task()
+    assert task is not None
+    gone = False
+
+    async def listen() -> None:
+        nonlocal gone
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        gone = True
+        task.cancel()
+
+    listening = asyncio.ensure_future(listen())
     try:
-        await asyncio.wait((working, watching), return_when=asyncio.FIRST_COMPLETED)
-        if working.done():
-            return working.result()
-        raise ClientGone
+        return await work
+    except asyncio.CancelledError:
+        if gone and not task.uncancel():
+            raise ClientGone from None
+        raise
     finally:
-        watching.cancel()
-        if not working.done():
-            working.cancel()
-            await asyncio.wait((working,))
+        listening.cancel()
 
 
-async def _disconnected(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
+async def _all(frames: AsyncGenerator[bytes, None], put: Put) -> None:
+    async with aclosing(frames):
+        async for frame in frames:
+            await put(frame)
 
 
 class EventStream(Response):
-    """Sends each item of `frames` as it comes.
+    """Sends each of `frames` as it comes: an async generator of them, or a function that puts them one by one.
 
     Headers leave with the first frame, so an error before it is an ordinary HTTP error. After it, an error is an SSE
-    error event, which `ending` writes, then the stream closes. `headers` is read when the first frame is there, so that
-    `frames` may still fill it.
+    error event, which `ending` writes, and the stream is complete. `headers` is read when the first frame is there, so
+    that whoever makes frames may still fill it.
     """
 
     media_type = "text/event-stream"
 
     def __init__(
         self,
-        frames: AsyncGenerator[bytes, None],
+        frames: AsyncGenerator[bytes, None] | Callable[[Put], Coroutine[Any, Any, None]],
         headers: Mapping[str, str],
         ending: Callable[[ApiError], bytes] = openai_ending,
     ) -> None:
-        self.frames = frames
+        self.produce = frames if callable(frames) else partial(_all, frames)
         self.ending = ending
         self.late_headers = headers
         self.status_code = 200
@@ -75,32 +92,35 @@ class EventStream(Response):
         self.background = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self._send = send
         try:
-            await while_connected(receive, self._send_all(send))
+            await while_connected(receive, self.produce(self._put))
+            await self._put(b"", more=False)
         except ClientGone:
             return
         except asyncio.CancelledError:
             if not (self._started and scope["app"].state.runtime.cut.is_set()):
                 raise
-            await self._end(send, ServerStopping(), scope)
+            await self._end(ServerStopping(), scope)
         except Exception as error:
-            if self._started:
-                await self._end(send, error, scope)
-            raise  # behind the first byte this closes the connection
+            if not self._started:
+                raise
+            await self._end(error, scope)
 
-    async def _send_all(self, send: Send) -> None:
-        async with aclosing(self.frames) as frames:
-            async for frame in frames:
-                if not self._started:
-                    self._started = True
-                    await send({"type": "http.response.start", "status": 200, "headers": self._raw_headers()})
-                await send({"type": "http.response.body", "body": frame, "more_body": True})
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
+    def _put(self, frame: bytes, more: bool = True) -> Awaitable[None]:
+        """Not a coroutine of its own: this is the path of every token."""
+        if self._started:
+            return self._send({"type": "http.response.body", "body": frame, "more_body": more})
+        return self._first(frame, more)
 
-    async def _end(self, send: Send, error: Exception, scope: Scope) -> None:
+    async def _first(self, frame: bytes, more: bool) -> None:
+        self._started = True
+        await self._send({"type": "http.response.start", "status": 200, "headers": self._raw_headers()})
+        await self._put(frame, more)
+
+    async def _end(self, error: Exception, scope: Scope) -> None:
         """An error event, and the end of the stream."""
-        event = self.ending(reported(error, scope["state"]["request_id"]))
-        await send({"type": "http.response.body", "body": event, "more_body": False})
+        await self._put(self.ending(reported(error, scope["state"]["request_id"])), more=False)
 
     def _raw_headers(self) -> list[tuple[bytes, bytes]]:
         fixed = {"content-type": "text/event-stream; charset=utf-8", "cache-control": "no-cache"}

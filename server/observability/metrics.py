@@ -4,6 +4,7 @@ Label values come from the configuration and from the literals below, never from
 the server starts, so a request pays for counting and not for looking up.
 """
 
+import asyncio
 from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import Literal, get_args
@@ -11,10 +12,11 @@ from typing import Literal, get_args
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.exposition import generate_latest
 
-from controllers.generation.events import ChosenBy, Cut, TargetFailure, TargetUse
+from controllers.generation.events import Finished, TargetFailure, TargetUse
 from controllers.judging.judge import Verdict
+from controllers.policy.controls import ChosenBy, Cut
 from controllers.speculative.takeovers import TakeoverKind
-from models.formats.families import Mode
+from models.formats.reasoning import Mode
 
 Failure = Literal["refused", "overloaded", "error"]
 Outcome = Literal["ok", "aborted"] | Failure
@@ -24,6 +26,8 @@ AbortCause = Literal["client", "shutdown"]
 MODELS = ("speculative", "target")
 TOKENS = (0, 1, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768, 65536)
 RATIOS = (0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.999, 1.0)
+LAGS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
+LAG_EVERY = 0.1
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 160, 320)
 
 
@@ -33,9 +37,15 @@ class Metrics:
     def __init__(self, routes: Iterable[str], engines: Mapping[str, Callable[[], int]] = MappingProxyType({})) -> None:
         self.registry = CollectorRegistry()
         families = _Families(self.registry)
-        self._routes: Mapping[str, RouteMetrics] = {name: RouteMetrics(families, name) for name in routes}
-        self._responses = {hundreds: families.responses.labels(f"{hundreds}xx") for hundreds in range(1, 6)}
+        self.routes: Mapping[str, RouteMetrics] = {name: RouteMetrics(families, name) for name in routes}
+        self.responses = {hundreds: families.responses.labels(f"{hundreds}xx") for hundreds in range(1, 6)}
         self.tasks = Gauge("reasond:asyncio_tasks", "Tasks of the server's event loop.", registry=self.registry)
+        self.loop_lag = Histogram(
+            "reasond:event_loop_lag_seconds",
+            "By how much the server's event loop is late: all streams wait for what holds it up.",
+            buckets=LAGS,
+            registry=self.registry,
+        )
         held = Gauge(
             "reasond:engine_requests",
             "Requests that an engine holds, waiting ones included.",
@@ -51,12 +61,15 @@ class Metrics:
         for name, is_degraded in routes.items():
             gauge.labels(name).set_function(is_degraded)
 
-    def route(self, name: str) -> "RouteMetrics":
-        return self._routes[name]
+    def watch_loop(self, loop: asyncio.AbstractEventLoop) -> None:
+        """From now on, ten times a second, notes by how much the loop is late."""
 
-    def answered(self, status: int) -> None:
-        """An HTTP answer of any path has begun."""
-        self._responses[status // 100].inc()
+        def tick(due: float) -> None:
+            now = loop.time()
+            self.loop_lag.observe(max(0.0, now - due))
+            loop.call_at(now + LAG_EVERY, tick, now + LAG_EVERY)
+
+        tick(loop.time())
 
     def text(self) -> bytes:
         """Prometheus' text format: ours, then the process's and vLLM's, which live in the global registry."""
@@ -73,7 +86,7 @@ class RouteMetrics:
         self.reasoning_tokens = families.reasoning_tokens.labels(name)
         self.answer_tokens = families.answer_tokens.labels(name)
         self.first_token = families.first_token.labels(name)
-        self._first_answer = families.first_answer.labels(name)
+        self.first_answer = families.first_answer.labels(name)
         self.empty_answers = families.empty_answers.labels(name)
         self.budget_used = families.budget_used.labels(name)
         self.cuts: Mapping[Cut, Counter] = {cut: families.cuts.labels(name, cut) for cut in get_args(Cut)}
@@ -86,6 +99,9 @@ class RouteMetrics:
             for mode in get_args(Mode)
             for source in get_args(ChosenBy)
         }
+        self._replies: Mapping[Mode, Gauge] = {mode: families.replies.labels(name, mode) for mode in get_args(Mode)}
+        self._budgets = families.budgets.labels(name)
+        self.thought, self.answered = (families.tokens.labels(name, kind) for kind in ("reasoning", "answer"))
         self._takeovers: Mapping[TakeoverKind, Counter] = {
             kind: families.takeovers.labels(name, kind) for kind in get_args(TakeoverKind)
         }
@@ -109,19 +125,26 @@ class RouteMetrics:
     def decided(self, mode: Mode, source: ChosenBy) -> None:
         self.decisions[mode, source].inc()
 
-    def first_answer(self, seconds: float) -> None:
-        """The first token of a choice's answer, `seconds` after the request arrived."""
-        self._first_answer.observe(seconds)
+    def runs(self, mode: Mode, replies: Literal[1, -1], *, budgeted: bool) -> None:
+        """A reply whose mode is known begins (1) or is over (-1)."""
+        self._replies[mode].inc(replies)
+        if budgeted:
+            self._budgets.inc(replies)
 
-    def replied(self, reasoning_tokens: int, answer_tokens: int, *, empty: bool) -> None:
+    def replied(self, end: Finished, *, empty: bool) -> None:
         """One choice is complete; `empty` says that its answer has no text."""
-        self.reasoning_tokens.observe(reasoning_tokens)
-        self.answer_tokens.observe(answer_tokens)
+        self.reasoning_tokens.observe(end.reasoning_tokens)
+        self.answer_tokens.observe(end.answer_tokens)
         if empty:
             self.empty_answers.inc()
-
-    def discarded(self, tokens: int) -> None:
-        self._discarded.inc(tokens)
+        if end.discarded_tokens:
+            self._discarded.inc(end.discarded_tokens)
+        if end.target is not None:
+            self.helped(end.target)
+        if end.cut is not None:
+            self.cuts[end.cut].inc()
+        if end.budget is not None and end.budget.requested and end.budget.requested > 0:
+            self.budget_used.observe(end.budget.used / end.budget.requested)
 
     def helped(self, use: TargetUse) -> None:
         """One choice of a speculative route is complete."""
@@ -145,46 +168,6 @@ class RouteMetrics:
         self.unparsable.inc(sum(vote.unparsable for vote in verdict.votes))
         self.cache_hits.inc(sum(vote.cached for vote in verdict.votes))
 
-    def started(self) -> "RequestMetrics":
-        """Counts a request in. Its `finished` or `aborted` counts it out again; after the first, calls do nothing."""
-        return RequestMetrics(self)
-
-
-class RequestMetrics:
-    """One request's marks. A request waits until its first token and runs from then on."""
-
-    __slots__ = ("_ended", "_route", "_waiting")
-
-    def __init__(self, route: RouteMetrics) -> None:
-        self._route = route
-        self._waiting = True
-        self._ended = False
-        route.waiting.inc()
-
-    def first_token(self, seconds: float) -> None:
-        """The first token of any kind, `seconds` after the request arrived."""
-        if self._waiting and not self._ended:
-            self._waiting = False
-            self._route.waiting.dec()
-            self._route.running.inc()
-            self._route.first_token.observe(seconds)
-
-    def finished(self, outcome: Literal["ok"] | Failure) -> None:
-        """The end of a request that was not aborted. `refused` is the client's mistake, `overloaded` a full queue."""
-        self._end(outcome)
-
-    def aborted(self, cause: AbortCause) -> None:
-        if self._end("aborted"):
-            self._route.aborts[cause].inc()
-
-    def _end(self, outcome: Outcome) -> bool:
-        if self._ended:
-            return False
-        self._ended = True
-        (self._route.waiting if self._waiting else self._route.running).dec()
-        self._route.outcomes[outcome].inc()
-        return True
-
 
 class _Families:
     """The metrics themselves, before labels."""
@@ -196,11 +179,14 @@ class _Families:
         def counter(name: str, text: str, *labels: str) -> Counter:
             return Counter(f"reasond:{name}", text, ["route", *labels], registry=registry)
 
-        def gauge(name: str, text: str) -> Gauge:
-            return Gauge(f"reasond:{name}", text, ["route"], registry=registry)
+        def gauge(name: str, text: str, *labels: str) -> Gauge:
+            return Gauge(f"reasond:{name}", text, ["route", *labels], registry=registry)
 
         self.running = gauge("num_requests_running", "Requests that have had their first token.")
         self.waiting = gauge("num_requests_waiting", "Requests that wait for their first token.")
+        self.replies = gauge("replies_running", "Replies that have decided and not ended, by mode.", "mode")
+        self.budgets = gauge("budgets_running", "Those of them that the server holds to a budget.")
+        self.tokens = counter("generated_tokens", "Tokens of replies while they are written.", "kind")
         self.reasoning_tokens = histogram("request_reasoning_tokens", "Thinking tokens of a reply.", TOKENS)
         self.answer_tokens = histogram("request_answer_tokens", "Answer tokens of a reply.", TOKENS)
         self.first_token = histogram("time_to_first_token_seconds", "Arrival to first token of any kind.", SECONDS)

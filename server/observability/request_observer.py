@@ -1,11 +1,12 @@
-"""What the metrics, the log and the traces see of one request."""
+"""What clients, the metrics, the log and the traces are told of one request."""
 
 import asyncio
 import time
+from dataclasses import dataclass
 from types import TracebackType
-from typing import Any
+from typing import Any, Literal
 
-from fastapi import Request
+from starlette.requests import Request
 
 from controllers.generation.events import Decision, Event, Finished
 from models.engines.base import EngineBusy
@@ -14,9 +15,34 @@ from server.assemble import runtime_of
 from server.edges.errors import api_error
 from server.observability.metrics import AbortCause, Failure, Outcome, RouteMetrics
 
+COUNTED_AT_ONCE = 16  # tokens: a counter costs too much to be asked for each
+
+
+@dataclass(slots=True)
+class UsageCounter:
+    """Every token that the client is charged for, counted from token ids over all choices of one request: exact at any
+    moment. The prompt is counted once."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    reasoning_tokens: int = 0
+    cached_tokens: int = 0
+
+    def usage(self, *, reasoning: bool = True) -> dict[str, Any]:
+        """As OpenAI's chat API writes it, and without `reasoning` its completions API."""
+        usage: dict[str, Any] = {
+            "prompt_tokens": self.prompt_tokens,
+            "completion_tokens": self.completion_tokens,
+            "total_tokens": self.prompt_tokens + self.completion_tokens,
+        }
+        if reasoning:
+            usage["completion_tokens_details"] = {"reasoning_tokens": self.reasoning_tokens}
+        return {**usage, "prompt_tokens_details": {"cached_tokens": self.cached_tokens}}
+
 
 class RequestObserver:
-    """Follows one request's events into its route's metrics, from entering the context to leaving it.
+    """Counts one request's events into its usage and its route's metrics, from entering the context to leaving it. The
+    request waits until its first token, and runs from then on.
 
     `cut` is set when the server ends what its drain left over: it tells that abort from a client's.
     """
@@ -30,11 +56,14 @@ class RequestObserver:
         "_first_answer",
         "_first_token",
         "_outcome",
-        "_request",
+        "_reported",
         "_route",
+        "_running",
+        "usage",
     )
 
     def __init__(self, route: RouteMetrics, cut: asyncio.Event) -> None:
+        self.usage = UsageCounter()
         self._route = route
         self._cut = cut
         self._began = time.perf_counter()
@@ -43,15 +72,23 @@ class RequestObserver:
         self._first_answer: float | None = None
         self._decision: Decision | None = None
         self._ends: list[Finished] = []
+        self._running: dict[int, Decision] = {}  # of the choices that have decided and not ended
+        self._reported = (0, 0)  # tokens of thoughts and of answers that the metrics have counted
         self._outcome: Outcome | AbortCause | None = None
 
     def __enter__(self) -> "RequestObserver":
-        self._request = self._route.started()
+        self._route.waiting.inc()
         return self
 
     def saw(self, index: int, event: Event) -> None:
         if isinstance(event, Chunk):
-            if (event.text or event.call) and index not in self._answered:
+            count = len(event.token_ids)
+            self.usage.completion_tokens += count
+            if event.kind == "reasoning":
+                self.usage.reasoning_tokens += count
+            if self.usage.completion_tokens - sum(self._reported) >= COUNTED_AT_ONCE:
+                self._report()
+            if index not in self._answered and (event.text or event.call):
                 self.spoke()
                 if event.kind in ("answer", "tool"):
                     self._answered.add(index)
@@ -59,39 +96,53 @@ class RequestObserver:
         elif isinstance(event, Decision):
             self._route.decided(event.mode, event.chosen_by)
             self._decision = self._decision or event
+            self._running[index] = event
+            self._runs(event, 1)
+            self.usage.prompt_tokens = len(event.prompt)
         elif isinstance(event, Finished):
-            self._route.replied(event.reasoning_tokens, event.answer_tokens, empty=index not in self._answered)
             self._ends.append(event)
-            self._route.discarded(event.discarded_tokens)
-            if event.target is not None:
-                self._route.helped(event.target)
-            if event.cut is not None:
-                self._route.cuts[event.cut].inc()
-            if event.budget is not None and event.budget.requested and event.budget.requested > 0:
-                self._route.budget_used.observe(event.budget.used / event.budget.requested)
+            self._runs(self._running.pop(index), -1)
+            self._route.replied(event, empty=index not in self._answered)
+            self.usage.cached_tokens = max(self.usage.cached_tokens, event.cached_tokens)
+
+    def _runs(self, decision: Decision, replies: Literal[1, -1]) -> None:
+        budgeted = decision.budget is not None and decision.budget.enforced is not None
+        self._route.runs(decision.mode, replies, budgeted=budgeted)
+
+    def _report(self) -> None:
+        """The tokens since the last report."""
+        thought, answered = self._reported
+        self._reported = (self.usage.reasoning_tokens, self.usage.completion_tokens - self.usage.reasoning_tokens)
+        self._route.thought.inc(self._reported[0] - thought)
+        self._route.answered.inc(self._reported[1] - answered)
 
     def spoke(self) -> None:
         """There is text."""
         if self._first_token is None:
             self._first_token = time.perf_counter() - self._began
-            self._request.first_token(self._first_token)
+            self._route.waiting.dec()
+            self._route.running.inc()
+            self._route.first_token.observe(self._first_token)
 
     def _answers(self) -> None:
         seconds = time.perf_counter() - self._began
-        self._route.first_answer(seconds)
+        self._route.first_answer.observe(seconds)
         if self._first_answer is None:
             self._first_answer = seconds
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        if error is None:
-            self._outcome = "ok"
-            self._request.finished("ok")
-        elif isinstance(error, Exception):
-            self._outcome = failure(error)
-            self._request.finished(self._outcome)
+        self._report()
+        for decision in self._running.values():
+            self._runs(decision, -1)
+        (self._route.waiting if self._first_token is None else self._route.running).dec()
+        if error is None or isinstance(error, Exception):
+            outcome: Outcome = "ok" if error is None else failure(error)
+            self._outcome = outcome
         else:  # cancelled, or closed where it stood
-            self._outcome = "shutdown" if self._cut.is_set() else "client"
-            self._request.aborted(self._outcome)
+            cause: AbortCause = "shutdown" if self._cut.is_set() else "client"
+            self._outcome, outcome = cause, "aborted"
+            self._route.aborts[cause].inc()
+        self._route.outcomes[outcome].inc()
 
     def fields(self) -> dict[str, Any]:
         """The request as log lines and spans tell it: the decision record (of the first choice to end), then counts
@@ -115,7 +166,7 @@ class RequestObserver:
 def watch(request: Request, route: str) -> RequestObserver:
     """The watch of a request to a route. Whoever observes requests finds it in the request's state."""
     runtime = runtime_of(request)
-    watching = RequestObserver(runtime.metrics.route(route), runtime.cut)
+    watching = RequestObserver(runtime.metrics.routes[route], runtime.cut)
     request.scope["state"]["watch"] = watching
     return watching
 

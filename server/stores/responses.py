@@ -1,6 +1,6 @@
 """The responses that /v1/responses keeps: in memory, a bounded number of them, each key its share."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,18 +11,30 @@ from controllers.generation.events import Interrupt
 
 @dataclass(slots=True)
 class Stored:
-    """One response. `body` is the response object as it stands, `earlier` the turns before its own input, instructions
-    left out, `items` that input. `interrupt` is there while it runs."""
+    """One response. `body` is the response object as it was last read, `earlier` the turns before its own input,
+    instructions left out, `items` that input. `interrupt` and `live`, which reads it anew, are there while it runs."""
 
     body: dict[str, Any]
     earlier: Sequence[dict[str, Any]]
     items: Sequence[dict[str, Any]]
     interrupt: Interrupt | None = None
+    live: Callable[[], dict[str, Any]] | None = None
     size: int = 0
 
     @property
     def id(self) -> str:
         return str(self.body["id"])
+
+    def read(self) -> dict[str, Any]:
+        """The response object as it stands."""
+        if self.live is not None:
+            self.body = self.live()
+        return self.body
+
+    def end(self) -> None:
+        """It runs no more."""
+        self.read()
+        self.interrupt = self.live = None
 
 
 @dataclass(slots=True)
@@ -61,7 +73,7 @@ class ResponseStore:
         """Keeps a response, or its new state. False where it is not kept: it is larger than all that may be, or what
         runs now takes all the room."""
         self.delete(key_name, stored.id)
-        stored.size = len(orjson.dumps([stored.body, stored.earlier, stored.items]))
+        stored.size = len(orjson.dumps([stored.read(), stored.earlier, stored.items]))
         running = [
             one.size for shelf in self._shelves.values() for one in shelf.kept.values() if one.interrupt is not None
         ]
@@ -81,6 +93,13 @@ class ResponseStore:
     def find(self, key_name: str | None, response_id: str) -> Stored | None:
         shelf = self._shelves.get(key_name)
         return None if shelf is None else shelf.kept.get(response_id)
+
+    def item(self, key_name: str | None, item_id: str) -> Mapping[str, Any] | None:
+        """The item of any response of this key that has this id, the newest first."""
+        shelf = self._shelves.get(key_name)
+        kept = reversed(shelf.kept.values()) if shelf is not None else ()
+        items = (item for stored in kept for item in (*stored.items, *stored.body["output"]))
+        return next((item for item in items if item["id"] == item_id), None)
 
     def delete(self, key_name: str | None, response_id: str) -> None:
         """Forgets a response. One that runs goes on, and is not kept."""

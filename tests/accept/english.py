@@ -17,16 +17,17 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from models.formats.families import Mode
+from demo.tasks import TASKS
+from demo.tasks.english.numerals import stated
+from models.formats.reasoning import Mode
 from models.text.tokenizer import HubTokenizer
 from tests.processes import ROOT
-from training import weights
-from training.config import Model
-from training.hybrid_accuracy import bootstrap, mean
-from training.replies import MODES, Format, Reply, format_of
-from training.sampling import first_token_probabilities, sample
-from training.tasks import TASKS, draw
-from training.tasks.english.numerals import stated
+from training.config.sections import ModelSection
+from training.data.questions import draw
+from training.data.replies import MODES, ParsedReply, ReplyFormat, format_of
+from training.evaluation.statistics import bootstrap, mean
+from training.sampling.batches import first_token_probabilities, sample
+from training.weights import store
 
 HERE = Path(__file__).parent
 BASE, MADE = ROOT / "build/english-base", ROOT / "build/english"
@@ -36,26 +37,26 @@ LONGEST, BATCH, RESAMPLES = 200, 20, 2000
 CHATS, CHAT_SEED = 10, 7
 
 
-def load(folder: Path) -> tuple[Any, Format]:
-    config = Model(path=str(folder), dtype="bfloat16")
-    model = weights.load_model(config, weights.load_tokenizer(config), 0).eval()
+def load(folder: Path) -> tuple[Any, ReplyFormat]:
+    config = ModelSection(path=str(folder), dtype="bfloat16")
+    model = store.load_model(config, store.load_tokenizer(config), 0).eval()
     return model, format_of("lhrm", HubTokenizer(folder))
 
 
-def ask(model: Any, form: Format, prompts: Sequence[Sequence[int]]) -> list[list[int]]:
+def ask(model: Any, form: ReplyFormat, prompts: Sequence[Sequence[int]]) -> list[list[int]]:
     return sample(model, prompts, form.end, max_new_tokens=LONGEST, temperature=0.0, batch=BATCH)
 
 
-def replies(model: Any, form: Format, texts: Sequence[str], mode: Mode) -> list[tuple[Reply, int]]:
+def replies(model: Any, form: ReplyFormat, texts: Sequence[str], mode: Mode) -> list[tuple[ParsedReply, int]]:
     """A reply to each text and its tokens, the mode tag among them."""
-    forced = [form.pairs[mode][0]]
+    forced = form.prefixes[mode]
     found = ask(model, form, [[*form.prompt(text), *forced] for text in texts])
     return [(form.read([*forced, *ids]), len(forced) + len(ids)) for ids in found]
 
 
-def choices(model: Any, form: Format, texts: Sequence[str]) -> list[Mode]:
+def choices(model: Any, form: ReplyFormat, texts: Sequence[str]) -> list[Mode]:
     """The mode of each reply as the route `english` chooses it: the likelier of the two mode tokens."""
-    tags = [form.pairs[mode][0] for mode in MODES]
+    tags = [form.prefixes[mode][0] for mode in MODES]
     found = first_token_probabilities(model, [form.prompt(text) for text in texts], tags, BATCH)
     return [MODES[int(p.argmax())] for p in found]
 
@@ -88,7 +89,7 @@ def measure(asked: Sequence[tuple[str, str]], everyday: Sequence[str]) -> dict[s
     model, form = load(MADE)
     texts = [text for text, _ in asked]
     result: dict[str, Any] = {"questions": len(texts), "everyday_prompts": len(everyday)}
-    forced: dict[Mode, list[tuple[Reply, int]]] = {mode: replies(model, form, texts, mode) for mode in MODES}
+    forced: dict[Mode, list[tuple[ParsedReply, int]]] = {mode: replies(model, form, texts, mode) for mode in MODES}
     chosen = choices(model, form, texts)
     free = [forced[mode][i] for i, mode in enumerate(chosen)]
     for name, said in (*forced.items(), ("free", free)):
@@ -98,7 +99,7 @@ def measure(asked: Sequence[tuple[str, str]], everyday: Sequence[str]) -> dict[s
         ]
         result[name] = summary(right, [tokens for _, tokens in said])
     result["think_ratio"] = mean([float(mode == "think") for mode in chosen])
-    ways: dict[Mode, list[tuple[Reply, int]]] = {mode: replies(model, form, everyday, mode) for mode in MODES}
+    ways: dict[Mode, list[tuple[ParsedReply, int]]] = {mode: replies(model, form, everyday, mode) for mode in MODES}
     picked = choices(model, form, everyday)
     talk = [ways[mode][i] for i, mode in enumerate(picked)]
     result["everyday_direct"] = mean([float(mode == "no_think") for mode in picked])

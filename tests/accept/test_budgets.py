@@ -16,12 +16,13 @@ import httpx
 import pytest
 
 from controllers.policy.controls import BUDGET_NAMES
+from demo.tasks import TASKS
 from models.text.tokenizer import HubTokenizer
 from server.config.load import Config, load_config
 from tests.accept.three_apis import DEFAULT_LIMIT, GenerationRequest, Told, told
 from tests.processes import ROOT, reasond
 from tests.server.budget_load import check, run
-from training.tasks import TASKS, draw
+from training.data.questions import draw
 
 pytestmark = [pytest.mark.accept, pytest.mark.e2e]
 

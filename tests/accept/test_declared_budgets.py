@@ -21,12 +21,13 @@ from typing import Any, TypeVar
 import httpx
 import pytest
 
+from demo.tasks import TASKS
 from models.text.tokenizer import HubTokenizer
 from tests.processes import ROOT, reasond
 from tests.server.budget_load import run
-from training.adherence import Measured, interval, slope, within
-from training.budget_format import BudgetFormat, budget_format_of
-from training.tasks import TASKS, draw
+from training.data.budget_replies import BudgetFormat, budget_format_of
+from training.data.questions import draw
+from training.evaluation.statistics import BudgetTrial, interval, slope, within
 
 A = TypeVar("A")
 R = TypeVar("R")
@@ -47,7 +48,7 @@ pytestmark = [
 class Streamed:
     """One reply: its declared budget and its length, and how long it took against how long it was said to take."""
 
-    measured: Measured
+    measured: BudgetTrial
     estimated: float | None
     seconds: float
 
@@ -67,20 +68,22 @@ async def declared(client: httpx.AsyncClient, question: str) -> Streamed:
                 last = told or last
     used = last["budget"]
     estimated = (first or {}).get("seconds_to_answer")
-    return Streamed(Measured(True, used["used"], used["declared"]), estimated, time.perf_counter() - begun)
+    return Streamed(BudgetTrial(True, used["used"], used["declared"]), estimated, time.perf_counter() - begun)
 
 
-async def filled(client: httpx.AsyncClient, form: BudgetFormat, question: str, budget: int, most: int) -> Measured:
+async def filled(client: httpx.AsyncClient, form: BudgetFormat, question: str, budget: int, most: int) -> BudgetTrial:
     """The length of a reply behind a budget field that is filled in, with nobody to cut it."""
     prompt = [*form.prompt(question), *form.prefill(budget)]
     body = {"model": "budget", "prompt": prompt, "max_tokens": most, "temperature": 1, "return_token_ids": True}
     answer = await client.post("/v1/completions", json=body)
     assert answer.status_code == 200, answer.text
     reply = form.read([*form.prefill(budget), *answer.json()["choices"][0]["token_ids"]])
-    return Measured(reply.complete, reply.tokens, reply.budget)
+    return BudgetTrial(reply.complete, reply.tokens, reply.budget)
 
 
-def meets(name: str, served: Sequence[Measured], figure: Callable[[Sequence[Measured]], float], told: Any) -> bool:
+def meets(
+    name: str, served: Sequence[BudgetTrial], figure: Callable[[Sequence[BudgetTrial]], float], told: Any
+) -> bool:
     """Whether the figure's interval here and the offline one have a point in common; printed, so that all are seen."""
     low, high = interval(figure, served, resamples=500, seed=0)
     off_low, off_high = told["interval"]
@@ -119,7 +122,7 @@ def test_declared_budgets_are_kept_as_offline_and_the_time_is_told() -> None:
     assert error < 0.2
 
 
-def near(share: float) -> Callable[[Sequence[Measured]], float]:
+def near(share: float) -> Callable[[Sequence[BudgetTrial]], float]:
     return lambda replies: within(replies, share)
 
 

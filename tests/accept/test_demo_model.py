@@ -6,11 +6,12 @@ from collections.abc import Sequence
 
 import pytest
 
+from demo.tasks import TASKS
 from loadtest.load.arrivals import Concurrent
 from loadtest.load.run import run
 from loadtest.records import LoadRequest, LoadTarget, RequestRecord
 from tests.processes import ROOT, reasond
-from training.tasks import TASKS, draw
+from training.data.questions import draw
 
 QUESTIONS = 1000
 

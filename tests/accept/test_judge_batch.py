@@ -14,8 +14,9 @@ from typing import Any
 import httpx
 import pytest
 
+from demo.tasks import TASKS
 from tests.processes import free_port, reasond
-from training.tasks import TASKS, draw
+from training.data.questions import draw
 
 pytestmark = pytest.mark.accept
 

@@ -16,10 +16,11 @@ from typing import Any
 import httpx
 import pytest
 
+from demo.tasks import TASKS
+from demo.tasks.judging import corrupted
 from tests.processes import ROOT, reasond
-from training.hybrid_accuracy import bootstrap, mean
-from training.tasks import TASKS, Question, draw
-from training.tasks.judging import corrupted
+from training.data.questions import Question, draw
+from training.evaluation.statistics import bootstrap, mean
 
 pytestmark = pytest.mark.accept
 

@@ -25,6 +25,7 @@ import httpx
 import orjson
 import uvloop
 
+from demo.tasks import TASKS
 from models.engines.base import Delta, Engine, Prompt, Sampling
 from models.engines.scripted import ScriptedEngine
 from models.text.tokenizer import HubTokenizer
@@ -34,7 +35,7 @@ from server.engines import start_engines
 from server.serve import build_server
 from tests.processes import ROOT
 from tests.server.running import running
-from training.tasks import TASKS, draw
+from training.data.questions import draw
 
 SETTINGS = """
 [server]

@@ -4,13 +4,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from random import Random
 
+from demo.tasks import TASKS
 from models.engines.base import Engine, Prompt, Sampling
 from models.engines.scripted import Line, ScriptedEngine
 from models.text.tokenizer import HubTokenizer
 from server.config.load import Config, parse_config
 from tests.controllers.stories import MARK, rambles
 from tests.processes import ROOT
-from training.tasks import TASKS, Question, Split, draw
+from training.data.questions import Question, Split, draw
 
 CONFIG = ROOT / "configs/speculative.toml"
 DRAFTS = ROOT / "configs/speculative-decoding.toml"

@@ -20,14 +20,14 @@ import uvloop
 
 from controllers import reply
 from controllers.generation.events import Conversation
+from controllers.generation.route import Route, build_route
 from controllers.policy.fold import Defaults, Policy
-from controllers.route import Route, build_route
 from loadtest.load.workload import last_digit
 from models.engines import VllmEngineConfig
 from models.engines.base import Prompt, Sampling
 from models.engines.vllm import VllmEngine
+from models.formats import FAMILIES
 from models.formats.chunks import Chunk
-from models.formats.families import FAMILIES
 from server.config.load import load_config
 from tests.processes import ENVIRONMENT, ROOT
 

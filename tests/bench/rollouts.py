@@ -10,23 +10,27 @@ import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from random import Random
 from statistics import median
 
 from models.text.tokenizer import HubTokenizer
-from training import config, rollouts, weights
+from training.algorithms.hgpo import HgpoRecipe
 from training.cli import read
-from training.replies import MODES, format_of
-from training.samplers import Sampler, sampler_of
+from training.config.source import open_source
+from training.data.replies import MODES, format_of
+from training.sampling.policy import Sampler, sampler_of
+from training.weights import store
 
 WAYS = ("merged", "engine")
 
 
-def prompts_of(recipe: config.Hgpo) -> list[list[int]]:
+def prompts_of(recipe: HgpoRecipe) -> list[list[int]]:
     """One step's: every question `replies` times, half of them behind each mode tag."""
     form = format_of(recipe.model.family, HubTokenizer(recipe.model.path))
-    asked = [form.prompt(row["question"]) for row in rollouts.questions(recipe.model_copy(update={"steps": 1}))]
-    tags = [form.pairs[MODES[2 * i // recipe.replies]][0] for i in range(recipe.replies)]
-    return [[*ids, tag] for ids in asked for tag in tags]
+    rng = Random(recipe.run.seed + 1)
+    drawn = open_source(recipe.data).draw(recipe.data.difficulties, recipe.questions, "train", rng)
+    forced = [form.prefixes[MODES[2 * i // recipe.replies]] for i in range(recipe.replies)]
+    return [[*form.render(question.messages), *prefix] for question in drawn for prefix in forced]
 
 
 def timed(sampler: Sampler, model: object, prompts: Sequence[Sequence[int]]) -> tuple[float, int]:
@@ -43,8 +47,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     options = parser.parse_args()
     recipe = read(options.recipe, options.overrides)
-    tokenizer = weights.load_tokenizer(recipe.model)
-    model = weights.load_model(recipe.model, tokenizer, recipe.run.seed)
+    tokenizer = store.load_tokenizer(recipe.model)
+    model = store.load_model(recipe.model, tokenizer, recipe.run.seed)
     prompts = prompts_of(recipe)
     with ExitStack() as stack:
         samplers = {way: stack.enter_context(sampler_of(recipe.model_copy(update={"generation": way}))) for way in WAYS}

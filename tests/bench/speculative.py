@@ -20,8 +20,8 @@ import orjson
 import uvloop
 
 from controllers.generation.events import Conversation, Finished
+from controllers.generation.route import Route
 from controllers.policy.fold import Policy
-from controllers.route import Route
 from loadtest.analysis.distribution import Interval, mean_ratio
 from models.engines.base import Sampling
 from server.assemble import assemble

@@ -5,11 +5,11 @@ from collections.abc import Callable, Mapping
 import pytest
 
 from controllers import CONTROLLERS
+from controllers.generation.route import Route, build_route
 from controllers.judging.judge import Judge
 from controllers.policy.fold import Defaults
-from controllers.route import Route, build_route
 from models.engines.scripted import Line, Script, ScriptedEngine
-from models.formats.families import FAMILIES
+from models.formats import FAMILIES
 from models.judge_prompts.families import JUDGE_FAMILIES, load_forms
 from models.text.tokenizer import HubTokenizer
 from tests.judging import Reader, larger_number

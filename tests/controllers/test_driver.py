@@ -14,20 +14,20 @@ from hypothesis import strategies as st
 import controllers.rules
 from controllers import CONTROLLERS
 from controllers.generation.answer_format import AnswerFormat
+from controllers.generation.circuit_breaker import CircuitBreaker
 from controllers.generation.events import Conversation, Decision, Event, Finished, Interrupt
-from controllers.generation.rule import Action, Rule
+from controllers.generation.route import Route, build_route, with_target
 from controllers.generation.state import ReplyState
 from controllers.policy.fold import BudgetSettings, Defaults, Policy
-from controllers.route import Route, build_route, with_target
-from controllers.speculative.circuit_breaker import CircuitBreaker
-from controllers.speculative.takeovers import Speculation, TakeoverLimits
+from controllers.policy.speculation import Speculation, TakeoverLimits
+from controllers.rules.base import Action, Rule
 from models.engines.base import Delta, EngineDead, Grammar, Prompt, Sampling
 from models.engines.scripted import ScriptedEngine, ScriptedReply
+from models.formats import FAMILIES
 from models.formats.chunks import Chunk
-from models.formats.families import FAMILIES
 from models.text.tokenizer import HubTokenizer
-from models.tool_calls.hermes import HERMES
 from tests.controllers.stories import Model, recites
+from tests.formats import HERMES
 
 TOKENIZER = HubTokenizer("demo/tokenizer")
 ASK = [{"role": "user", "content": "hi"}]

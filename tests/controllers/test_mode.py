@@ -9,8 +9,8 @@ import pytest
 
 from controllers.concurrency import merge
 from controllers.generation.events import Conversation, Decision, Event, Finished
+from controllers.generation.route import Route
 from controllers.policy.fold import Policy
-from controllers.route import Route
 from models.engines.base import Delta, EngineDead, Prompt, PromptTooLong, Sampling
 from models.engines.scripted import Line, ScriptedReply
 from models.formats.chunks import Chunk
@@ -138,7 +138,7 @@ def test_a_first_word_that_is_held_back_waits_for_its_section(make_route: MakeRo
     route = make_route(["<think>"], family="lhrm")
     from dataclasses import replace
 
-    from models.formats.families import Tag, Tags
+    from models.formats.vocabulary import Tag, Tags
 
     spelled = replace(route, tags=Tags({}, (Tag("<thinking>", {"start": "reasoning"}),), "start"))
     events = reply(spelled)
@@ -219,14 +219,14 @@ def test_a_probe_without_an_answer_is_an_error(make_route: MakeRoute) -> None:
 
 
 def test_choices_run_side_by_side_and_keep_their_own_order(make_route: MakeRoute) -> None:
-    route = make_route(["<think>12</think>3", "<no_think>45</no_think>"], token_delay=0.001)
+    route = make_route([f"<think>{'12' * 40}</think>3", f"<no_think>{'45' * 40}</no_think>"], token_delay=0.001)
 
     async def collect() -> list[tuple[int, Event]]:
         runs = [route.controller(route, ASK, AUTO, Sampling()) for _ in range(2)]
         return [item async for item in merge(runs)]
 
     events = asyncio.run(collect())
-    assert [text([event for i, event in events if i == index], "answer") for index in (0, 1)] == ["3", "45"]
+    assert [text([event for i, event in events if i == index], "answer") for index in (0, 1)] == ["3", "45" * 40]
     first_end = next(at for at, (_, event) in enumerate(events) if isinstance(event, Finished))
     assert {index for index, _ in events[:first_end]} == {0, 1}
 

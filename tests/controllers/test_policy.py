@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from controllers.policy.controls import CONTROLS, PolicyError, control_names
 from controllers.policy.fold import BudgetSettings, Defaults, KeyLimits, Policy, cap_of, fold, modes
-from controllers.speculative.takeovers import Speculation
-from models.formats.families import FAMILIES
+from controllers.policy.speculation import Speculation
+from models.formats import FAMILIES
 
 AUTO = Defaults("auto")
 

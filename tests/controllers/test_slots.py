@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from controllers.judging.fair_semaphore import FairSemaphore
+from controllers.concurrency import FairSemaphore
 
 pytestmark = pytest.mark.anyio
 

@@ -12,20 +12,21 @@ import pytest
 
 from controllers import CONTROLLERS
 from controllers.generation.answer_format import AnswerFormat
+from controllers.generation.circuit_breaker import CircuitBreaker
 from controllers.generation.events import Conversation, Decision, Event, Finished, Interrupt
+from controllers.generation.route import Route, build_route, with_target
 from controllers.policy.controls import PolicyError
 from controllers.policy.fold import Defaults, Policy, fold
-from controllers.route import Route, build_route, with_target
-from controllers.speculative.circuit_breaker import CircuitBreaker
-from controllers.speculative.takeovers import Speculation, TakeoverLimits
+from controllers.policy.speculation import Speculation, TakeoverLimits
+from controllers.speculative.takeovers import guide_for
 from models.engines.base import EngineBusy, EngineDead, EngineError, Grammar, InvalidRequest, Prompt, Sampling
 from models.engines.scripted import Line, ScriptedEngine, ScriptedReply
+from models.formats import FAMILIES
 from models.formats.chunks import Chunk
-from models.formats.families import FAMILIES
 from models.text.tokenizer import HubTokenizer
-from models.tool_calls.hermes import HERMES
 from tests import virtual_time
 from tests.controllers.stories import WORDS, Model, other_tokenizer, rambles, recites
+from tests.formats import HERMES
 
 ASK = [{"role": "user", "content": "hi"}]
 THINK = Policy("think", "client")
@@ -720,7 +721,7 @@ def test_without_room_for_the_target_a_poor_step_stands(pair: MakePair) -> None:
 
 
 def test_the_takeovers_score_nothing() -> None:
-    assert Speculation().guide(TakeoverLimits()).scored(0.0) == "keep"
+    assert guide_for(Speculation(), TakeoverLimits()).scored(0.0) == "keep"
 
 
 def test_blank_steps_are_not_scored(pair: MakePair) -> None:

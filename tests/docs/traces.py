@@ -28,7 +28,7 @@ questions = 2
 replies = 4
 micro_batch = 8
 max_new_tokens = 8
-task = {{ name = "chain", difficulties = [1, 2] }}
+data = {{ task = "demo.tasks.chain:Chain", difficulties = [1, 2] }}
 optimizer = {{ lr = 1e-3 }}
 run = {{ out = "{out}", log_every = 1 }}
 [model]

@@ -1,9 +1,16 @@
 """Counting requests: what each mark moves, and that nothing is counted twice or left standing."""
 
+import asyncio
+
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from controllers.generation.events import Decision, Finished
+from controllers.policy.controls import PolicyError
+from models.engines.base import EngineBusy
+from models.formats.chunks import Chunk, Kind
 from server.observability.metrics import Metrics
+from server.observability.request_observer import RequestObserver
 
 
 def value(metrics: Metrics, name: str, **labels: str) -> float | None:
@@ -15,52 +22,77 @@ def metrics() -> Metrics:
     return Metrics(["demo", "other"])
 
 
+def observer(metrics: Metrics, *, stopping: bool = False) -> RequestObserver:
+    cut = asyncio.Event()
+    if stopping:
+        cut.set()
+    return RequestObserver(metrics.routes["demo"], cut)
+
+
+def gauges(metrics: Metrics) -> tuple[float | None, float | None]:
+    return value(metrics, "num_requests_waiting"), value(metrics, "num_requests_running")
+
+
+def chunk(kind: Kind, text: str, tokens: int = 1) -> Chunk:
+    return Chunk(kind, text, (7,) * tokens)
+
+
+DECIDED = Decision("think", "threshold", [1, 2, 3])
+END = Finished("stop", None, 20, 12, 7, 2, DECIDED)
+
+
 def test_a_request_waits_until_its_first_token_and_then_runs(metrics):
-    request = metrics.route("demo").started()
-    assert (value(metrics, "num_requests_waiting"), value(metrics, "num_requests_running")) == (1, 0)
-    request.first_token(0.2)
-    assert (value(metrics, "num_requests_waiting"), value(metrics, "num_requests_running")) == (0, 1)
-    request.finished("ok")
-    assert (value(metrics, "num_requests_waiting"), value(metrics, "num_requests_running")) == (0, 0)
-
-
-def test_a_request_is_counted_out_once(metrics):
-    request = metrics.route("demo").started()
-    request.first_token(0.02)
-    request.first_token(0.02)
-    request.finished("ok")
-    request.finished("error")
-    request.aborted("client")
-    assert value(metrics, "time_to_first_token_seconds_bucket", le="0.025") == 1
+    with observer(metrics) as request:
+        assert gauges(metrics) == (1, 0)
+        request.saw(0, chunk("control", ""))
+        assert gauges(metrics) == (1, 0)
+        request.saw(0, chunk("reasoning", "so"))
+        request.saw(0, chunk("reasoning", "on"))
+        assert gauges(metrics) == (0, 1)
+    assert gauges(metrics) == (0, 0)
+    assert value(metrics, "time_to_first_token_seconds_count") == 1
     assert value(metrics, "requests_total", outcome="ok") == 1
-    assert value(metrics, "requests_total", outcome="error") == 0
-    assert value(metrics, "request_aborts_total", cause="client") == 0
 
 
-def test_an_aborted_request_counts_by_cause_and_leaves_no_gauge_standing(metrics):
-    before, after = metrics.route("demo").started(), metrics.route("demo").started()
-    before.aborted("client")
-    after.first_token(0.1)
-    after.aborted("shutdown")
-    after.first_token(0.1)
-    assert value(metrics, "requests_total", outcome="aborted") == 2
-    assert value(metrics, "request_aborts_total", cause="client") == 1
-    assert value(metrics, "request_aborts_total", cause="shutdown") == 1
-    assert (value(metrics, "num_requests_waiting"), value(metrics, "num_requests_running")) == (0, 0)
+@pytest.mark.parametrize(
+    "error,outcome",
+    [(EngineBusy("full"), "overloaded"), (PolicyError("no", "think"), "refused"), (RuntimeError("broken"), "error")],
+)
+def test_a_request_that_fails_counts_by_whose_fault_it_was(metrics, error, outcome):
+    with pytest.raises(type(error)), observer(metrics):
+        raise error
+    assert value(metrics, "requests_total", outcome=outcome) == 1
+    assert gauges(metrics) == (0, 0)
+
+
+@pytest.mark.parametrize("spoke", [False, True])
+@pytest.mark.parametrize("cause", ["client", "shutdown"])
+def test_an_aborted_request_counts_by_cause_and_leaves_no_gauge_standing(metrics, cause, spoke):
+    with pytest.raises(asyncio.CancelledError), observer(metrics, stopping=cause == "shutdown") as request:
+        if spoke:
+            request.spoke()
+        raise asyncio.CancelledError
+    assert value(metrics, "requests_total", outcome="aborted") == 1
+    assert value(metrics, "request_aborts_total", cause=cause) == 1
+    assert gauges(metrics) == (0, 0)
 
 
 def test_a_reply_is_observed_with_its_mode_its_tokens_and_its_first_answer(metrics):
-    route = metrics.route("demo")
-    route.decided("think", "threshold")
-    route.first_answer(3.0)
-    route.replied(100, 7, empty=False)
-    route.replied(50, 0, empty=True)
-    assert value(metrics, "mode_decisions_total", mode="think", source="threshold") == 1
-    assert value(metrics, "time_to_first_answer_token_seconds_bucket", le="2.5") == 0
-    assert value(metrics, "time_to_first_answer_token_seconds_bucket", le="5.0") == 1
-    assert value(metrics, "request_reasoning_tokens_sum") == 150
-    assert value(metrics, "request_answer_tokens_sum") == 7
+    with observer(metrics) as request:
+        for index in range(2):
+            request.saw(index, DECIDED)
+            request.saw(index, chunk("reasoning", "hm", 3))
+        request.saw(0, chunk("answer", "4", 2))
+        request.saw(0, END)
+        request.saw(1, END)
+    assert value(metrics, "mode_decisions_total", mode="think", source="threshold") == 2
+    assert value(metrics, "time_to_first_answer_token_seconds_count") == 1
+    assert value(metrics, "request_reasoning_tokens_sum") == 24
+    assert value(metrics, "request_answer_tokens_sum") == 14
     assert value(metrics, "empty_answers_total") == 1
+    usage = request.usage
+    counts = (usage.prompt_tokens, usage.completion_tokens, usage.reasoning_tokens, usage.cached_tokens)
+    assert counts == (3, 8, 6, 2)
 
 
 def test_what_an_engine_holds_is_asked_of_the_engine_when_the_metrics_are_read():
@@ -73,15 +105,16 @@ def test_what_an_engine_holds_is_asked_of_the_engine_when_the_metrics_are_read()
 
 def test_two_servers_in_one_process_count_apart():
     one, two = Metrics(["demo"]), Metrics(["demo"])
-    one.route("demo").started()
-    assert value(two, "num_requests_waiting") == 0
+    with observer(one):
+        assert (gauges(one)[0], gauges(two)[0]) == (1, 0)
 
 
 def test_every_series_is_there_from_the_start_with_values_from_the_configuration_only(metrics):
     everything = text_string_to_metric_families(metrics.text().decode())
     ours = [family for family in everything if family.name.startswith("reasond:") and "_created" not in family.name]
     without = {sample.name for family in ours for sample in family.samples if "route" not in sample.labels}
-    assert without == {"reasond:http_responses_total", "reasond:asyncio_tasks"}  # and no engine is given here
+    lag = {f"reasond:event_loop_lag_seconds_{what}" for what in ("bucket", "count", "sum")}
+    assert without == {"reasond:http_responses_total", "reasond:asyncio_tasks", *lag}  # and no engine is given here
     assert {sample.labels.get("route", "demo") for family in ours for sample in family.samples} == {"demo", "other"}
     with pytest.raises(KeyError):
-        metrics.route("invented")
+        metrics.routes["invented"]

@@ -7,7 +7,10 @@ from typing import Any
 import httpx
 import pytest
 
+from controllers.judging.scoring import Criterion
 from models.text.tokenizer import HubTokenizer
+from server.apis.reward_protocols import REWARD_PROTOCOLS
+from server.apis.reward_protocols.base import ProtocolCall, RewardProtocol, TrainerBody
 from server.config.load import parse_config
 from server.serve import build_server
 from tests.judging import boxed
@@ -444,6 +447,46 @@ async def test_a_url_chooses_the_judge_its_votes_and_its_seed(server):
     again = await server.post("/reward?model=judge&votes=3&seed=8", body)
     assert len(server.reader.asked) == 6
     assert again.json() == 1.0
+
+
+async def test_a_protocol_is_added_by_a_line_in_the_table(tokenizer, monkeypatch):
+    class Essay(TrainerBody):
+        essay: str
+        model_answer: str
+
+    async def grade(call: ProtocolCall, body: Essay) -> dict[str, float]:
+        """Essays, each beside a model answer."""
+        return {"grade": await call.reward("Write.", body.essay, Criterion("reference", body.model_answer))}
+
+    monkeypatch.setitem(REWARD_PROTOCOLS, "/grade", RewardProtocol(Essay, grade))
+    monkeypatch.setenv("REASOND_API_KEYS", KEY)
+    server = JudgeServer(tokenizer, key=KEY)
+    essay = {"essay": "5", "model_answer": "5", "course": "what a trainer sends beside"}
+    assert (await server.post("/grade?votes=2", essay)).json() == {"grade": 1.0}
+    assert server.reader.asked == [("5", "5")] * 2
+    assert (await server.post("/grade", {"essay": "5"})).json()["error"]["param"] == "model_answer"
+    assert (await server.client.post("/grade", json=essay, headers={"authorization": ""})).status_code == 401
+    operation = (await server.client.get("/openapi.json")).json()["paths"]["/grade"]["post"]
+    assert operation["description"] == "Essays, each beside a model answer."
+    assert operation["requestBody"]["content"]["application/json"]["schema"]["$ref"].endswith("/Essay")
+
+
+async def test_what_one_key_had_judged_another_key_is_not_told(tokenizer, monkeypatch):
+    monkeypatch.setenv("REASOND_API_KEYS", "one,two")
+    server = JudgeServer(tokenizer, settings="[keys.environment-1]\nbudget_cap = 5000\n")
+    body = {"query": "Which is larger?", "replies": ["3", "8"]}
+
+    async def cached(key: str) -> bool:
+        answer = await server.client.post("/v1/rewards/compare", json=body, headers={"authorization": f"Bearer {key}"})
+        return answer.json()["ballots"][0].get("cached", False)
+
+    assert [await cached(key) for key in ("one", "two", "two", "one")] == [False, False, True, True]
+    paths = ("/score", "/v1/rewards/score")
+    asked = len(server.reader.asked)
+    for path, key in ((path, key) for path in paths for key in ("one", "two")):
+        sent = {"queries": "q", "documents": ["4", "9"]} if path == "/score" else {**body, "query": "q", "votes": 1}
+        await server.client.post(path, json=sent, headers={"authorization": f"Bearer {key}"})
+    assert len(server.reader.asked) == asked + 4
 
 
 REWARDBENCH = (

@@ -81,6 +81,52 @@ async def test_a_conversation_may_stand_for_the_query(server):
     assert "System: Be right.\n\nUser: Larger?" in server.reader.prompts[0]
 
 
+async def test_salt_and_priority_of_a_request_reach_every_vote(server):
+    body = {**PAIR, "votes": 3, "cache_salt": "s", "priority": 4}
+    for sent in (body, body, {**body, "cache_salt": "t"}):
+        assert (await server.post("/v1/rewards/compare", sent)).json()["winner"] == 1
+    assert server.reader.salts == ["s", "s", "t", "t"], "verdicts under one salt are not known under another"
+    assert {sampling.priority for sampling in server.reader.sampled} == {4}
+
+
+@pytest.mark.parametrize(
+    ("family", "written", "winner", "ballot"),
+    [
+        ("prometheus", "Feedback: The second says more. [RESULT] B", True, {}),
+        ("selene", "**Reasoning:** It is larger.\n\n**Result:** B", True, {}),
+        ("judgelm", "6 9\nThe second is larger.", True, {}),
+        ("judgelm", "7 7\nBoth are numbers.", None, {"verdict": None, "share": 0.5}),
+    ],
+)
+async def test_other_judges_are_asked_and_read_in_their_own_form(tokenizer, family, written, winner, ballot):
+    server = JudgeServer(tokenizer, settings=f'judge = {{ family = "{family}" }}')
+    server.reader.single = lambda reply, against: f"<no_think>{written}</no_think>"
+    server.reader.rule = server.reader.single
+    answer = (await server.post("/v1/rewards/compare", PAIR)).json()
+    (vote,) = answer["ballots"]
+    if winner:  # the judge named the one that it read second
+        assert answer["winner"] == vote["verdict"] == (0 if vote["swapped"] else 1)
+    else:
+        assert answer["winner"] is None
+        assert answer["votes"] == {"first": 0.5, "second": 0.5, "abstained": 0, "of": 1}
+    assert vote | ballot == vote
+    assert vote["tries"] == 1, "a draw is a verdict"
+    assert "## Query" not in server.reader.prompts[0]
+
+
+async def test_grades_make_graded_rewards(tokenizer):
+    grades = iter([5, 4, 3, 6, 6, 6, 1])
+    server = JudgeServer(tokenizer, settings='judge = { family = "prometheus" }')
+    server.reader.rule = lambda first, second: f"<no_think>Feedback: so. [RESULT] {next(grades)}</no_think>"
+    body = {"query": "q", "replies": ["a"], "rubric": "Be brief.", "votes": 3}
+    answer = (await server.post("/v1/rewards/score", body)).json()
+    assert answer["scores"] == [0.75]
+    votes = answer["verdicts"][0]["ballots"]
+    assert [(vote["verdict"], vote.get("share")) for vote in votes] == [(0, None), (0, 0.75), (None, 0.5)]
+    answer = (await server.post("/v1/rewards/score", {**body, "votes": 2, "seed": 1})).json()
+    assert answer["scores"] == [0.0], "6 is no grade: an abstention, and a grade of 1"
+
+
 async def test_an_abstention_is_told(tokenizer):
     server = JudgeServer(tokenizer, lambda first, second: boxed("both"))
     answer = (await server.post("/v1/rewards/compare", PAIR)).json()

@@ -4,7 +4,7 @@ import httpx
 import orjson
 import pytest
 
-from controllers.speculative.steps import CUES, CueList
+from controllers.policy.speculation import CUES, CueList
 from models.engines.base import Grammar, Prompt, Sampling
 from models.engines.scripted import Line, Script, ScriptedEngine
 from models.text.tokenizer import HubTokenizer

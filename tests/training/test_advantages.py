@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from training.advantages import (
-    Settings,
+from training.algorithms.hgpo import (
+    HgpoAdvantage,
     discounted,
     inter_scores,
     intra_scores,
@@ -65,18 +65,20 @@ def test_the_inter_advantage_reaches_the_mode_token_only():
     # inter 1, 1, 0, 0 -> +1, +1, -1, -1 on token 0; intra 1, 0, 1, 1 -> 1/sqrt(3), -sqrt(3), 1/sqrt(3), 1/sqrt(3)
     a, b = 3**-0.5, -(3**0.5)
     expected = torch.tensor([[[a + 1, a, a], [b + 1, b, 0], [a - 1, 0, 0], [a - 1, a, 0]]])
-    assert_close(token_advantages(REWARDS, MASK, Settings()), expected)
+    assert_close(token_advantages(REWARDS, MASK, HgpoAdvantage()), expected)
 
 
 def test_alpha_weighs_the_inter_advantage():
-    half = token_advantages(REWARDS, MASK, Settings(alpha=0.5)) - token_advantages(REWARDS, MASK, Settings(alpha=0))
+    half = token_advantages(REWARDS, MASK, HgpoAdvantage(alpha=0.5)) - token_advantages(
+        REWARDS, MASK, HgpoAdvantage(alpha=0)
+    )
     assert half[..., 0].tolist() == [[0.5, 0.5, -0.5, -0.5]]
     assert not half[..., 1:].any()
 
 
 def test_rloo_takes_leave_one_out_of_both_scores():
     # inter 1, 1, 0, 0 -> 1 - 1/3 = 2/3 and 0 - 2/3 = -2/3; intra 1, 0, 1, 1 -> 1/3, -1, 1/3, 1/3
-    found = token_advantages(REWARDS, MASK, Settings(estimator="rloo"))
+    found = token_advantages(REWARDS, MASK, HgpoAdvantage(estimator="rloo"))
     expected = torch.tensor([[[1.0, 1 / 3, 1 / 3], [-1 / 3, -1.0, 0], [-1 / 3, 0, 0], [-1 / 3, 1 / 3, 0]]])
     assert_close(found, expected)
 
@@ -87,14 +89,14 @@ def test_reinforce_discounts_the_score_from_the_last_token():
 
 
 def test_reinforce_adds_the_plain_inter_score_at_the_mode_token():
-    found = token_advantages(REWARDS, MASK, Settings(estimator="reinforce++", gamma=0.5))
+    found = token_advantages(REWARDS, MASK, HgpoAdvantage(estimator="reinforce++", gamma=0.5))
     expected = [[[1.25, 0.5, 1.0], [1.0, 0.0, 0.0], [1.0, 0.0, 0.0], [0.5, 1.0, 0.0]]]
     assert_close(found, torch.tensor(expected))
 
 
 def test_groups_do_not_mix():
-    both = token_advantages(torch.cat([REWARDS, torch.ones(1, 4)]), MASK.expand(2, -1, -1), Settings())
-    assert_close(both[:1], token_advantages(REWARDS, MASK, Settings()))
+    both = token_advantages(torch.cat([REWARDS, torch.ones(1, 4)]), MASK.expand(2, -1, -1), HgpoAdvantage())
+    assert_close(both[:1], token_advantages(REWARDS, MASK, HgpoAdvantage()))
     assert both[1, :, 1:].abs().sum() == 0
     assert both[1, :, 0].tolist() == [-1, -1, 1, 1]
 

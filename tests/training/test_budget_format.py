@@ -3,7 +3,7 @@
 import pytest
 
 from models.text.tokenizer import HubTokenizer
-from training.budget_format import BudgetReply, budget_format_of
+from training.data.budget_replies import BudgetReply, budget_format_of
 
 TOKENIZER = HubTokenizer("demo/tokenizer")
 FORM = budget_format_of("selfbudgeter", TOKENIZER)

@@ -6,10 +6,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from training.budget_rewards import Settings, best_length, modest, most_tokens, precise, reward, tolerance
-from training.config import BudgetReward
+from training.algorithms.parts import CheckedReply
+from training.algorithms.selfbudgeter import BudgetReward, best_length, earned, modest, precise, tolerance
+from training.data.budget_replies import BudgetReply
+from training.data.questions import Question
 
-PAPER = Settings(**BudgetReward().model_dump())
+PAPER = BudgetReward()
+
+
+def reward(budget, length, correct, limit, alpha):
+    reply = BudgetReply(budget, length, "", True)
+    question = Question("", limit=None if limit == inf else limit)
+    return earned(CheckedReply(question, reply, float(correct)), alpha, PAPER)
 
 
 def test_the_tolerance_shrinks_linearly_from_6_to_a_tenth():
@@ -48,17 +56,12 @@ def test_a_budget_above_the_bases_own_length_costs_four_tenths():
     assert modest(10**6, inf, PAPER) == 0
 
 
-def test_a_question_that_the_base_missed_has_no_limit():
-    assert most_tokens(True, 37) == 37
-    assert most_tokens(False, 37) == inf
-
-
 def test_a_reward_adds_both_and_a_malformed_reply_earns_minus_one():
-    assert reward(100, 50, True, 90, 0.5, PAPER) == pytest.approx(0.6)
-    assert reward(100, 50, True, inf, 0.5, PAPER) == pytest.approx(1.0)
-    assert reward(None, 50, True, inf, 0.5, PAPER) == -1.0
+    assert reward(100, 50, True, 90, 0.5) == pytest.approx(0.6)
+    assert reward(100, 50, True, inf, 0.5) == pytest.approx(1.0)
+    assert reward(None, 50, True, inf, 0.5) == -1.0
 
 
 @given(st.integers(1, 9999), st.integers(0, 9999), st.integers(0, 9999), st.floats(0.1, 6.0))
 def test_a_right_reply_over_its_limit_never_loses_to_a_wrong_one(budget, length, other, alpha):
-    assert reward(budget, length, True, 0, alpha, PAPER) >= reward(budget, other, False, inf, alpha, PAPER) - 1e-12
+    assert reward(budget, length, True, 0, alpha) >= reward(budget, other, False, inf, alpha) - 1e-12

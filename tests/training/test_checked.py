@@ -6,9 +6,9 @@ from statistics import mean
 from hypothesis import given
 from hypothesis import strategies as st
 
-from training.tasks import TASKS
-from training.tasks.chain import QUESTION, apply, solve
-from training.tasks.checked import write
+from demo.tasks import TASKS
+from demo.tasks.chain import QUESTION, apply, solve
+from demo.tasks.checked import write
 
 STEPS = ["a*3", "b-2", "c-8", "d-7"]
 RUN = "2 a*3=6 b-2=4 c-8=6 d-7=9."

@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from demo.tasks import TASKS, countdown
+from demo.tasks.countdown import QUESTION, TRIES, ask, combine, solve
 from models.text.tokenizer import HubTokenizer
-from training.tasks import TASKS, countdown, draw
-from training.tasks.countdown import QUESTION, TRIES, ask, combine, solve
+from training.data.questions import draw
 
 COUNTDOWN = TASKS["countdown"]
 TEXT = ask([7, 3, 5], 32)

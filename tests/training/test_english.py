@@ -8,12 +8,13 @@ from random import Random
 
 import pytest
 
-from training.tasks import TASKS, draw
-from training.tasks.english import English, clock, digest
-from training.tasks.english.numerals import stated, write
-from training.tasks.english.steps import NotWhole, work
-from training.tasks.english.talk import _written, exchanges
-from training.tasks.english.templates import Wording
+from demo.tasks import TASKS
+from demo.tasks.english import English, clock, digest
+from demo.tasks.english.numerals import stated, write
+from demo.tasks.english.steps import NotWhole, work
+from demo.tasks.english.talk import _written, exchanges
+from demo.tasks.english.templates import Wording
+from training.data.questions import draw
 
 ENGLISH = TASKS["english"]
 

@@ -2,11 +2,11 @@
 
 import pytest
 
-from training.hybrid_accuracy import Trial, bootstrap, hits, mean, right_mode
+from training.evaluation.statistics import ModeTrial, bootstrap, hits, mean, right_mode
 
 
 def trial(think, no_think, chosen="think", think_tokens=(20,), no_think_tokens=(5,)):
-    return Trial(think, no_think, think_tokens, no_think_tokens, chosen)
+    return ModeTrial(think, no_think, think_tokens, no_think_tokens, chosen)
 
 
 def test_the_mode_with_the_higher_mean_is_right():

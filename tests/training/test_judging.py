@@ -4,19 +4,20 @@ import json
 from random import Random
 
 import pytest
-import torch
-from torch.testing import assert_close
 
 from controllers.judging.verdicts import verdict_in
+from demo.tasks import TASKS
+from demo.tasks.chain import solve
+from demo.tasks.judging import corrupted
 from models.judge_prompts.families import JUDGE_FAMILIES, load_forms
 from models.text.tokenizer import HubTokenizer
-from training import grpo
-from training.config import Grpo
-from training.replies import format_of
-from training.rewards import rule
-from training.tasks import TASKS, draw, draw_many
-from training.tasks.chain import solve
-from training.tasks.judging import corrupted
+from tests.training.conftest import material, train
+from training.algorithms import grpo
+from training.algorithms.grpo import GrpoRecipe, rule
+from training.algorithms.parts import CheckedReply
+from training.config.source import DataSection
+from training.data.questions import Question, draw_many
+from training.data.replies import format_of
 
 JUDGING = TASKS["judging"]
 FORMS = load_forms(JUDGE_FAMILIES["rrm_short"], {})
@@ -100,29 +101,26 @@ def test_a_verdict_is_learned_as_the_one_token_that_is_served():
 
 
 def test_the_rule_reward_is_one_for_a_right_verdict_and_minus_one_for_all_else():
-    form = format_of("lhrm", HubTokenizer("demo/tokenizer"))
-    question = draw(JUDGING, 3, "train", Random(0))
-    right = form.write("think", question.thought, question.answer)
-    assert rule(JUDGING, question.text, form.read(right)) == 1.0
-    assert rule(JUDGING, question.text, form.read(right[:-1])) == -1.0
-    assert rule(JUDGING, question.text, form.read(form.write("think", question.thought, "9"))) == -1.0
+    replies = [CheckedReply(Question(""), None, score) for score in (1.0, 0.0)]
+    assert rule(replies, 0.0, lambda name, value: None) == [1.0, -1.0]
 
 
-def test_group_relative_advantages_by_hand():
-    rewards = torch.tensor([[1.0, 1.0, -1.0, -1.0], [1.0, 1.0, 1.0, 1.0]])
-    mask = torch.ones(2, 4, 3, dtype=torch.long)
-    mask[0, 1, 2] = 0
-    found = grpo.group_relative(rewards, mask)
-    # mean 0, sample std sqrt(4/3): 1 / 1.1547 = 0.8660; the forced first token learns nothing
-    one = 3**0.5 / 2
-    assert_close(found[0], torch.tensor([[0, one, one], [0, one, 0], [0, -one, -one], [0, -one, -one]]))
-    assert found[1].abs().sum() == 0
+def test_the_forced_opening_is_not_learned_from(hgpo_recipe):
+    recipe = GrpoRecipe(**shared(hgpo_recipe))
+    made = grpo.parts(recipe, material(recipe))
+    assert [len(prefix) for prefix in made.prefixes] == [1]
+    assert made.mode_position is None
+
+
+def shared(recipe):
+    names = GrpoRecipe.model_fields.keys() - {"method"}
+    return {name: getattr(recipe, name) for name in names & recipe.model_fields_set}
 
 
 def test_grpo_runs_and_logs_its_reward(hgpo_recipe):
-    shared = {name: getattr(hgpo_recipe, name) for name in Grpo.model_fields if name != "method"}
-    recipe = Grpo(**{**shared, "task": hgpo_recipe.task.model_copy(update={"name": "judging"})})
-    grpo.train(recipe)
+    data = DataSection(task="demo.tasks.judging:Judging", difficulties=(1, 2))
+    recipe = GrpoRecipe(**{**shared(hgpo_recipe), "data": data})
+    train(recipe)
     lines = [json.loads(line) for line in (recipe.run.out / "metrics.jsonl").read_text().splitlines()]
     rewards = [line["reward"] for line in lines if "reward" in line]
     assert len(rewards) == recipe.steps

@@ -10,11 +10,11 @@ from random import Random
 
 import pytest
 
+from demo.tasks import TASKS
 from models.text.tokenizer import HubTokenizer
-from training import budget_data
-from training.budget_data import Observed
-from training.budget_format import budget_format_of
-from training.tasks import TASKS, draw
+from tests.training.conftest import sampled
+from training.data.budget_replies import budget_format_of
+from training.data.questions import draw
 
 STEPS = 12
 SCRATCH = "{ hidden = 32, layers = 1, heads = 2, feed_forward = 64, context = 256 }"
@@ -32,8 +32,8 @@ def command(kind: str, folder: Path, data: Path, *more: str) -> list[str]:
     settings = [
         *settings,
         *(f"steps={STEPS}", "model.path=demo/tokenizer", f"model.scratch={SCRATCH}", f"run.out={folder}"),
-        *("run.log_every=1", "run.checkpoint_every=2", "task.difficulties=[1, 2]"),
-        *([f"data={data}"] if kind == "selfbudgeter" else []),
+        *("run.log_every=1", "run.checkpoint_every=2", "data.difficulties=[1, 2]"),
+        *([f"samples={data}"] if kind == "selfbudgeter" else []),
     ]
     overrides = [part for setting in settings for part in ("--set", setting)]
     return [sys.executable, "-m", "training.cli", f"configs/train/{recipe}", "--no-evaluate", *overrides, *more]
@@ -50,7 +50,7 @@ def test_a_killed_run_ends_as_if_nothing_had_happened(kind, tmp_path):
     form, rng = budget_format_of("selfbudgeter", HubTokenizer("demo/tokenizer")), Random(0)
     drawn = [draw(TASKS["checked"], 2, "train", rng) for _ in range(20)]
     data = tmp_path / "data.jsonl"
-    budget_data.write([Observed(q.text, 2, form.solution(q.thought, q.answer), True) for q in drawn], data)
+    data.write_text("".join(sampled(q, form.solution(q.thought, q.answer), True).line() for q in drawn))
 
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     subprocess.run(command(kind, whole, data), check=True, capture_output=True)

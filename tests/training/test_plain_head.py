@@ -3,17 +3,17 @@
 import torch
 from torch.testing import assert_close
 
-from training import weights
-from training.config import Model
+from training.config.sections import ModelSection
 from training.plain_head import ROWS, log_probabilities
+from training.weights import store
 
 SCRATCH = {"hidden": 32, "layers": 2, "heads": 2, "feed_forward": 64, "context": 64}
 PROMPT, REPLY = 5, 6
 
 
 def test_log_probabilities_and_entropies_are_those_of_the_full_forward_pass():
-    config = Model.model_validate({"path": "demo/tokenizer", "scratch": SCRATCH})
-    model = weights.load_model(config, weights.load_tokenizer(config), 0)
+    config = ModelSection.model_validate({"path": "demo/tokenizer", "scratch": SCRATCH})
+    model = store.load_model(config, store.load_tokenizer(config), 0)
     torch.manual_seed(0)
     rows = ROWS + 3
     ids = torch.randint(5, 60, (rows, PROMPT + REPLY))

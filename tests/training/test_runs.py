@@ -11,13 +11,18 @@ from peft import PeftConfig
 from tokenizers import Tokenizer
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from demo.tasks import TASKS
 from models.text.tokenizer import HubTokenizer
-from training import cli, evaluate, hft, hgpo, merge, weights
-from training.config import Evaluate, Lora, Merge, Model
+from tests.training.conftest import material, train
+from training import cli
+from training.algorithms import hft
+from training.config.sections import EvaluateRecipe, LoraSection, MergeRecipe, ModelSection
+from training.data.questions import draw
+from training.data.replies import MODES, format_of
+from training.evaluation import modes as evaluate
 from training.optimizers import build, rate
-from training.replies import MODES, format_of
-from training.tasks import TASKS, draw
-from training.trainer import last_checkpoint
+from training.runs import last_checkpoint
+from training.weights import merge, store
 
 
 def metrics(folder):
@@ -26,9 +31,9 @@ def metrics(folder):
 
 def test_hft_rows_say_nothing_about_the_right_mode(hft_recipe):
     form = format_of("lhrm", HubTokenizer("demo/tokenizer"))
-    think, no_think = (form.pairs[mode][0] for mode in MODES)
+    think, no_think = (form.prefixes[mode][0] for mode in MODES)
     modes: dict[tuple[int, ...], set[int]] = {}
-    for row in hft.rows(hft_recipe, form):
+    for row in hft.rows(hft_recipe, material(hft_recipe)):
         prompt = tuple(token for token, label in zip(row["input_ids"], row["labels"], strict=True) if label < 0)
         modes.setdefault(prompt, set()).add(row["input_ids"][len(prompt)])
     assert all(found == {think, no_think} for found in modes.values())
@@ -37,7 +42,7 @@ def test_hft_rows_say_nothing_about_the_right_mode(hft_recipe):
 def test_an_unpaired_question_is_written_once_and_some_follow_an_earlier_one(hft_recipe):
     form = format_of("lhrm", HubTokenizer("demo/tokenizer"))
     recipe = hft_recipe.model_copy(update={"paired": False, "history": 0.5, "questions": 8})
-    rows = list(hft.rows(recipe, form))
+    rows = list(hft.rows(recipe, material(recipe)))
     assert len(rows) == recipe.steps * 8
     turns = [form.tokenizer.decode(row["input_ids"], skip_special_tokens=False).count("user\n") for row in rows]
     assert sorted(turns) == [1] * (len(rows) // 2) + [2] * (len(rows) // 2)
@@ -46,7 +51,7 @@ def test_an_unpaired_question_is_written_once_and_some_follow_an_earlier_one(hft
 def test_an_hft_row_is_the_served_prompt_and_a_learned_reply():
     tokenizer = HubTokenizer("demo/tokenizer")
     question = draw(TASKS["chain"], 2, "train", Random(0))
-    row = hft.row(question, "think", format_of("lhrm", tokenizer))
+    row = hft.mode_row(question, "think", format_of("lhrm", tokenizer))
     served = tokenizer.render([{"role": "user", "content": question.text}])
     assert row["input_ids"][: len(served)] == served
     assert row["labels"][: len(served)] == [-100] * len(served)
@@ -56,7 +61,7 @@ def test_an_hft_row_is_the_served_prompt_and_a_learned_reply():
 
 
 def test_hft_learns_saves_and_logs(hft_recipe):
-    hft.train(hft_recipe)
+    train(hft_recipe)
     losses = [line["loss"] for line in metrics(hft_recipe.run.out) if "loss" in line]
     assert losses[-1] < losses[0]
     saved = AutoModelForCausalLM.from_pretrained(hft_recipe.run.out)
@@ -68,10 +73,10 @@ def test_hft_learns_saves_and_logs(hft_recipe):
 def test_hft_goes_on_from_its_checkpoint_to_the_same_weights(hft_recipe):
     run = hft_recipe.run.model_copy(update={"checkpoint_every": 4})
     recipe = hft_recipe.model_copy(update={"run": run})
-    hft.train(recipe)
+    train(recipe)
     whole = AutoModelForCausalLM.from_pretrained(run.out).state_dict()
     shutil.rmtree(run.out / "checkpoints" / "checkpoint-6")
-    hft.train(recipe, resume=True)
+    train(recipe, resume=True)
     resumed = AutoModelForCausalLM.from_pretrained(run.out).state_dict()
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
     assert [line["step"] for line in metrics(run.out) if "loss" in line][-2:] == [5, 6]
@@ -89,15 +94,15 @@ def foreign(tmp_path):
     plain.chat_template = tokenizer.chat_template
     size = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
     model = LlamaForCausalLM(LlamaConfig(vocab_size=len(plain), tie_word_embeddings=True, **size))
-    weights.save(model, plain, tmp_path / "foreign")
+    store.save(model, plain, tmp_path / "foreign")
     return tmp_path / "foreign"
 
 
 @pytest.mark.parametrize("lora", [None, {"rank": 2, "alpha": 4}])
 def test_hft_takes_any_causal_model_and_adds_the_mode_tags(hft_recipe, foreign, lora):
-    model = Model.model_validate({"path": str(foreign), "lora": lora})
+    model = ModelSection.model_validate({"path": str(foreign), "lora": lora})
     adamw = hft_recipe.optimizer.model_copy(update={"matrix_lr": None})
-    hft.train(hft_recipe.model_copy(update={"model": model, "optimizer": adamw}))
+    train(hft_recipe.model_copy(update={"model": model, "optimizer": adamw}))
     saved = HubTokenizer(hft_recipe.run.out)
     assert saved.control_id("<no_think>") is not None
     before = AutoModelForCausalLM.from_pretrained(foreign)
@@ -112,12 +117,12 @@ def test_hft_takes_any_causal_model_and_adds_the_mode_tags(hft_recipe, foreign, 
 
 
 def test_an_adapter_is_kept_beside_the_model_and_merges_into_the_same_again(hft_recipe, foreign, tmp_path):
-    model = Model.model_validate({"path": str(foreign), "lora": {"rank": 2, "alpha": 4}})
+    model = ModelSection.model_validate({"path": str(foreign), "lora": {"rank": 2, "alpha": 4}})
     adamw = hft_recipe.optimizer.model_copy(update={"matrix_lr": None})
-    hft.train(hft_recipe.model_copy(update={"model": model, "optimizer": adamw, "fused_head": False}))
+    train(hft_recipe.model_copy(update={"model": model, "optimizer": adamw, "fused_head": False}))
     adapter = hft_recipe.run.out / "adapter"
     plain = model.model_copy(update={"lora": None})
-    recipe = Merge(model=plain, adapter=adapter, out=tmp_path / "merged")
+    recipe = MergeRecipe(model=plain, adapter=adapter, out=tmp_path / "merged")
     merge.main(recipe)
     trained, merged = (
         AutoModelForCausalLM.from_pretrained(folder).state_dict() for folder in (hft_recipe.run.out, recipe.out)
@@ -128,31 +133,31 @@ def test_an_adapter_is_kept_beside_the_model_and_merges_into_the_same_again(hft_
 
 
 def test_hgpo_goes_on_with_an_adapter_and_samples_each_mode_apart(hft_recipe, hgpo_recipe, foreign):
-    model = Model.model_validate({"path": str(foreign), "lora": {"rank": 2, "alpha": 4}})
+    model = ModelSection.model_validate({"path": str(foreign), "lora": {"rank": 2, "alpha": 4}})
     adamw = hft_recipe.optimizer.model_copy(update={"matrix_lr": None})
-    hft.train(hft_recipe.model_copy(update={"model": model, "optimizer": adamw}))
-    going_on = model.model_copy(update={"lora": Lora(start=hft_recipe.run.out / "adapter")})
-    hgpo.train(hgpo_recipe.model_copy(update={"model": going_on, "generation": "merged", "fused_head": False}))
+    train(hft_recipe.model_copy(update={"model": model, "optimizer": adamw}))
+    going_on = model.model_copy(update={"lora": LoraSection(start=hft_recipe.run.out / "adapter")})
+    train(hgpo_recipe.model_copy(update={"model": going_on, "generation": "merged", "fused_head": False}))
     lines = [line for line in metrics(hgpo_recipe.run.out) if "reward" in line]
     assert len(lines) == hgpo_recipe.steps
     assert PeftConfig.from_pretrained(hgpo_recipe.run.out / "adapter").r == 2
 
 
 def test_the_plain_head_gives_the_loss_of_the_fused_one(hft_recipe):
-    hft.train(hft_recipe)
+    train(hft_recipe)
     fused = [line["loss"] for line in metrics(hft_recipe.run.out) if "loss" in line]
-    hft.train(hft_recipe.model_copy(update={"fused_head": False}))
+    train(hft_recipe.model_copy(update={"fused_head": False}))
     plain = [line["loss"] for line in metrics(hft_recipe.run.out) if "loss" in line]
     assert plain == pytest.approx(fused, rel=1e-2)
 
 
 def test_rows_that_do_not_fill_the_micro_batches_are_refused(hft_recipe):
     with pytest.raises(ValueError, match="micro_batch"):
-        hft.train(hft_recipe.model_copy(update={"micro_batch": 3}))
+        train(hft_recipe.model_copy(update={"micro_batch": 3}))
 
 
 def test_hgpo_runs_and_logs_the_reward_of_both_modes(hgpo_recipe):
-    hgpo.train(hgpo_recipe)
+    train(hgpo_recipe)
     lines = [line for line in metrics(hgpo_recipe.run.out) if "reward" in line]
     assert len(lines) == hgpo_recipe.steps
     assert {"hgpo/reward_0", "hgpo/reward_1"} <= lines[0].keys()
@@ -160,10 +165,10 @@ def test_hgpo_runs_and_logs_the_reward_of_both_modes(hgpo_recipe):
 
 
 def test_an_evaluation_measures_every_mode_and_difficulty(hgpo_recipe, tmp_path):
-    recipe = Evaluate.model_validate(
+    recipe = EvaluateRecipe.model_validate(
         {
             "model": hgpo_recipe.model.model_dump(),
-            "task": {"name": "chain", "difficulties": [1, 2]},
+            "data": {"task": "demo.tasks.chain:Chain", "difficulties": [1, 2]},
             "out": str(tmp_path / "evaluation"),
             "questions": 3,
             "samples": 2,
@@ -181,10 +186,10 @@ def test_an_evaluation_measures_every_mode_and_difficulty(hgpo_recipe, tmp_path)
 
 @pytest.mark.parametrize(("threshold", "mode"), [(0.0, "think"), (1.0, "no_think")])
 def test_an_evaluation_may_choose_by_a_threshold_as_a_route_does(hgpo_recipe, tmp_path, threshold, mode):
-    recipe = Evaluate.model_validate(
+    recipe = EvaluateRecipe.model_validate(
         {
             "model": hgpo_recipe.model.model_dump(),
-            "task": {"name": "chain", "difficulties": [1]},
+            "data": {"task": "demo.tasks.chain:Chain", "difficulties": [1]},
             "out": str(tmp_path / "evaluation"),
             "questions": 3,
             "samples": 1,
@@ -200,11 +205,11 @@ def test_an_evaluation_may_choose_by_a_threshold_as_a_route_does(hgpo_recipe, tm
 
 def test_a_model_of_one_mode_is_measured_without_a_choice(hft_recipe, tmp_path):
     made = hft_recipe.model_copy(update={"modes": ("think",)})
-    hft.train(made)
-    recipe = Evaluate.model_validate(
+    train(made)
+    recipe = EvaluateRecipe.model_validate(
         {
             "model": {"path": str(made.run.out)},
-            "task": {"name": "countdown", "difficulties": [1]},
+            "data": {"task": "demo.tasks.countdown:Countdown", "difficulties": [1]},
             "out": str(tmp_path / "evaluation"),
             "questions": 3,
             "modes": ["think"],
@@ -221,14 +226,15 @@ def test_a_model_of_one_mode_is_measured_without_a_choice(hft_recipe, tmp_path):
 
 def test_a_recipe_of_one_mode_writes_every_question_once(hft_recipe):
     form = format_of("lhrm", HubTokenizer("demo/tokenizer"))
-    rows = list(hft.rows(hft_recipe.model_copy(update={"modes": ("think",)}), form))
+    recipe = hft_recipe.model_copy(update={"modes": ("think",)})
+    rows = list(hft.rows(recipe, material(recipe)))
     assert len(rows) == hft_recipe.steps * hft_recipe.questions
-    assert all(form.pairs["think"][0] in row["labels"] for row in rows)
+    assert all(form.prefixes["think"][0] in row["labels"] for row in rows)
 
 
 def test_matrices_go_to_muon_and_the_rest_to_adamw(hft_recipe):
-    tokenizer = weights.load_tokenizer(hft_recipe.model)
-    model = weights.load_model(hft_recipe.model, tokenizer, 0)
+    tokenizer = store.load_tokenizer(hft_recipe.model)
+    model = store.load_model(hft_recipe.model, tokenizer, 0)
     muon, adamw = build(model, hft_recipe.optimizer).param_groups
     assert {weight.ndim for weight in muon["params"]} == {2}
     assert any(weight is model.get_input_embeddings().weight for weight in adamw["params"])

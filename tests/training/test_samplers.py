@@ -12,10 +12,11 @@ from transformers import AutoModelForCausalLM
 
 from tests.processes import session_seconds
 from tests.training.test_runs import metrics
-from training import rollouts, weights
-from training.config import Model
-from training.samplers import EngineSampler, sampler_of
-from training.sampling import sample
+from training import runs
+from training.config.sections import ModelSection
+from training.sampling.batches import sample
+from training.sampling.policy import EngineSampler, sampler_of
+from training.weights import store
 
 GREEDY = 0.01
 """A temperature that leaves hardly a choice; vLLM knows no lower one but 0."""
@@ -34,7 +35,7 @@ def test_a_sampler_follows_the_weights(hgpo_recipe, generation):
     """Its replies are the model's own, before and after the weights have changed, the tied head's among them."""
     recipe = hgpo_recipe.model_copy(
         update={
-            "model": Model(path="demo/hybrid"),
+            "model": ModelSection(path="demo/hybrid"),
             "generation": generation,
             "temperature": GREEDY,
             "max_new_tokens": 12,
@@ -42,7 +43,7 @@ def test_a_sampler_follows_the_weights(hgpo_recipe, generation):
         }
     )
     torch.manual_seed(0)
-    end = weights.load_tokenizer(recipe.model).eos_token_id
+    end = store.load_tokenizer(recipe.model).eos_token_id
     first, second = (AutoModelForCausalLM.from_pretrained(f"demo/{name}", dtype=torch.float32) for name in DEMOS)
     assert greedy(first, end) != greedy(second, end)
     with sampler_of(recipe) as sampler:
@@ -54,9 +55,9 @@ DEMOS = ("hybrid", "judge")
 
 
 def test_the_engine_is_for_one_process(hgpo_recipe, monkeypatch):
-    monkeypatch.setattr(rollouts.GRPOConfig, "world_size", 2)
+    monkeypatch.setattr(runs.GRPOConfig, "world_size", 2)
     with pytest.raises(ValueError, match="for one process"):
-        rollouts.arguments(hgpo_recipe.model_copy(update={"generation": "engine"}))
+        runs.policy_arguments(hgpo_recipe.model_copy(update={"generation": "engine"}))
 
 
 def test_nobody_else_samples_for_the_trainer_itself(hgpo_recipe):
@@ -68,7 +69,7 @@ def test_a_reply_that_the_engine_has_no_room_for_is_refused(hgpo_recipe):
     recipe = hgpo_recipe.model_copy(update={"max_new_tokens": 60})
     sampler = EngineSampler(recipe)
     sampler.engine = Roomless()
-    model = weights.load_model(recipe.model, sampler.tokenizer, 0)
+    model = store.load_model(recipe.model, sampler.tokenizer, 0)
     with pytest.raises(ValueError, match="at least 130"):
         asyncio.run(sampler.sample(model, PROMPTS))
 

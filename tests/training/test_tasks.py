@@ -4,8 +4,9 @@ from random import Random
 
 import pytest
 
-from training.tasks import TASKS, draw, draw_many, split_of
-from training.tasks.chain import solve
+from demo.tasks import TASKS
+from demo.tasks.chain import solve
+from training.data.questions import draw, draw_many, split_of
 
 CHAIN = TASKS["chain"]
 TEXT = "Start with 2, then a*3 b-2 c-8 d-7. What is the last digit?"

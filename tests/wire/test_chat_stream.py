@@ -215,7 +215,26 @@ def test_headers_say_what_the_body_is(thinking):
     assert named.json()["id"] == "chatcmpl-mine-1"
 
 
-def test_an_error_behind_the_first_byte_is_an_event_and_the_connection_closes(serve):
+@pytest.mark.parametrize("api", ["chat/completions", "messages", "responses", "completions"])
+def test_an_error_behind_the_first_byte_ends_the_stream_and_leaves_connection_and_log_alone(serve, caplog, api):
+    server = serve([ScriptedReply("<think>so far", error=EngineDead("gone"))])
+    asked = {"responses": {"input": "hi"}, "completions": {"prompt": "hi"}, "messages": {"max_tokens": 20}}.get(api, {})
+    body = orjson.dumps({**(chat_body() if api in ("chat/completions", "messages") else {"model": "demo"}), **asked})
+    body = body[:-1] + b',"stream":true}'
+    host, port = server.url.removeprefix("http://").split(":")
+    head = f"POST /v1/{api} HTTP/1.1\r\nhost: {host}\r\ncontent-length: {len(body)}\r\n\r\n"
+    with socket.create_connection((host, int(port)), timeout=5) as connection:
+        for _ in range(2):  # the second on the same connection
+            connection.sendall(head.encode() + body)
+            received = b""
+            while not received.endswith(b"\r\n0\r\n\r\n"):
+                received += connection.recv(65536)
+            assert received.startswith(b"HTTP/1.1 200")
+            assert b"the model's engine is down" in received
+    assert [entry.levelname for entry in caplog.records if entry.name != "server.app"] == []
+
+
+def test_an_error_behind_the_first_byte_is_an_event(serve):
     server = serve([ScriptedReply("<think>so far", error=EngineDead("gone"))])
     stream = record(server.url, chat_body())
     assert stream.status == 200
@@ -223,14 +242,6 @@ def test_an_error_behind_the_first_byte_is_an_event_and_the_connection_closes(se
     assert stream.events[-1].data == {
         "error": {"message": "the model's engine is down", "type": "server_error", "param": None, "code": "engine_dead"}
     }
-    body = orjson.dumps(chat_body(stream=True))
-    host, port = server.url.removeprefix("http://").split(":")
-    with socket.create_connection((host, int(port)), timeout=5) as connection:
-        head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: {host}\r\ncontent-length: {len(body)}\r\n\r\n"
-        connection.sendall(head.encode() + body)
-        received = b"".join(iter(lambda: connection.recv(65536), b""))  # up to the server's closing
-    assert b"engine_dead" in received
-    assert received.endswith(b"\r\n0\r\n\r\n")
 
 
 @pytest.mark.parametrize("text", ["", "<think>"])

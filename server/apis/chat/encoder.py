@@ -1,32 +1,93 @@
-"""Chat completions as bytes: one SSE event for each chunk, composed by hand because this is the path of every token."""
+"""Chat completions: a reply as bytes. Streams are composed by hand, since this is the path of every token."""
 
 from collections.abc import Sequence
 from typing import Any
 
 import orjson
 
-from controllers.generation.events import Decision, Finished, Progress, Working
-from controllers.route import Route
+from controllers.generation.events import Decision, Event, Finished, Progress, Working
 from models.engines.base import PositionLogprobs, Tokenizer
 from models.formats.chunks import CallPart, Chunk
+from server.apis.chat.schema import ChatRequest
+from server.apis.shared.generation import Generation
+from server.apis.shared.reply import Choice, ReplyEncoder, decision_headers, progress_record
+from server.apis.shared.sampling_fields import StreamOptions
+from server.edges.sse import DONE
 
 
-class ChatEncoder:
-    """Frames of one streamed reply. `index` arguments name the choice.
+class ChatEncoder(ReplyEncoder):
+    """One reply. The first event of a streamed choice holds role, decision and first text together.
 
     Reasoning text stands in `reasoning` and in `reasoning_content`, the same string; on other events both keys are
     absent, never null (some clients let a null hide the text of the other key).
     """
 
-    def __init__(self, reply_id: str, created: int, route: Route, *, token_ids: bool, logprobs: bool) -> None:
-        head = {"id": reply_id, "object": "chat.completion.chunk", "created": created, "model": route.name}
-        self._head = b"data: " + orjson.dumps(head)[:-1]
+    def __init__(self, generation: Generation, body: ChatRequest) -> None:
+        super().__init__(generation.request.n, generation.hidden, generation.observer.usage)
+        self._generation = generation
+        self._hidden = generation.hidden
+        self._options = body.stream_options or StreamOptions()
+        self._token_ids = bool(body.return_token_ids)
+        self._logprobs = bool(body.logprobs)
+        self._tokenizer = generation.route.engine.tokenizer
+        head = {"id": generation.reply_id, "object": "chat.completion.chunk", "created": generation.created}
+        self._head = b"data: " + orjson.dumps({**head, "model": generation.route.name})[:-1]
         self._choice = self._head + b',"choices":[{"index":'
-        self._token_ids = token_ids
-        self._logprobs = logprobs
-        self._tokenizer = route.engine.tokenizer
+        self._waiting: dict[int, bytes] = {}  # first events of choices that have decided and not yet spoken
 
-    def first(self, index: int, decision: Decision) -> bytes:
+    def frame(self, index: int, event: Event) -> bytes:
+        if isinstance(event, Chunk):
+            frame = self._chunk(index, event)
+            if not frame and event.kind not in self._hidden:
+                return b""
+        elif isinstance(event, Decision):
+            self.headers.update(decision_headers(event))
+            self._waiting[index] = self._first(index, event)
+            return b""
+        elif isinstance(event, Finished):
+            frame = self._last(index, event)
+        else:
+            frame = self._progress(index, event)
+            if isinstance(event, Working):
+                return frame
+        # behind hidden thinking the client is told that there is thinking, though not what
+        return self._waiting.pop(index) + frame if index in self._waiting else frame
+
+    def end(self) -> bytes:
+        if not self._options.include_usage:
+            return DONE
+        return self._head + b',"choices":[],"usage":' + orjson.dumps(self.usage.usage()) + b"}\n\n" + DONE
+
+    def whole(self) -> dict[str, Any]:
+        generation, first = self._generation, self.choices[0].end
+        reply = {
+            "id": generation.reply_id,
+            "object": "chat.completion",
+            "created": generation.created,
+            "model": generation.route.name,
+            "choices": [self._whole_choice(i, choice) for i, choice in enumerate(self.choices)],
+            "usage": self.usage.usage(),
+            "reasond": first.record,
+        }
+        return {**reply, "prompt_token_ids": list(first.decision.prompt)} if self._token_ids else reply
+
+    def _whole_choice(self, index: int, choice: Choice) -> dict[str, Any]:
+        items = logprob_items(choice.logprobs, self._tokenizer) if self._logprobs else None
+        told = {
+            "index": index,
+            "message": _message(choice),
+            "logprobs": {"content": items} if items else None,
+            "finish_reason": finish_reason(choice.end),
+            "stop_reason": stop_reason(choice.end),
+            "reasond": choice.end.record,
+        }
+        if self._token_ids:
+            told |= {"token_ids": choice.token_ids, "forced": choice.forced}
+            if self._generation.route.target:
+                told["target"] = choice.target
+        return told
+
+    def _first(self, index: int, decision: Decision) -> bytes:
         """The role, and the decision record as far as it is known."""
         frame = self._choice + (
             b'%d,"delta":{"role":"assistant","content":""},"logprobs":null,"finish_reason":null}]' % index
@@ -35,7 +96,12 @@ class ChatEncoder:
             frame += b',"prompt_token_ids":' + orjson.dumps(list(decision.prompt))
         return frame + b',"reasond":' + orjson.dumps(decision.record()) + b"}\n\n"
 
-    def chunk(self, index: int, chunk: Chunk, usage: dict[str, Any] | None = None) -> bytes:
+    def _chunk(self, index: int, chunk: Chunk) -> bytes:
+        if chunk.kind in self._hidden:
+            delta = b'%d,"delta":{},"logprobs":null' % index
+            return self._closed(delta, chunk) if self._token_ids else b""
+        if not (chunk.text or chunk.call or chunk.logprobs or chunk.forced or self._token_ids):
+            return b""
         text = orjson.dumps(chunk.text)
         if chunk.kind == "reasoning":
             delta = b'%d,"delta":{"reasoning":%b,"reasoning_content":%b}' % (index, text, text)
@@ -44,43 +110,33 @@ class ChatEncoder:
             delta = b'%d,"delta":{"tool_calls":[%b]}' % (index, orjson.dumps(call))
         else:
             delta = b'%d,"delta":{"content":%b}' % (index, text)
+        positions = (chunk.token_ids if self._logprobs else None) if chunk.forced else chunk.logprobs
+        if positions is None:
+            return self._closed(delta + b',"logprobs":null', chunk)
+        logprobs = orjson.dumps({"content": logprob_items(positions, self._tokenizer)})
+        return self._closed(delta + b',"logprobs":' + logprobs, chunk)
+
+    def _closed(self, delta: bytes, chunk: Chunk) -> bytes:
+        """The event of a chunk, with the marks of what was not sampled from the route's own model."""
+        frame = self._choice + delta + b',"finish_reason":null'
         if chunk.forced:
-            return self._forced(delta, chunk, usage)
-        if chunk.logprobs is None:
-            frame = self._choice + delta + b',"logprobs":null,"finish_reason":null'
-        else:
-            logprobs = orjson.dumps({"content": logprob_items(chunk.logprobs, self._tokenizer)})
-            frame = self._choice + delta + b',"logprobs":' + logprobs + b',"finish_reason":null'
-        return self._ended(frame, chunk, usage)
-
-    def hidden(self, index: int, chunk: Chunk, usage: dict[str, Any] | None = None) -> bytes:
-        """A chunk whose text is not for the client: its token ids, which were asked for, and nothing that spells it."""
-        frame = self._choice + b'%d,"delta":{},"logprobs":null,"finish_reason":null' % index
-        return self._ended(frame + b',"forced":true' if chunk.forced else frame, chunk, usage)
-
-    def _forced(self, delta: bytes, chunk: Chunk, usage: dict[str, Any] | None) -> bytes:
-        """What the server wrote itself: flagged, and without log-probabilities."""
-        logprobs = {"content": logprob_items(chunk.token_ids, self._tokenizer)} if self._logprobs else None
-        frame = self._choice + delta + b',"logprobs":' + orjson.dumps(logprobs) + b',"finish_reason":null'
-        return self._ended(frame + b',"forced":true', chunk, usage)
-
-    def _ended(self, frame: bytes, chunk: Chunk, usage: dict[str, Any] | None) -> bytes:
+            frame += b',"forced":true'
         if chunk.target:
             frame += b',"target":true'
         if self._token_ids:
             frame += b',"token_ids":' + orjson.dumps(chunk.token_ids)
-        if usage is not None:
-            return frame + b'}],"usage":' + orjson.dumps(usage) + b"}\n\n"
+        if self._options.continuous_usage_stats:
+            return frame + b'}],"usage":' + orjson.dumps(self.usage.usage()) + b"}\n\n"
         return frame + b"}]}\n\n"
 
-    def progress(self, index: int, progress: Progress) -> bytes:
+    def _progress(self, index: int, event: Progress | Working) -> bytes:
         """The decision record as it stands; no text."""
         return self._choice + b'%d,"delta":{},"logprobs":null,"finish_reason":null}],"reasond":%b}\n\n' % (
             index,
-            orjson.dumps(progress.record()),
+            orjson.dumps(progress_record(event)),
         )
 
-    def last(self, index: int, finished: Finished) -> bytes:
+    def _last(self, index: int, finished: Finished) -> bytes:
         end: dict[str, Any] = {
             "delta": {},
             "logprobs": None,
@@ -90,13 +146,16 @@ class ChatEncoder:
         choice = b"%d," % index + orjson.dumps(end)[1:-1] + b"}]"
         return self._choice + choice + b',"reasond":' + orjson.dumps(finished.record) + b"}\n\n"
 
-    def working(self, index: int, working: Working) -> bytes:
-        """Progress before the reply: an empty delta, and what there is to tell under `reasond`."""
-        choice = self._choice + b'%d,"delta":{},"logprobs":null,"finish_reason":null}]' % index
-        return choice + b',"reasond":' + orjson.dumps({"progress": working.record}) + b"}\n\n"
 
-    def usage(self, usage: dict[str, Any]) -> bytes:
-        return self._head + b',"choices":[],"usage":' + orjson.dumps(usage) + b"}\n\n"
+def _message(choice: Choice) -> dict[str, Any]:
+    content, reasoning = choice.text("answer"), choice.text("reasoning")
+    calls = [tool_call(part.call, part.text) for part in choice.parts if part.call is not None]
+    message: dict[str, Any] = {"role": "assistant", "content": None if calls and not content else content}
+    if reasoning:
+        message |= {"reasoning": reasoning, "reasoning_content": reasoning}
+    if calls:
+        message["tool_calls"] = calls
+    return message
 
 
 def tool_call(call: CallPart, arguments: str) -> dict[str, Any]:

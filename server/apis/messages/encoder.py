@@ -1,105 +1,98 @@
-"""A message of Anthropic's API while it grows: its content blocks, and the events that tell of them."""
+"""A message of Anthropic's API: its content blocks, and the events that tell of them."""
 
 from base64 import b64encode
 from collections.abc import Iterator
 from hashlib import sha256
 from typing import Any
 
-from controllers.generation.events import Decision, Event, Finished, Progress, Working
-from models.formats.chunks import Chunk
-from models.tool_calls.hermes import json_object
-from server.apis.shared.generation import Job
-from server.apis.shared.usage import UsageCounter
+from controllers.generation.events import Decision, Event, Finished
+from models.formats.chunks import Chunk, Kind
+from models.tool_calls.tools import json_object
+from server.apis.shared.generation import Generation
+from server.apis.shared.reply import Part, ReplyEncoder, decision_headers, progress_record
 from server.edges.errors import ApiError
 from server.edges.sse import named_event
+from server.observability.request_observer import UsageCounter
 
-Block = dict[str, Any]
+BLOCKS: dict[Kind, str] = {"reasoning": "thinking", "tool": "tool_use"}  # the rest is text
 
 
-class MessageEncoder:
-    """Takes the events of one reply in turn. `frames` gives what a stream sends for each; `body` is the message as it
-    stands, which is all that a reply that is not streamed needs."""
+class MessageEncoder(ReplyEncoder):
+    """One reply."""
 
-    def __init__(self, job: Job, request_id: str, tally: UsageCounter) -> None:
-        self._job = job
+    def __init__(self, generation: Generation, request_id: str) -> None:
+        super().__init__(1, generation.hidden, generation.observer.usage)
+        self._generation = generation
         self._request_id = request_id
-        self._tally = tally
-        self._open: Block | None = None
-        self._arguments = ""
-        self.body: dict[str, Any] = {
-            "id": job.reply_id,
-            "type": "message",
-            "role": "assistant",
-            "model": job.route.name,
-            "content": [],
-            "stop_reason": None,
-            "stop_sequence": None,
-            "usage": _usage(tally),
-            "reasond": {},
-        }
+        self._open: Part | None = None
+        self._index = -1
 
-    def frames(self, event: Event) -> bytes:
-        return b"".join(map(named_event, self.events(event)))
-
-    def events(self, event: Event) -> Iterator[dict[str, Any]]:
-        if isinstance(event, Decision):
-            self.body |= {"usage": _usage(self._tally), "reasond": event.record()}
-            yield {"type": "message_start", "message": self.body}
-        elif isinstance(event, Progress | Working):
-            told = {"progress": event.record} if isinstance(event, Working) else event.record()
-            yield {"type": "ping", "reasond": told}
-        elif isinstance(event, Chunk):
-            if (event.text or event.call) and event.kind not in self._job.hidden:
-                yield from self._chunk(event)
-        else:
-            yield from self._finished(event)
+    def frame(self, index: int, event: Event) -> bytes:
+        return b"".join(map(named_event, self._events(event)))
 
     def failed(self, error: ApiError) -> bytes:
-        """The end of a stream that failed."""
         return b"event: error\ndata: " + error.anthropic_body(self._request_id) + b"\n\n"
 
-    def _chunk(self, chunk: Chunk) -> Iterator[dict[str, Any]]:
-        kind = {"reasoning": "thinking", "tool": "tool_use"}.get(chunk.kind, "text")
-        begins = chunk.call is not None and chunk.call.name is not None
-        if self._open is None or self._open["type"] != kind or begins:
+    def whole(self) -> dict[str, Any]:
+        choice = self.choices[0]
+        return self._message([_block(part) for part in choice.parts], *_stop(choice.end), choice.record)
+
+    def _message(
+        self, content: list[dict[str, Any]], reason: str | None, sequence: str | None, record: dict[str, Any]
+    ) -> dict[str, Any]:
+        return {
+            "id": self._generation.reply_id,
+            "type": "message",
+            "role": "assistant",
+            "model": self._generation.route.name,
+            "content": content,
+            "stop_reason": reason,
+            "stop_sequence": sequence,
+            "usage": _usage(self.usage),
+            "reasond": record,
+        }
+
+    def _events(self, event: Event) -> Iterator[dict[str, Any]]:
+        part = self.choices[0].add(event)
+        if isinstance(event, Chunk):
+            if part is not None:
+                yield from self._chunk(part, event.text)
+        elif isinstance(event, Decision):
+            self.headers.update(decision_headers(event))
+            yield {"type": "message_start", "message": self._message([], None, None, event.record())}
+        elif isinstance(event, Finished):
             yield from self._close()
-            self._open = _block(kind, chunk)
-            self.body["content"].append(self._open)
-            yield self._at("content_block_start", content_block=dict(self._open))
-        if not chunk.text:
-            return
-        if kind == "tool_use":
-            self._arguments += chunk.text
-            delta = {"type": "input_json_delta", "partial_json": chunk.text}
+            reason, sequence = _stop(event)
+            delta = {"stop_reason": reason, "stop_sequence": sequence}
+            yield {"type": "message_delta", "delta": delta, "usage": _usage(self.usage), "reasond": event.record}
+            yield {"type": "message_stop"}
         else:
-            self._open[kind] += chunk.text
-            delta = {"type": f"{kind}_delta", kind: chunk.text}
-        yield self._at("content_block_delta", delta=delta)
+            yield {"type": "ping", "reasond": progress_record(event)}
+
+    def _chunk(self, part: Part, text: str) -> Iterator[dict[str, Any]]:
+        if part is not self._open:
+            yield from self._close()
+            self._open = part
+            self._index += 1
+            yield self._at("content_block_start", content_block=_begun(part))
+        if text:
+            kind = BLOCKS.get(part.kind, "text")
+            delta = {"type": f"{kind}_delta", kind: text}
+            if kind == "tool_use":
+                delta = {"type": "input_json_delta", "partial_json": text}
+            yield self._at("content_block_delta", delta=delta)
 
     def _close(self) -> Iterator[dict[str, Any]]:
-        block, self._open = self._open, None
-        if block is None:
+        part, self._open = self._open, None
+        if part is None:
             return
-        if block["type"] == "thinking":
-            block["signature"] = signature(block["thinking"])
-            delta = {"type": "signature_delta", "signature": block["signature"]}
+        if part.kind == "reasoning":
+            delta = {"type": "signature_delta", "signature": signature(part.text)}
             yield self._at("content_block_delta", delta=delta)
-        elif block["type"] == "tool_use":
-            block["input"] = json_object(self._arguments or "{}") or {}  # cut off in the middle of them: none
-            self._arguments = ""
         yield self._at("content_block_stop")
 
-    def _finished(self, end: Finished) -> Iterator[dict[str, Any]]:
-        yield from self._close()
-        sequence = end.stopped_by if isinstance(end.stopped_by, str) else None
-        told = {"stop_reason": _stop_reason(end, sequence), "stop_sequence": sequence}
-        usage = _usage(self._tally)
-        self.body |= {**told, "usage": usage, "reasond": end.record}
-        yield {"type": "message_delta", "delta": told, "usage": usage, "reasond": end.record}
-        yield {"type": "message_stop"}
-
     def _at(self, kind: str, **fields: Any) -> dict[str, Any]:
-        return {"type": kind, "index": len(self.body["content"]) - 1, **fields}
+        return {"type": kind, "index": self._index, **fields}
 
 
 def signature(thinking: str) -> str:
@@ -107,29 +100,43 @@ def signature(thinking: str) -> str:
     return b64encode(sha256(thinking.encode()).digest()).decode()
 
 
-def _block(kind: str, chunk: Chunk) -> Block:
-    if kind == "thinking":
-        return {"type": kind, "thinking": "", "signature": ""}
-    if kind == "text":
-        return {"type": kind, "text": "", "citations": None}
-    call = chunk.call
-    return {"type": kind, "id": call.id if call else None, "name": call.name if call else None, "input": {}}
+def _begun(part: Part) -> dict[str, Any]:
+    """A block as it begins."""
+    if part.kind == "reasoning":
+        return {"type": "thinking", "thinking": "", "signature": ""}
+    if part.call is not None:
+        return {"type": "tool_use", "id": part.call.id, "name": part.call.name, "input": {}}
+    return {"type": "text", "text": "", "citations": None}
 
 
-def _stop_reason(end: Finished, sequence: str | None) -> str:
+def _block(part: Part) -> dict[str, Any]:
+    """A block as it ends. Arguments that are cut off in the middle are none."""
+    block, text = _begun(part), part.text
+    if part.call is not None:
+        return {**block, "input": json_object(text or "{}") or {}}
+    return (
+        {**block, "text": text}
+        if part.kind != "reasoning"
+        else {**block, "thinking": text, "signature": signature(text)}
+    )
+
+
+def _stop(end: Finished) -> tuple[str, str | None]:
+    """Why the message ended, and the stop sequence that ended it."""
+    sequence = end.stopped_by if isinstance(end.stopped_by, str) else None
     if end.reason == "length":
-        return "max_tokens"
+        return "max_tokens", sequence
     if sequence is not None:
-        return "stop_sequence"
-    return "tool_use" if end.calls else "end_turn"
+        return "stop_sequence", sequence
+    return "tool_use" if end.calls else "end_turn", None
 
 
-def _usage(tally: UsageCounter) -> dict[str, Any]:
+def _usage(usage: UsageCounter) -> dict[str, Any]:
     """Anthropic counts cached tokens apart from the other input."""
     return {
-        "input_tokens": tally.prompt_tokens - tally.cached_tokens,
+        "input_tokens": usage.prompt_tokens - usage.cached_tokens,
         "cache_creation_input_tokens": 0,
-        "cache_read_input_tokens": tally.cached_tokens,
-        "output_tokens": tally.completion_tokens,
-        "output_tokens_details": {"thinking_tokens": tally.reasoning_tokens},
+        "cache_read_input_tokens": usage.cached_tokens,
+        "output_tokens": usage.completion_tokens,
+        "output_tokens_details": {"thinking_tokens": usage.reasoning_tokens},
     }

@@ -2,37 +2,30 @@
 
 from uuid import uuid4
 
-from fastapi import APIRouter, Request, Response
+from starlette.requests import Request
+from starlette.responses import Response
 
 from controllers.generation.prompt import prompt_tokens
 from server.apis.messages.encoder import MessageEncoder
-from server.apis.messages.schema import CountBody, CountRequest, MessagesBody, MessagesRequest
-from server.apis.shared.generation import prepare
-from server.apis.shared.stream import complete, json_response, stream
-from server.apis.shared.usage import UsageCounter
-from server.edges.json_body import json_body
-from server.edges.sse import EventStream, while_connected
+from server.apis.messages.schema import CountRequest, MessagesRequest
+from server.apis.shared.generation import json_response, prepare, respond
+from server.edges.endpoints import Routes, json_body
 
-router = APIRouter(prefix="/v1/messages")
+routes = Routes("/v1/messages")
 
 
-@router.post("")
+@routes.post("")
 @json_body(MessagesRequest)
-async def create(request: Request, body: MessagesBody) -> Response:
-    job = prepare(body.asked(), request, f"msg_{uuid4().hex}")
-    tally = UsageCounter()
-    frames = MessageEncoder(job, request.scope["state"]["request_id"], tally)
-    headers: dict[str, str] = {}
-    events = stream(job, frames, tally, headers)
-    if body.stream:
-        return EventStream(events, headers, frames.failed)
-    return await while_connected(request.receive, complete(events, frames, headers))
+async def create(request: Request, body: MessagesRequest) -> Response:
+    generation = prepare(body.generation_request(), request, f"msg_{uuid4().hex}")
+    encoder = MessageEncoder(generation, request.scope["state"]["request_id"])
+    return await respond(request, generation.run, encoder, stream=bool(body.stream))
 
 
-@router.post("/count_tokens")
+@routes.post("/count_tokens")
 @json_body(CountRequest)
-async def count(request: Request, body: CountBody) -> Response:
+async def count(request: Request, body: CountRequest) -> Response:
     """How many tokens the input of such a request has."""
-    job = prepare(body.asked(), request)
-    tokens = prompt_tokens(job.route, job.conversation, job.policy)
+    generation = prepare(body.generation_request(), request)
+    tokens = prompt_tokens(generation.route, generation.conversation, generation.policy)
     return json_response({"input_tokens": tokens})

@@ -1,159 +1,174 @@
-"""A response of /v1/responses while it grows: its output items, and the events that tell of them."""
+"""A response of /v1/responses: its output items, and the events that tell of them."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
 from uuid import uuid4
 
-from controllers.generation.events import Decision, Event, Finished, Progress, Working
-from models.formats.chunks import Chunk
+from controllers.generation.events import Decision, Event, Finished
+from models.engines.base import PositionLogprobs
+from models.formats.chunks import Chunk, Kind
 from server.apis.chat.encoder import logprob_items
-from server.apis.responses.schema import ResponsesBody
-from server.apis.shared.generation import Job
-from server.apis.shared.usage import UsageCounter
+from server.apis.responses.schema import ResponsesRequest
+from server.apis.shared.generation import Generation
+from server.apis.shared.reply import Part, ReplyEncoder, decision_headers
 from server.edges.errors import ApiError
 from server.edges.sse import named_event
+from server.observability.request_observer import UsageCounter
 
-Item = dict[str, Any]
+ITEMS: dict[Kind, str] = {"reasoning": "reasoning", "tool": "function_call"}  # the rest are messages
+IDS = {"reasoning": "rs", "function_call": "fc", "message": "msg"}
+TEXTS = {"reasoning": "reasoning_text", "message": "output_text"}
 
 
-class ResponseEncoder:
-    """Takes the events of one reply in turn. `frames` gives what a stream sends for each; `body` is the response object
-    as it stands, which is all that a reply that is not streamed needs."""
+class ResponseEncoder(ReplyEncoder):
+    """One reply. `response` is the response object without its output."""
 
-    def __init__(self, job: Job, request: ResponsesBody, tally: UsageCounter) -> None:
-        self._job = job
-        self._tally = tally
+    def __init__(self, generation: Generation, body: ResponsesRequest) -> None:
+        super().__init__(1, generation.hidden, generation.observer.usage)
+        self._tokenizer = generation.route.engine.tokenizer
+        self._logprobs = body.wants_logprobs
+        self._interrupt = generation.interrupt
         self._sequence = -1
-        self._logprobs = request.wants_logprobs
-        self._open: Item | None = None
-        self.end: Finished | None = None
-        self.body = _created(job, request)
+        self._open: Part | None = None
+        self._index = -1  # of the open item
+        self.response = _created(generation, body)
 
-    def frames(self, event: Event) -> bytes:
-        return b"".join(map(named_event, self.events(event)))
+    def add(self, index: int, event: Event) -> None:
+        super().add(index, event)
+        self._saw(event)
 
-    def events(self, event: Event) -> Iterator[dict[str, Any]]:
-        if isinstance(event, Decision | Progress | Working):
-            told = {"progress": event.record} if isinstance(event, Working) else event.record()
-            self.body["reasond"] = {**self.body["reasond"], **told}
-            if self._sequence < 0:
-                yield self._of_response("response.created")
-            yield self._of_response("response.in_progress")
-        elif isinstance(event, Chunk):
-            if (event.text or event.call) and event.kind not in self._job.hidden:
-                yield from self._chunk(event)
-        else:
-            yield from self._finished(event)
+    def frame(self, index: int, event: Event) -> bytes:
+        return b"".join(map(named_event, self._events(event)))
 
     def failed(self, error: ApiError) -> bytes:
-        """The end of a stream that failed: the error, and the response as it then stands."""
+        """The error, and the response as it then stands."""
         self.fail(error)
-        told = {"type": "error", "code": error.code, "message": error.message, "param": error.param}
-        return named_event(self._numbered(told)) + named_event(self._of_response("response.failed"))
+        told = self._event("error", code=error.code, message=error.message, param=error.param)
+        return named_event(told) + named_event(self._event("response.failed", response=self.whole()))
 
     def fail(self, error: ApiError) -> None:
         code = "server_error" if error.status >= 500 else "invalid_prompt"
-        self.body |= {"status": "failed", "error": {"code": code, "message": error.message}}
+        self.response |= {"status": "failed", "error": {"code": code, "message": error.message}}
 
-    def _chunk(self, chunk: Chunk) -> Iterator[dict[str, Any]]:
-        kind = {"reasoning": "reasoning", "tool": "function_call"}.get(chunk.kind, "message")
-        begins = chunk.call is not None and chunk.call.name is not None
-        if self._open is None or self._open["type"] != kind or begins:
+    def whole(self) -> dict[str, Any]:
+        """The response as it stands."""
+        status, parts = self.response["status"], self.choices[0].parts
+        if status in ("queued", "in_progress") and self._interrupt.cancelled:
+            status = "cancelled"
+        output = [self._item(part, self._status(part)) for part in parts]
+        return {**self.response, "status": status, "output": output}
+
+    def _status(self, part: Part) -> str:
+        """All items but the last are complete."""
+        choice = self.choices[0]
+        if part is choice.parts[-1] and choice.finished is None:
+            return "in_progress"
+        cut = part is choice.parts[-1] and choice.end.reason == "length"
+        return "incomplete" if cut else "completed"
+
+    def _saw(self, event: Event) -> None:
+        """What an event changes of the response beside its output."""
+        if isinstance(event, Chunk):
+            return
+        self.response["reasond"] = self.choices[0].record
+        if isinstance(event, Finished):
+            cut = event.reason == "length" and not event.cancelled
+            self.response |= {
+                "status": "cancelled" if event.cancelled else "incomplete" if cut else "completed",
+                "usage": _usage(self.usage),
+                "incomplete_details": {"reason": "max_output_tokens"} if cut else None,
+            }
+        elif isinstance(event, Decision):
+            self.headers.update(decision_headers(event))
+
+    def _events(self, event: Event) -> Iterator[dict[str, Any]]:
+        part = self.choices[0].add(event)
+        if isinstance(event, Chunk):
+            if part is not None:
+                yield from self._chunk(part, event)
+            return
+        self._saw(event)
+        if isinstance(event, Finished):
+            yield from self._close("incomplete" if event.reason == "length" else "completed")
+            kind = "completed" if self.response["status"] == "completed" else "incomplete"
+            yield self._event(f"response.{kind}", response=self.whole())
+        else:  # the output so far is left out: it has been told
+            if self._sequence < 0:
+                yield self._event("response.created", response=self.response)
+            yield self._event("response.in_progress", response=self.response)
+
+    def _chunk(self, part: Part, chunk: Chunk) -> Iterator[dict[str, Any]]:
+        if part is not self._open:
             yield from self._close("completed")
-            yield from self._begin(kind, chunk)
-        item = self._open
-        if item is None or not chunk.text:
+            yield from self._begin(part)
+        if not chunk.text:
             return
-        at = {"item_id": item["id"], "output_index": len(self.body["output"]) - 1}
-        if kind == "function_call":
-            item["arguments"] += chunk.text
-            yield self._numbered({"type": "response.function_call_arguments.delta", **at, "delta": chunk.text})
-            return
-        part = item["content"][0]
-        part["text"] += chunk.text
-        delta = {**at, "content_index": 0, "delta": chunk.text}
-        if kind == "message":
-            delta["logprobs"] = self._items(chunk)
-            part["logprobs"] += delta["logprobs"]
-        name = "reasoning_text" if kind == "reasoning" else "output_text"
-        yield self._numbered({"type": f"response.{name}.delta", **delta})
+        if part.kind == "tool":
+            yield self._at("response.function_call_arguments.delta", part.id, delta=chunk.text)
+        elif part.kind == "reasoning":
+            yield self._at("response.reasoning_text.delta", part.id, content_index=0, delta=chunk.text)
+        else:
+            logprobs = self._items(chunk.logprobs or ())
+            yield self._at("response.output_text.delta", part.id, content_index=0, delta=chunk.text, logprobs=logprobs)
 
-    def _items(self, chunk: Chunk) -> list[dict[str, Any]]:
-        """Log-probabilities where they were asked for; a token that the server wrote has none to tell."""
-        if not self._logprobs or chunk.logprobs is None:
-            return []
-        return logprob_items(chunk.logprobs, self._job.route.engine.tokenizer)
-
-    def _begin(self, kind: str, chunk: Chunk) -> Iterator[dict[str, Any]]:
-        item = _item(kind, chunk)
-        self._open = item
-        self.body["output"].append(item)
-        index = len(self.body["output"]) - 1
-        shown = {**item, "content": []} if kind != "function_call" else dict(item)
-        yield self._numbered({"type": "response.output_item.added", "output_index": index, "item": shown})
-        if kind != "function_call":
-            part = {"item_id": item["id"], "output_index": index, "content_index": 0, "part": dict(item["content"][0])}
-            yield self._numbered({"type": "response.content_part.added", **part})
+    def _begin(self, part: Part) -> Iterator[dict[str, Any]]:
+        self._open = part
+        self._index += 1
+        item = self._item(part, "in_progress", text="")
+        shown = item if part.kind == "tool" else {**item, "content": []}
+        yield self._event("response.output_item.added", output_index=self._index, item=shown)
+        if part.kind != "tool":
+            yield self._at("response.content_part.added", part.id, content_index=0, part=item["content"][0])
 
     def _close(self, status: str) -> Iterator[dict[str, Any]]:
-        item, self._open = self._open, None
-        if item is None:
+        part, self._open = self._open, None
+        if part is None:
             return
-        item["status"] = status
-        index = len(self.body["output"]) - 1
-        at = {"item_id": item["id"], "output_index": index}
-        if item["type"] == "function_call":
-            done = {"type": "response.function_call_arguments.done", **at, "name": item["name"]}
-            yield self._numbered({**done, "arguments": item["arguments"]})
+        item = self._item(part, status)
+        if part.kind == "tool":
+            told = {"name": item["name"], "arguments": item["arguments"]}
+            yield self._at("response.function_call_arguments.done", part.id, **told)
         else:
-            part, at = item["content"][0], {**at, "content_index": 0}
-            name = "reasoning_text" if item["type"] == "reasoning" else "output_text"
-            done = {"type": f"response.{name}.done", **at, "text": part["text"]}
-            if name == "output_text":
-                done["logprobs"] = part["logprobs"]
-            yield self._numbered(done)
-            yield self._numbered({"type": "response.content_part.done", **at, "part": dict(part)})
-        yield self._numbered({"type": "response.output_item.done", "output_index": index, "item": dict(item)})
+            content = item["content"][0]
+            done = {name: content[name] for name in ("text", "logprobs") if name in content}
+            yield self._at(f"response.{content['type']}.done", part.id, content_index=0, **done)
+            yield self._at("response.content_part.done", part.id, content_index=0, part=content)
+        yield self._event("response.output_item.done", output_index=self._index, item=item)
 
-    def _finished(self, end: Finished) -> Iterator[dict[str, Any]]:
-        self.end = end
-        status = "incomplete" if end.reason == "length" else "completed"
-        yield from self._close(status)
-        if end.cancelled:
-            status = "cancelled"
-        self.body |= {"status": status, "usage": _usage(self._tally), "reasond": end.record}
-        if status == "incomplete":
-            self.body["incomplete_details"] = {"reason": "max_output_tokens"}
-        yield self._of_response("response.completed" if status == "completed" else "response.incomplete")
+    def _item(self, part: Part, status: str, text: str | None = None) -> dict[str, Any]:
+        """An output item, or the beginning of one that has no text yet."""
+        kind = ITEMS.get(part.kind, "message")
+        part.id = part.id or f"{IDS[kind]}_{uuid4().hex}"
+        told = part.text if text is None else text
+        head = {"id": part.id, "type": kind}
+        if part.call is not None:
+            named = {"call_id": part.call.id, "name": part.call.name, "arguments": told}
+            return {**head, **named, "status": status}
+        content: dict[str, Any] = {"type": TEXTS[kind], "text": told}
+        if kind == "reasoning":
+            return {**head, "summary": [], "content": [content], "status": status}
+        content |= {"annotations": [], "logprobs": self._items(part.logprobs if text is None else ())}
+        return {**head, "role": "assistant", "content": [content], "status": status}
 
-    def _of_response(self, kind: str) -> dict[str, Any]:
-        return self._numbered({"type": kind, "response": self.body})
+    def _items(self, logprobs: Sequence[PositionLogprobs]) -> list[dict[str, Any]]:
+        """Log-probabilities where they were asked for; a token that the server wrote has none to tell."""
+        return logprob_items(logprobs, self._tokenizer) if self._logprobs else []
 
-    def _numbered(self, event: dict[str, Any]) -> dict[str, Any]:
+    def _at(self, kind: str, item_id: str, **fields: Any) -> dict[str, Any]:
+        return self._event(kind, item_id=item_id, output_index=self._index, **fields)
+
+    def _event(self, kind: str, **fields: Any) -> dict[str, Any]:
         self._sequence += 1
-        return {**event, "sequence_number": self._sequence}
+        return {"type": kind, **fields, "sequence_number": self._sequence}
 
 
-def _item(kind: str, chunk: Chunk) -> Item:
-    unique = uuid4().hex
-    if kind == "reasoning":
-        content = [{"type": "reasoning_text", "text": ""}]
-        return {"id": f"rs_{unique}", "type": kind, "summary": [], "content": content, "status": "in_progress"}
-    if kind == "message":
-        text = {"type": "output_text", "text": "", "annotations": [], "logprobs": []}
-        return {"id": f"msg_{unique}", "type": kind, "role": "assistant", "content": [text], "status": "in_progress"}
-    call = chunk.call
-    named = {"call_id": call.id, "name": call.name} if call is not None else {}
-    return {"id": f"fc_{unique}", "type": kind, **named, "arguments": "", "status": "in_progress"}
-
-
-def _created(job: Job, request: ResponsesBody) -> dict[str, Any]:
+def _created(generation: Generation, request: ResponsesRequest) -> dict[str, Any]:
     """The response object as it is before there is any output: what was asked for, and what holds for it."""
     asked = request.model_dump(mode="json", by_alias=True, exclude_unset=True)
     return {
-        "id": job.reply_id,
+        "id": generation.reply_id,
         "object": "response",
-        "created_at": job.created,
+        "created_at": generation.created,
         "status": "in_progress",
         "background": bool(request.background),
         "error": None,
@@ -161,18 +176,18 @@ def _created(job: Job, request: ResponsesBody) -> dict[str, Any]:
         "instructions": request.instructions,
         "max_output_tokens": request.max_output_tokens,
         "metadata": request.metadata or {},
-        "model": job.route.name,
+        "model": generation.route.name,
         "output": [],
         "parallel_tool_calls": request.parallel_tool_calls is not False,
         "previous_response_id": request.previous_response_id,
         "reasoning": _reasoning(asked.get("reasoning")),
         "store": request.store is not False,
-        "temperature": job.sampling.temperature,
+        "temperature": generation.sampling.temperature,
         "text": asked.get("text") or {"format": {"type": "text"}},
         "tool_choice": asked.get("tool_choice") or "auto",
         "tools": _tools(asked.get("tools") or ()),
         "top_logprobs": request.top_logprobs or 0,
-        "top_p": job.sampling.top_p,
+        "top_p": generation.sampling.top_p,
         "truncation": "disabled",
         "usage": None,
         "reasond": {},
@@ -188,11 +203,11 @@ def _tools(asked: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return [{"description": None, "parameters": None, "strict": True, **tool} for tool in asked]
 
 
-def _usage(tally: UsageCounter) -> dict[str, Any]:
+def _usage(usage: UsageCounter) -> dict[str, Any]:
     return {
-        "input_tokens": tally.prompt_tokens,
-        "input_tokens_details": {"cached_tokens": tally.cached_tokens, "cache_write_tokens": 0},
-        "output_tokens": tally.completion_tokens,
-        "output_tokens_details": {"reasoning_tokens": tally.reasoning_tokens},
-        "total_tokens": tally.prompt_tokens + tally.completion_tokens,
+        "input_tokens": usage.prompt_tokens,
+        "input_tokens_details": {"cached_tokens": usage.cached_tokens, "cache_write_tokens": 0},
+        "output_tokens": usage.completion_tokens,
+        "output_tokens_details": {"reasoning_tokens": usage.reasoning_tokens},
+        "total_tokens": usage.prompt_tokens + usage.completion_tokens,
     }

@@ -1,97 +1,96 @@
 """`/v1/responses`: create (streamed, at once, or in the background), retrieve, cancel, delete, count."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Coroutine
-from contextlib import aclosing
+from collections.abc import Awaitable, Coroutine
+from functools import partial
 from itertools import chain
 from typing import Any
 from uuid import uuid4
 
-from fastapi import APIRouter, Request, Response
-from pydantic import TypeAdapter
+from starlette.requests import Request
+from starlette.responses import Response
 
+from controllers.generation.events import Event
 from controllers.generation.prompt import prompt_tokens
 from server.apis.responses.encoder import ResponseEncoder
-from server.apis.responses.schema import InputItem, ResponsesBody, ResponsesRequest, Turn, turns
-from server.apis.shared.generation import prepare
-from server.apis.shared.stream import complete, json_response, stream
-from server.apis.shared.usage import UsageCounter
+from server.apis.responses.items import ITEMS, resolved, turns
+from server.apis.responses.schema import ResponsesRequest, kept_items
+from server.apis.shared.generation import Run, Take, json_response, prepare, respond
+from server.apis.shared.messages import Reader, Turn
 from server.assemble import runtime_of
+from server.edges.endpoints import Routes, json_body
 from server.edges.errors import ApiError, api_error, reported
-from server.edges.json_body import json_body
-from server.edges.sse import EventStream, while_connected
 from server.stores.responses import ResponseStore, Stored
 
-router = APIRouter(prefix="/v1/responses")
-ITEMS: TypeAdapter[list[InputItem]] = TypeAdapter(list[InputItem])
+routes = Routes("/v1/responses")
 
 
-@router.post("")
+@routes.post("")
 @json_body(ResponsesRequest)
-async def create(request: Request, body: ResponsesBody) -> Response:
+async def create(request: Request, body: ResponsesRequest) -> Response:
     store, key_name = _store(request)
     earlier = _earlier(store, key_name, body.previous_response_id)
-    job = prepare(body.asked(earlier), request, f"resp_{uuid4().hex}")
-    tally = UsageCounter()
-    frames = ResponseEncoder(job, body, tally)
-    stored = Stored(frames.body, earlier, body.input_items(), job.interrupt)
-    headers: dict[str, str] = {}
-    events = stream(job, frames, tally, headers)
+    items = resolved(body.items, partial(store.item, key_name))
+    generation = prepare(body.generation_request(items, earlier), request, f"resp_{uuid4().hex}")
+    encoder = ResponseEncoder(generation, body)
+    stored = Stored(encoder.whole(), earlier, kept_items(items), generation.interrupt, encoder.whole)
+    kept = _kept(generation.run, store, key_name, stored, encoder)
     if body.background:
-        _admit(request, stored)
-        _in_background(request, complete(_kept(events, store, key_name, stored, frames), frames, headers))
-        return json_response(frames.body)
+        _admit(request, stored, encoder)
+        _in_background(request, kept(encoder.add))
+        return json_response(stored.body)
     if body.stream:
-        kept = events if body.store is False else _kept(events, store, key_name, stored, frames)
-        return EventStream(kept, headers, frames.failed)
-    answer = await while_connected(request.receive, complete(events, frames, headers))
+        return await respond(request, generation.run if body.store is False else kept, encoder, stream=True)
+    answer = await respond(request, generation.run, encoder, stream=False)
     if body.store is not False:
-        stored.interrupt = None
+        stored.end()
         store.put(key_name, stored)
     return answer
 
 
-@router.get("/{response_id}")
-async def retrieve(response_id: str, request: Request) -> Response:
+@routes.get("/{response_id}")
+async def retrieve(request: Request) -> Response:
     if request.query_params.get("stream", "false") != "false":
         raise ApiError(400, "stream: a kept response is told at once", param="stream", code="invalid_value")
-    return json_response(_found(response_id, request).body)
+    return json_response(_found(request).read())
 
 
-@router.get("/{response_id}/input_items")
-async def input_items(response_id: str, request: Request) -> Response:
-    items = _found(response_id, request).items
+@routes.get("/{response_id}/input_items")
+async def input_items(request: Request) -> Response:
+    items = _found(request).items
     ends = {"first_id": items[0]["id"], "last_id": items[-1]["id"]} if items else {"first_id": "", "last_id": ""}
     return json_response({"object": "list", "data": items, "has_more": False, **ends})
 
 
-@router.post("/{response_id}/cancel")
-async def cancel(response_id: str, request: Request) -> Response:
+@routes.post("/{response_id}/cancel")
+async def cancel(request: Request) -> Response:
     """Ends a response that runs, with what it has said so far."""
-    stored = _found(response_id, request)
+    stored = _found(request)
     if stored.interrupt is None:
         raise ApiError(409, "this response has ended", param="response_id", code="cannot_cancel")
     stored.interrupt.ask("cancel")
-    stored.body["status"] = "cancelled"
-    return json_response(stored.body)
+    return json_response(stored.read())
 
 
-@router.delete("/{response_id}")
-async def delete(response_id: str, request: Request) -> Response:
+@routes.delete("/{response_id}")
+async def delete(request: Request) -> Response:
     """Forgets a response. One that runs goes on and is not kept."""
-    _found(response_id, request)
     store, key_name = _store(request)
-    store.delete(key_name, response_id)
+    store.delete(key_name, response_id := _found(request).id)
     return json_response({"id": response_id, "object": "response", "deleted": True})
 
 
-@router.post("/input_tokens")
+@routes.post("/input_tokens")
 @json_body(ResponsesRequest)
-async def count(request: Request, body: ResponsesBody) -> Response:
+async def count(request: Request, body: ResponsesRequest) -> Response:
     """How many tokens the input of such a request has."""
     store, key_name = _store(request)
-    job = prepare(body.asked(_earlier(store, key_name, body.previous_response_id)), request)
-    tokens = prompt_tokens(job.route, job.conversation, job.policy)
+    items, earlier = (
+        resolved(body.items, partial(store.item, key_name)),
+        _earlier(store, key_name, body.previous_response_id),
+    )
+    generation = prepare(body.generation_request(items, earlier), request)
+    tokens = prompt_tokens(generation.route, generation.conversation, generation.policy)
     return json_response({"object": "response.input_tokens", "input_tokens": tokens})
 
 
@@ -99,9 +98,9 @@ def _store(request: Request) -> tuple[ResponseStore, str | None]:
     return runtime_of(request).responses, request.scope["state"].get("key_name")
 
 
-def _found(response_id: str, request: Request) -> Stored:
+def _found(request: Request) -> Stored:
     store, key_name = _store(request)
-    if (stored := store.find(key_name, response_id)) is None:
+    if (stored := store.find(key_name, request.path_params["response_id"])) is None:
         raise ApiError(404, "there is no such response", param="response_id", code="not_found")
     return stored
 
@@ -115,44 +114,48 @@ def _earlier(store: ResponseStore, key_name: str | None, response_id: str | None
         raise ApiError(404, f"{field}: there is no such response", param=field, code="previous_response_not_found")
     if stored.interrupt is not None:
         raise ApiError(409, f"{field}: this response has not ended", param=field, code="previous_response_runs")
-    said = [turns(ITEMS.validate_python(items)) for items in (stored.items, stored.body["output"])]
+    said = [turns(ITEMS.validate_python(items), Reader()) for items in (stored.items, stored.body["output"])]
     return [*stored.earlier, *chain.from_iterable(said)]
 
 
-async def _kept(
-    events: AsyncGenerator[bytes, None],
-    store: ResponseStore,
-    key_name: str | None,
-    stored: Stored,
-    frames: ResponseEncoder,
-) -> AsyncGenerator[bytes, None]:
-    """The events of a response that is kept from the first one on, as it stands then and when it ends: before, nobody
+def _kept(
+    run: Run[Event], store: ResponseStore, key_name: str | None, stored: Stored, encoder: ResponseEncoder
+) -> Run[Event]:
+    """The run of a response that is kept from the first event on, as it stands then and when it ends: before, nobody
     has been told its id, unless it was queued. One whose client has left is cancelled."""
-    told = stored.body["status"] == "queued"
-    stored.body["status"] = "in_progress"
-    try:
-        async with aclosing(events):
-            async for event in events:
-                if not told:
-                    store.put(key_name, stored)
-                    told = True
-                yield event
-    except Exception as error:
-        frames.fail(api_error(error))
-        raise
-    finally:
-        stored.interrupt = None
-        if stored.body["status"] == "in_progress":
-            stored.body["status"] = "cancelled"
-        if store.find(key_name, stored.id) is stored:
-            store.put(key_name, stored)
+
+    async def running(take: Take[Event]) -> None:
+        told = encoder.response["status"] == "queued"
+        encoder.response["status"] = "in_progress"
+
+        def taken(index: int, event: Event) -> Awaitable[None] | None:
+            nonlocal told
+            taking = take(index, event)
+            if not told:
+                store.put(key_name, stored)
+                told = True
+            return taking
+
+        try:
+            await run(taken)
+        except Exception as error:
+            encoder.fail(api_error(error))
+            raise
+        finally:
+            if encoder.response["status"] == "in_progress":
+                encoder.response["status"] = "cancelled"
+            stored.end()
+            if store.find(key_name, stored.id) is stored:
+                store.put(key_name, stored)
+
+    return running
 
 
-def _admit(request: Request, stored: Stored) -> None:
+def _admit(request: Request, stored: Stored, encoder: ResponseEncoder) -> None:
     """Keeps a response that is to run in the background, where only the store leads to it. Raises `ApiError` where it
     cannot be kept."""
     store, key_name = _store(request)
-    stored.body["status"] = "queued"
+    encoder.response["status"] = "queued"
     if len(runtime_of(request).background) < store.most and store.put(key_name, stored):
         return
     if not store.has_room(stored.size):
@@ -161,15 +164,20 @@ def _admit(request: Request, stored: Stored) -> None:
     raise ApiError(503, message, type="server_error", code="overloaded", headers={"retry-after": "1"})
 
 
-def _in_background(request: Request, work: Coroutine[Any, Any, Response]) -> None:
-    """Nobody waits for this work: its failure is told in the response, and logged where it was not foreseen."""
-    request_id = request.scope["state"]["request_id"]
+def _in_background(request: Request, work: Coroutine[Any, Any, None]) -> None:
+    """Nobody waits for this work: its failure is told in the response, and logged where it was not foreseen. Observers
+    of requests hear of the reply when it has ended, not with the answer that it has begun."""
+    state = request.scope["state"]
+    observer = state.pop("watch")
 
     async def unattended() -> None:
         try:
             await work
         except Exception as error:  # noqa: BLE001 - the response tells it to whoever asks
-            reported(error, request_id)
+            reported(error, state["request_id"])
+        finally:
+            state["watch"] = observer
+            state["report"](background=True)
 
     background = runtime_of(request).background
     task = asyncio.create_task(unattended())

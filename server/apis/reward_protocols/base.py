@@ -15,8 +15,9 @@ from functools import partial
 from typing import Annotated, Any
 
 import orjson
-from fastapi import Request, Response
 from pydantic import BaseModel, ConfigDict, Field
+from starlette.requests import Request
+from starlette.responses import Response
 
 from controllers.concurrency import gather_bounded
 from controllers.judging.judge import Judge, JudgeParams, Vote
@@ -28,8 +29,8 @@ from server.apis.rewards.encoder import usage
 from server.apis.rewards.schema import MAX_VOTES
 from server.apis.shared.sampling_fields import Body, Text
 from server.assemble import runtime_of
-from server.edges.errors import ApiError
-from server.edges.json_body import Endpoint, json_body
+from server.edges.endpoints import Handler, json_body
+from server.edges.errors import ApiError, validated
 from server.edges.sse import while_connected
 from server.observability.request_observer import watch
 
@@ -108,12 +109,6 @@ def _text(value: Any) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class GradedPairs:
-    values: list[float]
-    votes: list[Vote]
-
-
-@dataclass(frozen=True, slots=True)
 class ProtocolCall:
     """One call: its judge, how that judges, what the judge's template writes around turns, and the body as sent."""
 
@@ -142,8 +137,10 @@ class ProtocolCall:
         """The score of a single reply."""
         return known((await self.score(query, [reply], criterion)).values)[0]
 
-    async def score_pairs(self, pairs: Sequence[tuple[str, str]], criteria: Sequence[Criterion]) -> GradedPairs:
-        """Scores of (prompt, reply) pairs, in order: those that share prompt and criterion are one group.
+    async def score_pairs(
+        self, pairs: Sequence[tuple[str, str]], criteria: Sequence[Criterion]
+    ) -> tuple[list[float], list[Vote]]:
+        """Scores of (prompt, reply) pairs, in order, and all votes. Those that share prompt and criterion are a group.
 
         Raises before any work where a group is too large or has nothing to be judged by.
         """
@@ -164,7 +161,7 @@ class ProtocolCall:
         for members, scores in zip(groups.values(), scored, strict=True):
             for i, value in zip(members, scores.values, strict=True):
                 values[i] = value
-        return GradedPairs(known(values), [vote for scores in scored for vote in scores.votes])
+        return known(values), [vote for scores in scored for vote in scores.votes]
 
     def listed(self, name: str, data: list[dict[str, Any]], votes: Sequence[Vote]) -> dict[str, Any]:
         """The answer of vLLM's list-like protocols."""
@@ -197,11 +194,11 @@ class RewardProtocol:
     answer: Callable[[ProtocolCall, Any], Awaitable[Any]]
 
 
-def endpoint(protocol: RewardProtocol) -> Endpoint:
+def endpoint(protocol: RewardProtocol) -> Handler:
     """The route of a protocol."""
 
     async def handle(request: Request, body: TrainerBody) -> Response:
-        runtime, query = runtime_of(request), JudgeQuery.model_validate(dict(request.query_params))
+        runtime, query = runtime_of(request), validated(JudgeQuery.model_validate, dict(request.query_params))
         judge = runtime.judge(query.model or body.judge_name(runtime.judges))
         params = judge.params(query.votes, query.seed, runtime.limits(request))
         marks = runtime.marks[judge.route.name]

@@ -4,24 +4,24 @@ However an answer ends, what has been sent of it is whole: a batch that is cut o
 item that was not judged.
 """
 
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from functools import partial
 from typing import Any
 
 import orjson
-from pydantic import ValidationError
 
 from controllers.judging.judge import ignore
 from controllers.judging.scoring import NothingToJudgeBy
-from server.apis.rewards.batch import NotJudged, Work, in_order
+from server.apis.rewards.batch import NotJudged, WorkItem, in_order
 from server.apis.rewards.encoder import event_frame, usage
 from server.apis.rewards.judging import ItemResult, JudgingJob
-from server.edges.errors import ApiError, reported
+from server.edges.errors import ApiError, InvalidBody, reported
 from server.edges.sse import DONE
 from server.observability.request_observer import RequestObserver
 
 
-class Batch:
+class BatchAnswer:
     """One batch, and what has been sent of it. `frames` is its answer, `ending` what closes it when it fails or is cut
     off on the way."""
 
@@ -29,71 +29,61 @@ class Batch:
         self._job = job
         self._watch = watch
         self._request_id = request_id
-        self._items = len(job.body.items or ())
         self._judged = self._sent = 0
         self._not_judged: list[int] = []
         self._usage = usage(())
 
-    def frames(self) -> AsyncGenerator[bytes, None]:
-        return self._events() if self._job.body.stream else self._json()
+    async def frames(self) -> AsyncGenerator[bytes, None]:
+        """A result an event, or one JSON object that is sent while it grows. The end has the totals."""
+        job, items = self._job, self._job.body.items or ()
+        if not job.body.stream:
+            yield orjson.dumps({**job.head, "object": "list"})[:-1] + b',"results":['
+        grace = job.runtime.config.server.drain_seconds / 2
+        run = in_order(map(self._work, items), 2 * job.judge.concurrency, job.runtime.closing, grace)
+        with self._watch:
+            async with aclosing(run) as results:
+                async for result in results:
+                    self._watch.spoke()
+                    answer = {"index": self._sent, **self._answer(result)}
+                    if job.body.stream:
+                        yield event_frame({**job.head, **answer, "done": self._sent + 1, "of": len(items)})
+                    else:
+                        yield (b"," if self._sent else b"") + orjson.dumps(answer)
+                    self._count(result)
+        yield self._end({})
 
     def ending(self, error: ApiError) -> bytes:
-        closing = {**self._totals(), "not_judged_from": self._sent, "error": error.fields()}
+        return self._end({"not_judged_from": self._sent, "error": error.fields()})
+
+    def _end(self, more: dict[str, Any]) -> bytes:
+        stopped = {"not_judged": self._not_judged} if self._not_judged else {}
+        totals = {"judged": self._judged, "failed": self._sent - self._judged, **stopped, "usage": self._usage, **more}
         if self._job.body.stream:
-            return event_frame({**self._job.head, "object": "reward.end", **closing}) + DONE
-        return b"]," + orjson.dumps(closing)[1:]
+            return event_frame({**self._job.head, "object": "reward.end", **totals}) + DONE
+        return b"]," + orjson.dumps(totals)[1:]
 
-    async def _json(self) -> AsyncGenerator[bytes, None]:
-        """One JSON object, sent while it grows."""
-        yield orjson.dumps({**self._job.head, "object": "list"})[:-1] + b',"results":['
-        async with aclosing(self._results()) as results:
-            async for answer, result in results:
-                yield (b"," if self._sent else b"") + orjson.dumps(answer)
-                self._count(result)
-        yield b"]," + orjson.dumps(self._totals())[1:]
-
-    async def _events(self) -> AsyncGenerator[bytes, None]:
-        """A result an event; the last one has the totals."""
-        async with aclosing(self._results()) as results:
-            async for answer, result in results:
-                yield event_frame({**self._job.head, **answer, "done": self._sent + 1, "of": self._items})
-                self._count(result)
-        yield event_frame({**self._job.head, "object": "reward.end", **self._totals()})
-        yield DONE
-
-    async def _results(self) -> AsyncGenerator[tuple[dict[str, Any], ItemResult | Exception], None]:
-        job = self._job
-        works: Iterator[Work[ItemResult] | Exception] = (self._work(sent) for sent in job.body.items or ())
-        grace = job.runtime.config.server.drain_seconds / 2
-        with self._watch:
-            run = in_order(works, 2 * job.judge.concurrency, job.runtime.closing, grace)
-            async with aclosing(run) as results:
-                async for index, result in results:
-                    self._watch.spoke()
-                    if isinstance(result, ItemResult):
-                        yield {"index": index, **result.answer}, result
-                    else:
-                        yield {"index": index, "error": reported(result, self._request_id).fields()}, result
-
-    def _work(self, sent: Any) -> Work[ItemResult] | Exception:
+    def _work(self, sent: Any) -> WorkItem[ItemResult] | Exception:
         """One item, checked and ready to start, or why it cannot be."""
         try:
             item = self._job.body.item(sent)
             plan = self._job.plan(item)
-        except (ValidationError, NothingToJudgeBy) as error:
+        except (InvalidBody, NothingToJudgeBy) as error:
             return error
-        return Work(plan.max_votes, lambda: self._job.judge_item(self._job, item, ignore))
+        return WorkItem(plan.max_votes, partial(self._job.judge_item, self._job, item, ignore))
 
-    def _count(self, result: ItemResult | Exception) -> None:
+    def _answer(self, result: ItemResult | BaseException) -> dict[str, Any]:
+        if isinstance(result, ItemResult):
+            return result.answer
+        if not isinstance(result, Exception):
+            raise result
+        return {"error": reported(result, self._request_id).fields()}
+
+    def _count(self, result: ItemResult | BaseException) -> None:
         """Counts a result that has been sent."""
-        self._sent += 1
         if isinstance(result, ItemResult):
             self._judged += 1
             more = usage(result.votes)
             self._usage = {name: count + more[name] for name, count in self._usage.items()}
         elif isinstance(result, NotJudged):
-            self._not_judged.append(self._sent - 1)
-
-    def _totals(self) -> dict[str, Any]:
-        stopped = {"not_judged": self._not_judged} if self._not_judged else {}
-        return {"judged": self._judged, "failed": self._sent - self._judged, **stopped, "usage": self._usage}
+            self._not_judged.append(self._sent)
+        self._sent += 1

@@ -1,23 +1,24 @@
 """`POST /v1/rewards/compare`, `/rank`, `/score`: verdicts, orders and graded rewards, for one item or for thousands."""
 
 import time
-from collections.abc import AsyncGenerator, Callable, Coroutine
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from functools import partial
 from typing import Any
 
 import orjson
-from fastapi import APIRouter, Request, Response
+from starlette.requests import Request
+from starlette.responses import Response
 
 from controllers.concurrency import with_progress
 from controllers.judging.judge import ignore
 from controllers.judging.tournament import VoteCount
-from server.apis.rewards.batch_answer import Batch
+from server.apis.rewards.batch_answer import BatchAnswer
 from server.apis.rewards.encoder import count_json, event_frame, progress, usage
 from server.apis.rewards.judging import (
     ItemResult,
+    JudgeItem,
     JudgingJob,
-    Notify,
     compare_item,
     params_of,
     rank_item,
@@ -25,47 +26,19 @@ from server.apis.rewards.judging import (
     score_item,
 )
 from server.apis.rewards.schema import (
-    CompareBody,
     CompareRequest,
     Item,
-    RankBody,
     RankRequest,
     RewardBody,
-    ScoreBody,
     ScoreRequest,
 )
 from server.assemble import runtime_of
-from server.edges.json_body import json_body
+from server.edges.endpoints import Routes, json_body
 from server.edges.sse import DONE, EventStream, while_connected
 from server.observability.request_observer import RequestObserver, watch
 
-router = APIRouter()
 
-
-@router.post("/v1/rewards/compare")
-@json_body(CompareRequest)
-async def compare(request: Request, body: CompareBody) -> Response:
-    return await _answer(request, body, compare_item, "reward.comparison")
-
-
-@router.post("/v1/rewards/rank")
-@json_body(RankRequest)
-async def ranking(request: Request, body: RankBody) -> Response:
-    return await _answer(request, body, rank_item, "reward.ranking")
-
-
-@router.post("/v1/rewards/score")
-@json_body(ScoreRequest)
-async def scores(request: Request, body: ScoreBody) -> Response:
-    return await _answer(request, body, score_item, "reward.scores")
-
-
-async def _answer(
-    request: Request,
-    body: RewardBody,
-    judge_item: Callable[[JudgingJob, Any, Notify], Coroutine[Any, Any, ItemResult]],
-    kind: str,
-) -> Response:
+async def _answer(request: Request, body: RewardBody, judge_item: JudgeItem, kind: str) -> Response:
     runtime = runtime_of(request)
     judge = runtime.judge(body.model)
     request_id = request.scope["state"]["request_id"]
@@ -74,10 +47,9 @@ async def _answer(
     job = JudgingJob(body, judge, params, rules_of(body, judge), judge_item, head, runtime)
     watching = watch(request, judge.route.name)
     if body.items is not None:
-        batch = Batch(job, watching, request_id)
-        return EventStream(
-            batch.frames(), {} if body.stream else {"content-type": "application/json"}, ending=batch.ending
-        )
+        batch = BatchAnswer(job, watching, request_id)
+        headers = {} if body.stream else {"content-type": "application/json"}
+        return EventStream(batch.frames(), headers, ending=batch.ending)
     item = body.item(body.inline)
     comparisons = job.plan(item).comparisons  # before a stream begins: an error with its own status
     if body.stream:
@@ -113,3 +85,24 @@ async def item_events(
                 else:
                     yield event_frame({**head, **progress(event)})
     yield DONE
+
+
+routes = Routes()
+
+
+@routes.post("/v1/rewards/compare")
+@json_body(CompareRequest)
+async def compare(request: Request, body: CompareRequest) -> Response:
+    return await _answer(request, body, compare_item, "reward.comparison")
+
+
+@routes.post("/v1/rewards/rank")
+@json_body(RankRequest)
+async def ranking(request: Request, body: RankRequest) -> Response:
+    return await _answer(request, body, rank_item, "reward.ranking")
+
+
+@routes.post("/v1/rewards/score")
+@json_body(ScoreRequest)
+async def scores(request: Request, body: ScoreRequest) -> Response:
+    return await _answer(request, body, score_item, "reward.scores")

@@ -1,29 +1,39 @@
-"""One reply, ready to run: what every API of conversations shares between its body and its frames."""
+"""From a validated request to its reply, streamed or whole: the one path of all conversation APIs."""
 
 import time
-from collections.abc import AsyncGenerator, Iterator, Sequence
-from contextlib import AbstractContextManager, aclosing, contextmanager
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from contextlib import AbstractContextManager, aclosing
 from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
-from fastapi import Request
+import orjson
+from starlette.requests import Request
+from starlette.responses import Response
 
-from controllers.concurrency import merge
-from controllers.generation.events import Conversation, Decision, Event, Interrupt
+from controllers.concurrency import gather
+from controllers.generation.events import Conversation, Event, Interrupt, noted
+from controllers.generation.route import Route
 from controllers.policy.fold import Policy, fold
-from controllers.route import Route
 from models.engines.base import InvalidRequest, Sampling
 from models.formats.chunks import Kind
+from server.apis.shared.reply import Encoder
 from server.apis.shared.request import GenerationRequest
-from server.apis.shared.usage import UsageCounter
 from server.assemble import runtime_of
+from server.edges.sse import EventStream, Put, while_connected
 from server.observability.request_observer import RequestObserver, watch
+
+E = TypeVar("E")
+Take = Callable[[int, E], Awaitable[None] | None]
+"""Takes an event of a choice, and may want to be waited for before the next."""
+Run = Callable[[Take[E]], Coroutine[Any, Any, None]]
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
-    """A validated request. `reply_id` is the id that clients see, `listing` makes it findable while it runs."""
+class Generation:
+    """A validated request, ready to run. `reply_id` is the id that clients see, `listing` makes it findable while it
+    runs."""
 
-    asked: GenerationRequest
+    request: GenerationRequest
     route: Route
     policy: Policy
     sampling: Sampling
@@ -31,7 +41,7 @@ class Job:
     reply_id: str
     created: int
     listing: AbstractContextManager[None]
-    watch: RequestObserver
+    observer: RequestObserver
 
     @property
     def interrupt(self) -> Interrupt:
@@ -42,23 +52,40 @@ class Job:
         """The kinds of chunks whose text is not for the client."""
         return ("budget",) if self.policy.show_reasoning else ("budget", "reasoning")
 
-    async def events(self, tally: UsageCounter) -> AsyncGenerator[tuple[int, Event], None]:
-        """Events of all choices, counted and watched. Choice i is a run of its own with seed + i."""
-        route, watching = self.route, self.watch
-        runs = [
-            route.controller(route, self.conversation, self.policy, sampling)
-            for sampling in _seeded(self.sampling, self.asked.n)
-        ]
-        with watching, self.listing, _in_words_of(self.asked):
-            async with aclosing(merge(runs)) as events:
-                async for said in events:
-                    watching.saw(*said)
-                    tally.add(said[1])
-                    yield said
+    async def run(self, take: Take[Event]) -> None:
+        """Hands the events of all choices to `take`. Choice i is a run of its own with seed + i."""
+        with self.observer, self.listing:
+            try:
+                await gather([self._choice(i, each, take) for i, each in enumerate(self._samplings())])
+            except InvalidRequest as error:
+                raise self._in_words_of_the_api(error) from error.__cause__
+
+    async def _choice(self, index: int, sampling: Sampling, take: Take[Event]) -> None:
+        route, saw = self.route, self.observer.saw
+        async with aclosing(route.controller(route, self.conversation, self.policy, sampling)) as events:
+            async for raw in events:
+                event = noted(raw, self.conversation.notes)
+                saw(index, event)
+                if (taking := take(index, event)) is not None:
+                    await taking
+
+    def _samplings(self) -> list[Sampling]:
+        sampling, n = self.sampling, self.request.n
+        if n == 1 or sampling.seed is None:
+            return [sampling] * n
+        return [replace(sampling, seed=sampling.seed + i) for i in range(n)]
+
+    def _in_words_of_the_api(self, error: InvalidRequest) -> InvalidRequest:
+        """What an engine says of a field is said of the API's own."""
+        answer = self.request.answer
+        constraint = answer.format_field if answer.text is not None else "tools"
+        names = {"messages": self.request.conversation_field, "grammar": constraint}
+        error.field = names.get(error.field, error.field)
+        return error
 
 
-def prepare(asked: GenerationRequest, request: Request, reply_id: str = "") -> Job:
-    """What was asked for, folded into a job. Raises `PolicyError` or `ApiError` naming the field at fault.
+def prepare(asked: GenerationRequest, request: Request, reply_id: str = "") -> Generation:
+    """What was asked for, ready to run. Raises `PolicyError` or `ApiError` naming the field at fault.
 
     Without a `reply_id` the reply is called after the request.
     """
@@ -69,50 +96,43 @@ def prepare(asked: GenerationRequest, request: Request, reply_id: str = "") -> J
         raise InvalidRequest("the conversation is empty", asked.conversation_field)
     policy = fold(asked.controls, route.family, route.defaults, runtime.limits(request))
     interrupt = Interrupt()
-    conversation = Conversation(
-        messages=asked.messages,
-        tools=[tool.as_template_input() for tool in asked.answer.shown],
-        template_kwargs=asked.template_kwargs,
-        continue_final=asked.continue_final,
-        cache_salt=asked.cache_salt,
-        interrupt=interrupt,
-        shape=asked.answer.shape(route),
-    )
+    conversation = asked.conversation(route, interrupt)
     reply_id = reply_id or f"chatcmpl-{request_id}"
-    return Job(
-        asked,
-        route,
-        policy,
-        asked.sampling(route.sampling),
-        conversation,
-        reply_id,
-        int(time.time()),
-        runtime.running.listed(key_name, (request_id, reply_id), interrupt),
-        watch(request, route.name),
+    return Generation(
+        request=asked,
+        route=route,
+        policy=policy,
+        sampling=asked.sampling(route.sampling),
+        conversation=conversation,
+        reply_id=reply_id,
+        created=int(time.time()),
+        listing=runtime.running.listed(key_name, (request_id, reply_id), interrupt),
+        observer=watch(request, route.name),
     )
 
 
-def decision_headers(decision: Decision) -> dict[str, str]:
-    """The short form of the decision record."""
-    headers: dict[str, str] = {"x-reasond-mode": decision.mode, "x-reasond-chosen-by": decision.chosen_by}
-    if decision.budget is not None and decision.budget.enforced is not None:
-        headers["x-reasond-budget"] = str(decision.budget.enforced)
-    return headers
+async def respond(request: Request, run: Run[E], encoder: Encoder[E], *, stream: bool) -> Response:
+    """The reply of a run in an API's words."""
+    if not stream:
+        return await while_connected(request.receive, complete(run, encoder))
+
+    async def frames(put: Put) -> None:
+        def take(index: int, event: E) -> Awaitable[None] | None:
+            frame = encoder.frame(index, event)
+            return put(frame) if frame else None
+
+        await run(take)
+        if end := encoder.end():
+            await put(end)
+
+    return EventStream(frames, encoder.headers, encoder.failed)
 
 
-@contextmanager
-def _in_words_of(asked: GenerationRequest) -> Iterator[None]:
-    """What an engine says of a field is said of the API's own."""
-    constraint = asked.answer.format_field if asked.answer.text is not None else "tools"
-    try:
-        yield
-    except InvalidRequest as error:
-        names = {"messages": asked.conversation_field, "grammar": constraint}
-        error.field = names.get(error.field, error.field)
-        raise
+async def complete(run: Run[E], encoder: Encoder[E]) -> Response:
+    """The whole reply, when it is there."""
+    await run(encoder.add)
+    return json_response(encoder.whole(), encoder.headers)
 
 
-def _seeded(sampling: Sampling, n: int) -> list[Sampling]:
-    if n == 1 or sampling.seed is None:
-        return [sampling] * n
-    return [replace(sampling, seed=sampling.seed + i) for i in range(n)]
+def json_response(content: Any, headers: Mapping[str, str] | None = None) -> Response:
+    return Response(orjson.dumps(content), headers=dict(headers or {}), media_type="application/json")

@@ -1,0 +1,1 @@
+"""The demo models, and what makes them: no library."""

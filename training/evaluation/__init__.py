@@ -1,0 +1,1 @@
+"""Measures models on test questions: figures, intervals, tables and plots."""

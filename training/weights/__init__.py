@@ -1,0 +1,1 @@
+"""Weights and tokenizers: loading, saving, downloading, merging."""
