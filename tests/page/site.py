@@ -61,7 +61,7 @@ mode = "think"
 description = "A small model, with a large one where its thought turns."
 [routes.guided.speculative]
 target = "target"
-takeover_tokens = 24
+takeover_tokens = 19
 
 [routes.target]
 engine = "target"
@@ -116,7 +116,7 @@ Wait, are the 5 bad ones in every crate? The question says a crate, so yes.
 Then 12 crates have 12 * 31 good apples. 12 * 30 = 360, and 12 more make 372.
 
 So the answer is 372."""
-LESSON = "The question says that a crate holds 36 apples and that 5 are bad, so it speaks of every crate."
+LESSON = "Every crate has 31 good ones, then. That is 12 times 31."
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,12 +181,13 @@ def _log(probability: float) -> float:
     return math.log(probability)
 
 
-def teaches(tokenizer: HubTokenizer) -> Script:
-    """The target: it says its lesson, then the answer."""
+def teaches(tokenizer: HubTokenizer, stories: Mapping[str, Story]) -> Script:
+    """The target: it says its lesson, then the answer about crates."""
 
     def script(prompt: Prompt, sampling: Sampling) -> Line:
         reply = said(tokenizer, prompt.token_ids)
-        return f"{LESSON}</think>{MARKDOWN}" if "<think>" in reply and "</think>" not in reply else MARKDOWN
+        answer = stories["crate"].answer
+        return f"{LESSON}</think>{answer}" if "<think>" in reply and "</think>" not in reply else answer
 
     return script
 
@@ -210,7 +211,7 @@ def site(
     scripts: Mapping[str, Script | Sequence[Line]] = {
         "model": goes_on(tokenizer, stories),
         "small": goes_on(tokenizer, stories),
-        "target": teaches(tokenizer),
+        "target": teaches(tokenizer, stories),
         "judge": Reader(tokenizer, larger_number),
     }
     engines = {

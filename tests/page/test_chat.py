@@ -23,6 +23,7 @@ def test_a_thought_is_shown_while_it_comes_and_folded_when_the_answer_is_there(v
     seen.expect(".thought .text").to_contain_text("So a crate has 36 - 5 = 31 good apples.")
     assert seen.page.locator(".thought").evaluate("each => each.open")
     seen.expect(".thought > summary").to_contain_text("answer in about")
+    seen.expect(".chip").to_have_text(["Thinks", "the route's default"])
     early = int(seen.page.locator(".bar").get_attribute("aria-valuenow"))
     assert 0 < early < int(seen.page.locator(".bar").get_attribute("aria-valuemax")) == 400
     seen.answered()
@@ -45,7 +46,7 @@ def test_the_decision_is_told_in_words(visit, quick):
     seen.ask(CRATE)
     seen.answered()
     rows = seen.rows()
-    assert rows["Mode"] == "thought: by the model's probability"
+    assert rows["Mode"] == "thinking: by the model's probability"
     assert rows["P(think)"] == "0.930 ≥ 0.5, the threshold"
     seen.ask("Hello?")
     seen.answered()
@@ -93,14 +94,14 @@ def test_the_targets_stretches_have_a_colour_and_a_share(visit, quick):
     seen.answered()
     seen.page.locator(".thought > summary").click()
     stretch = seen.page.locator(".thought .target")
-    assert "The question says that" in stretch.text_content()
+    assert stretch.text_content() == "Every crate has 31 good ones, then."
     plain = seen.page.locator(".thought .text span:not([class*=target])").first
     background = "each => getComputedStyle(each).backgroundColor"
     assert stretch.evaluate(background) != plain.evaluate(background)
     rows = seen.rows()
     assert rows["Takeovers"] == "1 × reflection"
     tokens, share = rows["Target"].removesuffix(" of the reply").split(", ")
-    assert tokens == "24 tokens"
+    assert tokens == "19 tokens"
     seen.expect(".legend").to_have_text(f"by the target model {share} of the tokens")
 
 
