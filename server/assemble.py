@@ -5,9 +5,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 
-from fastapi import Request
+from starlette.requests import Request
 
 from controllers import CONTROLLERS
+from controllers.deciders import load_decider
 from controllers.generation.circuit_breaker import CircuitBreaker
 from controllers.generation.route import Controller, Route, build_route, with_target
 from controllers.generation.throughput import ThroughputEstimate
@@ -16,8 +17,8 @@ from controllers.judging import chat as judge_chat
 from controllers.judging.judge import Judge
 from controllers.policy.fold import Defaults, KeyLimits
 from models.engines.base import Engine, Sampling
-from models.formats.families import Family
-from models.formats.templates import opens_thinking
+from models.formats.reasoning import ReasoningFormat
+from models.formats.template import prove
 from models.judge_prompts.families import JUDGE_FAMILIES, load_forms
 from models.text.template_marks import Marks, marks_of
 from server.config.load import Config, ConfigError, RouteConfig
@@ -137,6 +138,8 @@ def _judge(name: str, config: Config, models: Mapping[str, LoadedModel], metrics
     route, settings = config.routes[name], config.routes[name].judge
     family = JUDGE_FAMILIES[settings.family]
     forms = load_forms(family, settings.templates)
+    texts = (text for form in forms.values() for text in (form.system, form.user))
+    models[route.engine].engine.tokenizer.protect(texts)  # a verdict that may be a token is text where it is asked for
     built = _route(name, route, models[route.engine], {}, CONTROLLERS["mode"])
     drawn = {"temperature": 0.6, "top_p": 1.0, "max_tokens": 8192, **route.sampling.model_dump(exclude_none=True)}
     return Judge(
@@ -150,7 +153,7 @@ def _judge(name: str, config: Config, models: Mapping[str, LoadedModel], metrics
         widening=settings.widening,
         teams=settings.teams,
         rubric=settings.rubric,
-        on_verdict=metrics.route(name).judged,
+        on_verdict=metrics.routes[name].judged,
     )
 
 
@@ -181,13 +184,9 @@ def _with_target(config: Config, name: str, models: Mapping[str, LoadedModel], j
         raise ConfigError(f"routes.{name}.speculative: {error}") from error
 
 
-def _check_template(name: str, family: Family, engine_name: str, engine: Engine) -> None:
-    if family.thinking is not None and opens_thinking(family, engine.tokenizer) != family.template_opens:
-        does = "does not open" if family.template_opens else "already opens"
-        raise ConfigError(
-            f"routes.{name}.family: the chat template of engine {engine_name!r} {does} {family.thinking[0]},"
-            f" which family {family.name!r} does not expect"
-        )
+def _check_template(name: str, family: ReasoningFormat, engine_name: str, engine: Engine) -> None:
+    if fault := prove(family, engine.tokenizer).fault:
+        raise ConfigError(f"routes.{name}.family: {family.name!r} does not fit engine {engine_name!r}: {fault}")
 
 
 def _route(
@@ -202,7 +201,7 @@ def _route(
     controller = controller or CONTROLLERS[config.controller]
     if config.judged_by:
         controller = best_of_n.best_of_controller(judges[config.judged_by], controller)
-    return build_route(
+    built = build_route(
         name,
         controller,
         family,
@@ -214,9 +213,16 @@ def _route(
             speculation=config.speculative.as_settings() if config.speculative else None,
             best_of=config.best_of if config.judged_by else None,
             loop=config.loop.as_policy(),
+            decider=config.auto.decider if config.auto else None,
         ),
         adapter=config.adapter or None,
         sampling=Sampling(**config.sampling.model_dump(exclude_none=True)),
         description=config.description,
         pace=model.pace,
     )
+    if config.auto is None:
+        return built
+    try:
+        return replace(built, decider=load_decider(config.auto, engine.tokenizer))
+    except ValueError as error:
+        raise ConfigError(f"routes.{name}.auto: {error}") from error

@@ -23,11 +23,11 @@ from controllers.policy.speculation import Speculation, TakeoverLimits
 from controllers.rules.base import Action, Rule
 from models.engines.base import Delta, EngineDead, Grammar, Prompt, Sampling
 from models.engines.scripted import ScriptedEngine, ScriptedReply
+from models.formats import FAMILIES
 from models.formats.chunks import Chunk
-from models.formats.families import FAMILIES
 from models.text.tokenizer import HubTokenizer
-from models.tool_calls.hermes import HERMES
 from tests.controllers.stories import Model, recites
+from tests.formats import HERMES
 
 TOKENIZER = HubTokenizer("demo/tokenizer")
 ASK = [{"role": "user", "content": "hi"}]

@@ -9,6 +9,7 @@ from controllers.judging.scoring import Criterion
 from controllers.policy.controls import CONTROLS, MOST_REPLIES
 from server.apis.chat.schema import Message
 from server.apis.shared.sampling_fields import Body, Count, Finite, Flag, Text, with_fields
+from server.edges.errors import validated
 
 MAX_ITEMS, MAX_VOTES = 100_000, 128
 
@@ -91,8 +92,8 @@ class RewardBody(Body):
         return self
 
     def item(self, sent: Any) -> Item:
-        """One item, checked. Raises `ValidationError`."""
-        return self.of.model_validate(sent)
+        """One item, checked. Raises `InvalidBody`."""
+        return validated(self.of.model_validate, sent)
 
     def controls(self) -> Mapping[str, Any]:
         return {name: value for name in _CONTROLS if (value := getattr(self, name)) is not None}
