@@ -54,6 +54,16 @@ def test_the_decision_is_told_in_words(visit, quick):
     seen.expect(".reply:has(.thought[hidden]) .chip >> nth=0").to_have_text("Answered at once")
 
 
+def test_a_decider_is_told_with_its_cost(visit, quick):
+    seen = visit(quick.url)
+    seen.route("asked")
+    seen.ask(CRATE)
+    seen.answered()
+    rows = seen.rows()
+    assert rows["Mode"] == "thinking: the model was asked whether it needs to"
+    assert (rows["P(think)"], rows["The decision cost"]) == ("0.930 ≥ 0.5, the threshold", "1 token")
+
+
 def test_a_budget_cuts_the_thought_and_the_page_says_how_and_why(visit, quick):
     seen = visit(quick.url)
     seen.route("hybrid")
@@ -253,6 +263,7 @@ def test_a_route_has_only_the_controls_that_it_can_honour(visit, quick):
     labels = {
         "hybrid": ["Route", "Mode", "Think from a probability of", "Effort or budget of thinking"],
         "qwen3": ["Route", "Mode", "Effort or budget of thinking"],
+        "asked": ["Route", "Mode", "Think from a probability of", "Effort or budget of thinking"],
         "declares": ["Route", "Effort or budget of the whole reply"],
         "plain": ["Route"],
         "guided": ["Route", "Mode", "Effort or budget of thinking", "The target model takes over"],
@@ -335,7 +346,7 @@ def test_axe_finds_nothing_serious(visit, quick, size, scheme):
         summary.click()
     assert seen.findings() == []
     status = visit(quick.url, size, "/status", color_scheme=scheme)
-    status.expect("#routes tbody tr").to_have_count(9)
+    status.expect("#routes tbody tr").to_have_count(10)
     assert status.findings() == []
 
 

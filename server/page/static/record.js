@@ -10,6 +10,11 @@ const CHOSEN_BY = {
   model: "chosen by the model itself",
   threshold: "by the model's probability",
   reserve: "the answer's reserve leaves no room to think",
+  ask: "the model was asked whether it needs to",
+  hint: "the model was told to think as far as it has to",
+  always: "the route always thinks",
+  never: "the route never thinks",
+  random: "drawn at random",
 };
 const CUT = { line_end: "at a line's end", wrap_up: "with a wrap-up phrase", hard: "on the spot" };
 const CUT_BY = {
