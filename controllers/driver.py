@@ -13,12 +13,12 @@ from typing import Any, Protocol
 from controllers.generation.bounds import NEVER, declared_budget
 from controllers.generation.deltas import next_item, single
 from controllers.generation.events import Decision, Event, Interrupt, Progress, TargetUse
-from controllers.generation.parser import UNDECIDED
 from controllers.generation.state import TAIL, ReplyState
 from controllers.rules.base import Action, Rule
 from controllers.rules.limits import ScopeLimits
 from models.engines.base import Delta, EngineError, Prompt, Sampling
 from models.formats.chunks import Chunk
+from models.formats.parser import UNDECIDED
 
 REPORT_SECONDS = 1.0  # about so often a reply with a budget reports its progress
 REPORT_TOKENS = 64  # and so many tokens apart while the pace is unknown

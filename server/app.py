@@ -18,8 +18,9 @@ from server.apis.responses import routes as responses
 from server.apis.rewards import routes as rewards
 from server.assemble import assemble
 from server.config.load import Config, ConfigError
-from server.edges.auth import Authentication, load_keys
+from server.edges.auth import OPEN_PATHS, Authentication, load_keys
 from server.edges.request_scope import Observer, RequestScope
+from server.page import routes as page
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +42,8 @@ def create_app(config: Config, engines: Mapping[str, Engine], observers: Sequenc
     Raises `ConfigError` where an engine turns out not to fit its route, or the keys cannot be read.
     """
     conversations = [*chat.routes, *completions.routes, *responses.routes, *messages.routes, *interrupts.routes]
-    app = Application(routes=[*conversations, *rewards.routes, *reward_protocols.routes(), *ops.routes])
+    rest = [*rewards.routes, *reward_protocols.routes(), *ops.routes, *(page.routes if config.server.page else ())]
+    app = Application(routes=[*conversations, *rest])
     app.state.runtime = assemble(config, engines, int(time.time()))
     _add_middlewares(app, config, observers)
     return app
@@ -53,7 +55,8 @@ def _add_middlewares(app: Application, config: Config, observers: Sequence[Obser
     if strangers := config.keys.keys() - set(keys.values()):
         raise ConfigError(f"keys.{min(strangers)}: there is no API key of this name")
     if keys:
-        app.add_middleware(Authentication, keys=keys)
+        open_paths = OPEN_PATHS | page.PATHS if config.server.page else OPEN_PATHS
+        app.add_middleware(Authentication, keys=keys, open_paths=open_paths)
     else:
         log.warning("no API keys are configured: everyone who can reach this server may use it")
     app.add_middleware(RequestScope, observers=observers, max_body_bytes=config.server.max_body_bytes)

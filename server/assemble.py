@@ -16,8 +16,8 @@ from controllers.judging import chat as judge_chat
 from controllers.judging.judge import Judge
 from controllers.policy.fold import Defaults, KeyLimits
 from models.engines.base import Engine, Sampling
-from models.formats.families import Family
-from models.formats.templates import opens_thinking
+from models.formats.reasoning import ReasoningFormat
+from models.formats.template import prove
 from models.judge_prompts.families import JUDGE_FAMILIES, load_forms
 from models.text.template_marks import Marks, marks_of
 from server.config.load import Config, ConfigError, RouteConfig
@@ -181,13 +181,9 @@ def _with_target(config: Config, name: str, models: Mapping[str, LoadedModel], j
         raise ConfigError(f"routes.{name}.speculative: {error}") from error
 
 
-def _check_template(name: str, family: Family, engine_name: str, engine: Engine) -> None:
-    if family.thinking is not None and opens_thinking(family, engine.tokenizer) != family.template_opens:
-        does = "does not open" if family.template_opens else "already opens"
-        raise ConfigError(
-            f"routes.{name}.family: the chat template of engine {engine_name!r} {does} {family.thinking[0]},"
-            f" which family {family.name!r} does not expect"
-        )
+def _check_template(name: str, family: ReasoningFormat, engine_name: str, engine: Engine) -> None:
+    if fault := prove(family, engine.tokenizer).fault:
+        raise ConfigError(f"routes.{name}.family: {family.name!r} does not fit engine {engine_name!r}: {fault}")
 
 
 def _route(

@@ -9,7 +9,7 @@ from controllers.generation.route import Route
 from controllers.policy.controls import ChosenBy
 from controllers.policy.fold import Policy
 from models.engines.base import Sampling
-from models.formats.families import Mode
+from models.formats.reasoning import Mode
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from contextlib import aclosing
 from controllers.deciders.base import ModeVerdict, Question
 from controllers.generation.deltas import next_item
 from models.engines.base import Prompt, Sampling
-from models.formats.families import Mode
+from models.formats.reasoning import Mode
 
 
 class Probe:

@@ -9,7 +9,7 @@ from controllers.generation.answer_format import AnswerFormat
 from controllers.policy.controls import ChosenBy, Cut, CutBy
 from models.engines.base import Finish
 from models.formats.chunks import Chunk
-from models.formats.families import Mode, Scope
+from models.formats.reasoning import Mode, Scope
 
 TargetFailure = Literal["dead", "busy", "slow", "full", "error", "down"]
 """Why a target model was not there: its engine is dead, its queue or its context full, it was silent for too long, it

@@ -1,12 +1,15 @@
-"""What the model reads: the conversation in its own template, and the forced beginning of its reply."""
+"""What the model reads: the conversation in its own template and mode, and the forced beginning of its reply."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from controllers.generation.events import Conversation
 from controllers.generation.route import Route
-from controllers.policy.controls import Wish
+from controllers.policy.controls import EFFORTS, UNLIMITED, Wish
 from controllers.policy.fold import Policy
+from models.formats.prompt import TemplateInput, opening_of, render
+from models.formats.reasoning import effort_word
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,17 +23,38 @@ class RenderedPrompt:
 
 def render_prompt(route: Route, request: Conversation, mode: Wish, policy: Policy) -> RenderedPrompt:
     """The conversation in a mode. `auto` leaves the beginning of the reply to the model."""
-    tokenizer = route.engine.tokenizer
-    token_ids = tokenizer.render(request.messages, request.tools, request.template_kwargs, request.continue_final)
-    opening = () if mode == "auto" else _prefix(route, mode, policy.prefill)
-    return RenderedPrompt([*token_ids, *opening], opening)
+    given = TemplateInput(request.messages, request.tools, request.template_kwargs, request.continue_final)
+    field = route.family.budget_field(policy.prefill) if policy.prefill is not None and mode != "auto" else ""
+    token_ids = render(
+        route.family,
+        route.engine.tokenizer,
+        given,
+        None if mode == "auto" else mode,
+        template_arguments(route, mode, policy),
+        field or None,
+    )
+    return RenderedPrompt(token_ids, opening_of(route.tags, token_ids, continued=request.continue_final))
 
 
-def _prefix(route: Route, mode: Wish, budget: int | None) -> Sequence[int]:
-    """The forced beginning of a reply: its mode's, or the model's own budget field, filled in."""
-    if budget is not None and route.family.budget is not None:
-        return route.engine.tokenizer.encode_control(route.family.budget_field(budget))
-    return route.prefixes[mode]  # type: ignore[index]
+def template_arguments(route: Route, mode: Wish, policy: Policy) -> dict[str, Any]:
+    """What the template is told of the effort and the budget, in its own words; nothing where nobody named one."""
+    family, budget = route.family, policy.budget
+    if mode == "no_think" or (policy.effort is None and policy.requested in (None, UNLIMITED)):
+        return {}
+    arguments: dict[str, Any] = {}
+    if family.budget_argument is not None and budget:
+        arguments[family.budget_argument.argument] = family.budget_argument.fitting(budget)
+    if family.efforts:
+        effort = policy.effort or _effort_of(route, budget or 0)
+        arguments[family.efforts["argument"]] = effort_word(family.efforts, effort, EFFORTS)
+    return arguments
+
+
+def _effort_of(route: Route, budget: int) -> str:
+    """The largest effort of the route that a budget pays for, or the smallest of all."""
+    efforts = route.defaults.budgets.efforts
+    paid = [effort for effort, tokens in efforts.items() if 0 < tokens <= budget]
+    return max(paid, key=efforts.__getitem__, default=min(efforts, key=efforts.__getitem__))
 
 
 def prompt_tokens(route: Route, request: Conversation, policy: Policy) -> int:

@@ -11,9 +11,11 @@ from controllers.generation.throughput import ThroughputEstimate
 from controllers.policy.fold import Defaults, Policy
 from controllers.policy.speculation import OnFailure, Speculation
 from models.engines.base import Engine, Sampling, Tokenizer
-from models.formats.families import Family, Mode, Tags, compile_tags
-from models.formats.templates import writes_calls
-from models.tool_calls.hermes import ToolFormat
+from models.formats.reasoning import Mode, ReasoningFormat
+from models.formats.template import writes_calls
+from models.formats.vocabulary import Tags, compile_tags
+from models.tool_calls.formats import ToolCallFormat
+from models.tool_calls.grammar import has_grammar
 
 Controller = Callable[["Route", Conversation, Policy, Sampling], AsyncGenerator[Event, None]]
 """Turns one request into a stream of events: a decision and chunks, then one `Finished`. Closing it ends its work."""
@@ -55,12 +57,13 @@ class Route:
     writes where it ends a budget's scope; `ends` is the token that ends a reply of this family. `to_solution` is
     written where a model does not end its budget field, which has at most `longest_field` tokens. `native_budget` says
     that the engine itself can hold thinking to a number of tokens. `pace` is how fast the engine writes now, shared by
-    all its routes. `calls` is how the model writes tool calls, None where it is shown no tools.
+    all its routes. `calls` is how the model writes tool calls, None where it is shown no
+    tools; `calls_constrained` says that a grammar can hold it to them.
     """
 
     name: str
     controller: Controller
-    family: Family
+    family: ReasoningFormat
     engine: Engine
     defaults: Defaults
     tags: Tags
@@ -75,13 +78,14 @@ class Route:
     ends: int | None = None
     native_budget: bool = False
     pace: ThroughputEstimate = field(default_factory=ThroughputEstimate)
-    calls: ToolFormat | None = None
+    calls: ToolCallFormat | None = None
+    calls_constrained: bool = False
     target: TargetModel | None = None
 
     @property
     def answers_at_once(self) -> bool:
         """Whether a reply is all answer: nothing of the model's own comes before it."""
-        return self.tags.begins == "start" and not (self.tags.by_id or self.tags.by_text)
+        return not self.family.tags
 
     @property
     def degraded(self) -> bool:
@@ -97,7 +101,7 @@ class Route:
 def build_route(
     name: str,
     controller: Controller,
-    family: Family,
+    family: ReasoningFormat,
     engine: Engine,
     defaults: Defaults,
     *,
@@ -108,6 +112,9 @@ def build_route(
 ) -> Route:
     """A route with its family's tags, prefixes and phrases resolved against the engine's vocabulary."""
     tokenizer = engine.tokenizer
+    tokenizer.protect(family.texts)
+    behind = {mode: family.behind.get(mode, "") for mode in family.able}
+    calls = family.tools if writes_calls(family, tokenizer) else None
     closed_by_token = family.thinking is not None and tokenizer.control_id(family.thinking[1]) is not None
     return Route(
         name,
@@ -116,7 +123,7 @@ def build_route(
         engine,
         defaults,
         compile_tags(family, tokenizer),
-        {mode: tuple(tokenizer.encode_control(text)) for mode, text in family.prefixes.items()},
+        {mode: tuple(tokenizer.encode_control(text)) for mode, text in behind.items()},
         adapter,
         sampling or Sampling(),
         description,
@@ -127,7 +134,8 @@ def build_route(
         tokenizer.control_id(family.solution[1]) if family.solution else None,
         closed_by_token and engine.native_budget == family.thinking,
         pace or ThroughputEstimate(),
-        family.tools if family.tools is not None and writes_calls(tokenizer, family.tools) else None,
+        calls,
+        calls is not None and has_grammar(calls) and not family.answer,
     )
 
 

@@ -20,20 +20,18 @@ What that means for the rest of a request:
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
-from uuid import uuid4
 
 from controllers.generation.answer_format import AnswerFormat
 from controllers.generation.events import BudgetUse, Decision, Finished, TargetUse
-from controllers.generation.parser import ThinkingParser
 from controllers.generation.prompt import RenderedPrompt
 from controllers.generation.route import Forced, Route
 from controllers.generation.throughput import Clock
 from controllers.generation.transcripts import Span, Transcript
 from controllers.policy.controls import Cut, CutBy
 from models.engines.base import Delta, Finish, Prompt, Sampling, check_token_ids
-from models.formats.chunks import CallPart, Chunk
+from models.formats.chunks import Chunk
+from models.formats.parser import ReplyParser
 from models.text.stop_strings import StopMatcher
-from models.tool_calls.hermes import CallParser, ToolFormat, Written
 
 SEED_STEP = 0x9E3779B97F4A7C15  # spreads the seeds of a reply's segments; those of its choices are neighbours
 TAIL = 4  # characters of text that are kept to tell the end of a line or a sentence
@@ -55,9 +53,8 @@ class ReplyState:
     sampling: Sampling
     prompt: Sequence[int]
     max_tokens: int
-    parser: ThinkingParser
+    parser: ReplyParser
     stops: StopMatcher | None
-    calls: "Calls | None"
     ends_behind_call: bool
     own: Transcript
     writer: Transcript
@@ -158,7 +155,9 @@ class ReplyState:
         self._count(chunks)
         if self.writer is not self.own:
             chunks = [replace(chunk, target=True) for chunk in chunks]
-        return chunks if self.calls is None else self._with_calls(self.calls, chunks)
+        if self.ends_behind_call and self.parser.calls_closed and self.finish is None:
+            chunks += self.end("stop")
+        return chunks
 
     @property
     def one_by_one(self) -> bool:
@@ -200,14 +199,7 @@ class ReplyState:
         if self.stops is not None:
             chunks = self._stop(self.stops, chunks, ended=True)
         self._count(chunks)
-        return chunks if self.calls is None else self._with_calls(self.calls, chunks)
-
-    def _with_calls(self, calls: "Calls", chunks: Sequence[Chunk]) -> list[Chunk]:
-        """The chunks with the calls in them; ends the reply behind its only call."""
-        read = [piece for chunk in chunks for piece in (calls.read(chunk) if chunk.kind == "answer" else [chunk])]
-        if self.ends_behind_call and calls.closed:
-            self.finish, self.stopped_by = "stop", None
-        return read if self.finish is None else [*read, *calls.rest()]
+        return chunks
 
     def _record(self, token_ids: Sequence[int], pieces: Sequence[str]) -> None:
         span = self.spans[-1]
@@ -221,7 +213,7 @@ class ReplyState:
             self.completion_tokens += count
             if chunk.kind == "reasoning":
                 self.reasoning_tokens += count
-            elif chunk.kind == "answer":
+            elif chunk.kind in ("answer", "tool"):
                 self.answer_tokens += count
         assert self.reasoning_tokens + self.answer_tokens <= self.completion_tokens <= self.position
 
@@ -260,7 +252,7 @@ class ReplyState:
             cut_by=self.cut_by,
             segments=self.segments,
             discarded_tokens=self.discarded_tokens,
-            calls=0 if self.calls is None else self.calls.begun,
+            calls=self.parser.calls_begun,
             target=target,
             more=self.notes,
         )
@@ -275,9 +267,8 @@ def new_reply(route: Route, sampling: Sampling, prompt: RenderedPrompt, answer: 
         sampling=sampling,
         prompt=prompt.token_ids,
         max_tokens=room_for_reply(route, prompt.token_ids, sampling),
-        parser=ThinkingParser(route.tags),
+        parser=ReplyParser(route.tags, answer.tools if answer is not None and answer.calls is not None else None),
         stops=StopMatcher(sampling.stop, include_stop=sampling.include_stop) if sampling.stop else None,
-        calls=Calls(answer.calls) if answer is not None and answer.calls is not None else None,
         ends_behind_call=answer is not None and answer.single and answer.calls is not None,
         own=own,
         writer=own,
@@ -286,39 +277,6 @@ def new_reply(route: Route, sampling: Sampling, prompt: RenderedPrompt, answer: 
     tokenizer = route.engine.tokenizer
     state.parser.feed(prompt.opening, [tokenizer.token_text(token_id) for token_id in prompt.opening])
     return state
-
-
-class Calls:
-    """Reads tool calls from the answer's chunks. The tokens of a chunk go with the first piece that it gives."""
-
-    __slots__ = ("_parser", "begun")
-
-    def __init__(self, written: ToolFormat) -> None:
-        self._parser = CallParser(written)
-        self.begun = 0
-
-    @property
-    def closed(self) -> int:
-        return self._parser.closed
-
-    def read(self, chunk: Chunk) -> list[Chunk]:
-        if not chunk.text:
-            return [chunk]
-        pieces = [self._piece(part) for part in self._parser.feed(chunk.text)] or [Chunk("control", "", ())]
-        first = replace(pieces[0], token_ids=chunk.token_ids, logprobs=chunk.logprobs)
-        return [replace(piece, forced=chunk.forced) for piece in (first, *pieces[1:])]
-
-    def rest(self) -> list[Chunk]:
-        """What was held back for a call, once the answer has ended."""
-        return [self._piece(part) for part in self._parser.flush()]
-
-    def _piece(self, part: str | Written) -> Chunk:
-        if isinstance(part, str):
-            return Chunk("answer", part, ())
-        if part.name is None:
-            return Chunk("tool", part.arguments, (), call=CallPart(part.number))
-        self.begun += 1
-        return Chunk("tool", part.arguments, (), call=CallPart(part.number, f"call_{uuid4().hex[:24]}", part.name))
 
 
 def room_for_reply(route: Route, prompt: Sequence[int], sampling: Sampling) -> int:

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from controllers.generation.route import Route
-from models.formats.families import Tag
+from models.formats.vocabulary import Tag
 
 ANCHOR = "\n"
 SEAM_TOKENS = 8  # of what stands before a seam: enough for any character, and for a decoder that joins tokens

@@ -69,7 +69,8 @@ class JudgeParams:
     def repeatable(self) -> str:
         """All that a vote depends on beside its number and what is compared."""
         sampling = replace(self.sampling, priority=0)
-        return repr((self.policy, sampling, self.seed, self.fixed_order, self.fixed_length))
+        effort = (self.policy.effort,) if self.policy.effort else ()
+        return repr((self.policy, sampling, self.seed, self.fixed_order, self.fixed_length, *effort))
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from types import MappingProxyType
 from typing import Any, Literal, NoReturn, Protocol, TypeGuard, get_args
 
 from controllers.policy.speculation import LENGTHS
-from models.formats.families import Scope
+from models.formats.reasoning import Scope
 
 Wish = Literal["think", "no_think", "auto"]
 ChosenBy = Literal["client", "key", "route", "cap", "model", "threshold", "reserve"]

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from controllers.policy.controls import CONTROLS, EFFORTS, UNLIMITED, ChosenBy, ParsedControl, PolicyError, Wish
 from controllers.policy.loop import LoopSettings
 from controllers.policy.speculation import Speculation, TakeoverLimits
-from models.formats.families import Family
+from models.formats.reasoning import ReasoningFormat
 
 TOLERANCE = 32
 
@@ -28,7 +28,8 @@ class Policy:
     thinking may end at a line end (None: hard cuts only), and the client itself `insists` on that where a request that
     cannot have it is to be refused, not cut hard. `hold_declared` holds a model to the budget that it gives itself.
     `lengths` are those of the target's takeovers (None: the route's own); without `target` the small model is alone.
-    `key` are the limits under which the request was folded, for another route that it makes work.
+    `effort` is the client's word for it, for templates that know efforts themselves. `key` are the limits under which
+    the request was folded, for another route that it makes work.
     """
 
     mode: Wish
@@ -41,6 +42,7 @@ class Policy:
     asked_in: str = ""
     cap: int | None = None
     prefill: int | None = None
+    effort: str | None = field(default=None, repr=False)
     reserve: int = 0
     tolerance: int | None = TOLERANCE
     insists: bool = False
@@ -91,7 +93,7 @@ def cap_of(budgets: BudgetSettings, key: KeyLimits | None) -> int | None:
     return min((cap for cap in caps if cap is not None), default=None)
 
 
-def fold(asked: Mapping[str, Any], family: Family, defaults: Defaults, key: KeyLimits | None = None) -> Policy:
+def fold(asked: Mapping[str, Any], family: ReasoningFormat, defaults: Defaults, key: KeyLimits | None = None) -> Policy:
     """One policy from a request's control fields, over its key's limits, over the route's defaults.
 
     Raises `PolicyError` for fields that contradict each other and for controls that the route cannot honour.
@@ -100,6 +102,7 @@ def fold(asked: Mapping[str, Any], family: Family, defaults: Defaults, key: KeyL
         [item for field, read in CONTROLS.items() if asked.get(field) is not None for item in read(asked[field], field)]
     )
     budgets, key = defaults.budgets, key or KeyLimits()
+    effort = next((item.effort for item in said if item.effort), None)
     said = _with_efforts(said, family, budgets)
     mode = _agreed(said, "mode")
     threshold = _agreed(said, "threshold")
@@ -134,6 +137,7 @@ def fold(asked: Mapping[str, Any], family: Family, defaults: Defaults, key: KeyL
         asked_in=budget.field if budget else "",
         cap=limits.cap,
         prefill=_prefill(said, limits, family),
+        effort=effort,
         reserve=budgets.reserve,
         tolerance=budgets.tolerance if kind else None,
         insists=graceful is not None and kind,
@@ -156,7 +160,7 @@ def _settled(said: list[ParsedControl]) -> list[ParsedControl]:
     ]
 
 
-def _check_cut(asked: ParsedControl, family: Family, budgets: BudgetSettings) -> None:
+def _check_cut(asked: ParsedControl, family: ReasoningFormat, budgets: BudgetSettings) -> None:
     """Refuses a way of cutting that no reply of the route can have."""
     if family.scope is None:
         raise PolicyError(f"{asked.field}: this route's model does not think, so nothing is cut", asked.field)
@@ -193,7 +197,11 @@ class _Limits:
 
 
 def _limits(
-    budget: ParsedControl | None, mode: ParsedControl | None, key: KeyLimits, budgets: BudgetSettings, family: Family
+    budget: ParsedControl | None,
+    mode: ParsedControl | None,
+    key: KeyLimits,
+    budgets: BudgetSettings,
+    family: ReasoningFormat,
 ) -> _Limits:
     """Request over key over route, and the lower of the caps. A default of 0 yields to a request that lets think."""
     if family.scope is None:  # there is nothing to limit, but a request may still say that it wants no thinking
@@ -211,7 +219,7 @@ def _limits(
     return limits
 
 
-def _prefill(said: list[ParsedControl], limits: _Limits, family: Family) -> int | None:
+def _prefill(said: list[ParsedControl], limits: _Limits, family: ReasoningFormat) -> int | None:
     wanted = _agreed(said, "prefill")
     if wanted and family.budget is None:
         raise PolicyError(f"{wanted.field}: this route's model has no budget field", wanted.field)
@@ -220,10 +228,10 @@ def _prefill(said: list[ParsedControl], limits: _Limits, family: Family) -> int 
     return limits.enforced
 
 
-def _with_efforts(said: list[ParsedControl], family: Family, budgets: BudgetSettings) -> list[ParsedControl]:
+def _with_efforts(said: list[ParsedControl], family: ReasoningFormat, budgets: BudgetSettings) -> list[ParsedControl]:
     """What was said, with each effort as its budget: with another budget in one request it contradicts itself, unless
-    the two come to the same number. An effort of no tokens is no thinking."""
-    if family.scope is None:
+    the two come to the same number, or the model knows efforts itself. An effort of no tokens is no thinking."""
+    if family.scope is None or (family.efforts and any(item.budget is not None for item in said)):
         return said
     return [_with_budget(item, budgets.efforts[item.effort]) if item.effort else item for item in said]
 
@@ -232,12 +240,14 @@ def _with_budget(item: ParsedControl, tokens: int) -> ParsedControl:
     return replace(item, budget=tokens) if tokens else replace(item, budget=0, mode="no_think")
 
 
-def _mode_of(mode: ParsedControl | None, limits: _Limits, family: Family, default: Wish) -> tuple[Wish, ChosenBy]:
+def _mode_of(
+    mode: ParsedControl | None, limits: _Limits, family: ReasoningFormat, default: Wish
+) -> tuple[Wish, ChosenBy]:
     """A budget of 0, whoever named it, is no thinking where the family can, and a request's budget on a route that
     answers directly by default asks it to think."""
     if mode and mode.mode == "no_think":
         return "no_think", "client"
-    if limits.enforced == 0 and "no_think" in family.prefixes:
+    if limits.enforced == 0 and "no_think" in family.able:
         return "no_think", limits.by if limits.named == 0 else "cap"
     if mode and mode.mode:
         return mode.mode, "client"
@@ -247,7 +257,7 @@ def _mode_of(mode: ParsedControl | None, limits: _Limits, family: Family, defaul
 
 
 def _check_budget(
-    said: list[ParsedControl], budget: ParsedControl | None, mode: ParsedControl | None, family: Family
+    said: list[ParsedControl], budget: ParsedControl | None, mode: ParsedControl | None, family: ReasoningFormat
 ) -> None:
     """Refuses a budget that the family cannot have, and one that contradicts the mode."""
     for item in said:
@@ -265,12 +275,12 @@ def _check_budget(
         raise PolicyError(f"{mode.field} and {budget.field} contradict each other", budget.field)
 
 
-def modes(family: Family) -> tuple[Wish, ...]:
+def modes(family: ReasoningFormat) -> tuple[Wish, ...]:
     """The modes that a family can honour."""
-    return (*family.prefixes, *(("auto",) if family.chooses else ()))
+    return (*family.able, *(("auto",) if family.chooses else ()))
 
 
-def _check_mode(wish: Wish, field: str, family: Family) -> None:
+def _check_mode(wish: Wish, field: str, family: ReasoningFormat) -> None:
     if wish not in modes(family):
         able = ", ".join(modes(family))
         raise PolicyError(f"{field}: this route's model has no mode {wish}; it has: {able}", field)

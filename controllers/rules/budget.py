@@ -7,12 +7,12 @@ hard, it makes the cut, and this rule only makes sure of it: a second opening ta
 from typing import Any
 
 from controllers.generation.bounds import NEVER, between_sentences, ends_line
-from controllers.generation.parser import UNDECIDED
 from controllers.generation.state import ReplyState, forgets_penalties
 from controllers.policy.controls import PolicyError
 from controllers.rules.base import NO_LIMITS, Action, EngineLimits, Rule
 from controllers.rules.limits import ScopeLimits
 from models.engines.base import Delta
+from models.formats.parser import UNDECIDED
 
 
 class Budget(Rule):

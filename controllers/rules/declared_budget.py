@@ -1,10 +1,10 @@
 """A model that declares its own budget, and the solution that stands between tags behind it."""
 
 from controllers.generation.bounds import NEVER
-from controllers.generation.parser import UNDECIDED
 from controllers.generation.state import ReplyState
 from controllers.rules.base import NO_LIMITS, Action, EngineLimits, Rule
 from controllers.rules.limits import ScopeLimits
+from models.formats.parser import UNDECIDED
 
 
 class DeclaredBudget(Rule):

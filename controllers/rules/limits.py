@@ -10,14 +10,14 @@ from dataclasses import dataclass
 from controllers.generation.answer_format import AnswerFormat
 from controllers.generation.bounds import Bounds, CutStyle, reply_bounds, thinking_bounds
 from controllers.generation.events import BudgetUse
-from controllers.generation.parser import UNDECIDED
 from controllers.generation.route import Forced, Route
 from controllers.generation.state import ReplyState, forgets_penalties
 from controllers.policy.controls import Cut, CutBy, PolicyError
 from controllers.policy.fold import Policy
 from controllers.rules.base import Action
 from models.engines.base import Sampling
-from models.formats.families import Section
+from models.formats.parser import UNDECIDED
+from models.formats.reasoning import Section
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

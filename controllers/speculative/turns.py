@@ -14,14 +14,14 @@ from controllers.driver import Driver
 from controllers.generation.bounds import NEVER
 from controllers.generation.deltas import single
 from controllers.generation.events import Event, Interrupt, TargetFailure, TargetUse
-from controllers.generation.parser import UNDECIDED
 from controllers.generation.route import Forced
 from controllers.generation.state import ReplyState
 from controllers.policy.fold import Policy
 from controllers.speculative.takeovers import Ruling, Takeover, guide_for
 from controllers.speculative.target import Target, TargetSlow, give_up_on
 from models.engines.base import Delta, EngineError, Prompt, PromptTooLong
-from models.formats.families import Family, Section
+from models.formats.parser import UNDECIDED
+from models.formats.reasoning import ReasoningFormat, Section
 
 NOTHING = Forced()
 
@@ -303,7 +303,7 @@ class Turns:
         self._end_turn()
 
 
-def thinking_sections(family: Family) -> Sequence[Section]:
+def thinking_sections(family: ReasoningFormat) -> Sequence[Section]:
     """Where a family thinks. A model without tags for it thinks in its answer."""
     if family.thinking is not None:
         return ("reasoning",)

@@ -207,6 +207,15 @@ class Tokenizer(Protocol):
         """The text of one token by itself, special tokens spelled out, undecodable bytes replaced."""
         ...
 
+    @property
+    def template(self) -> str:
+        """The source of the chat template; empty where there is none."""
+        ...
+
+    def protect(self, texts: Iterable[str]) -> None:
+        """Keeps from clients the control tokens that these texts hold, beside those of the template."""
+        ...
+
     def control_id(self, text: str) -> int | None:
         """The id of `text` if it is one control token of this vocabulary, else None."""
         ...
@@ -217,10 +226,12 @@ class Tokenizer(Protocol):
         tools: Sequence[Mapping[str, Any]] | None = None,
         template_kwargs: Mapping[str, Any] | None = None,
         continue_final: bool = False,
+        behind: str = "",
     ) -> list[int]:
         """Messages to the ids of the model's chat template, up to where the assistant's reply begins. Nothing in what
-        is given becomes a control token. Raises `InvalidRequest` for what the template cannot render, and for
-        `template_kwargs` of names that are not for clients to set."""
+        is given becomes a control token, but in `behind`: our own text, encoded together with the rest. Raises
+        `InvalidRequest` for what the template cannot render, and for `template_kwargs` of names that are not for
+        clients to set."""
         ...
 
 

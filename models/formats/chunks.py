@@ -21,7 +21,7 @@ class CallPart:
 @dataclass(frozen=True, slots=True)
 class Chunk:
     """A piece of output. `control` chunks hold tags: token ids that the client is charged for, and no text. The text of
-    `tool` chunks is the JSON of the arguments of `call`.
+    `tool` chunks is the JSON of the arguments of `call`; one without a `call` holds what stands around them.
 
     A token whose text is partly tag and partly text belongs to the chunk that holds its first character of text.
     `logprobs` is aligned with `token_ids`, or None. `forced` tokens were written by the server, not sampled; those of a

@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 
 from models.engines.base import Tokenizer
-from models.formats.families import Family
+from models.formats.reasoning import ReasoningFormat
 
 PROBES = ("first-probe-7f3", "second-probe-9a1", "third-probe-4c8")
 
@@ -67,7 +67,7 @@ class Marks:
         return self.specials.sub("", text).strip()
 
 
-def marks_of(tokenizer: Tokenizer, family: Family) -> Marks:
+def marks_of(tokenizer: Tokenizer, family: ReasoningFormat) -> Marks:
     """The marks of the tokenizer's template, read off a rendered conversation."""
     first, second, third = PROBES
     turns = [("user", first), ("assistant", second), ("user", third)]

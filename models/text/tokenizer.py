@@ -6,7 +6,7 @@ pieces are encoded apart, so that no piece spells a whole control token.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from hashlib import sha256
 from inspect import signature
@@ -38,16 +38,28 @@ class HubTokenizer:
         self._controls: dict[str, int] = {
             token.content: token_id for token_id, token in self._hf.added_tokens_decoder.items()
         }
-        spelled = "|".join(re.escape(text) for text in sorted(self._controls, key=len, reverse=True) if len(text) > 1)
-        self._control_start = re.compile(f"(?=(?:{spelled}))" if spelled else r"(?!)")
         self.eos_ids: frozenset[int] = frozenset(() if self._hf.eos_token_id is None else (self._hf.eos_token_id,))
         self.vocab_size: int = len(self._hf)
         added = self._hf.added_tokens_decoder.values()
         self.special_texts: frozenset[str] = frozenset(token.content for token in added if token.special)
+        self.template: str = _source(self._hf.chat_template)
+        self._kept: frozenset[str] = frozenset()
+        self.protect([self.template, *self.special_texts])
         self.bos_text: str = self._hf.bos_token or ""
         self.has_template: bool = bool(self._hf.chat_template)
         self._own_arguments = frozenset(  # of templates: what a client sends under these names would replace our own
             {*signature(self._hf.apply_chat_template).parameters, *self._hf.special_tokens_map, "messages"}
+        )
+
+    def protect(self, texts: Iterable[str]) -> None:
+        """Keeps from clients the control tokens that these texts hold. A vocabulary may have thousands of tokens that
+        were added as text: they stay text."""
+        spelled = (text for text in self._controls if text.strip() and len(text) > 1)
+        held = "\0".join(texts)
+        self._kept |= {text for text in spelled if text in held}
+        longest_first = sorted(self._kept, key=len, reverse=True)
+        self._control_start = re.compile(
+            f"(?=(?:{'|'.join(map(re.escape, longest_first))}))" if self._kept else r"(?!)"
         )
 
     @cached_property
@@ -97,6 +109,7 @@ class HubTokenizer:
         tools: Sequence[Mapping[str, Any]] | None = None,
         template_kwargs: Mapping[str, Any] | None = None,
         continue_final: bool = False,
+        behind: str = "",
     ) -> list[int]:
         template_kwargs = template_kwargs or {}
         if taken := self._own_arguments.intersection(template_kwargs):
@@ -116,4 +129,9 @@ class HubTokenizer:
         except (TypeError, ValueError) as error:  # nor can they work with values of every type
             field = TEMPLATE_FIELD if template_kwargs else "messages"
             raise InvalidRequest(f"{field}: the model's chat template cannot render this: {error}", field) from error
-        return self._encode_guarded(rendered)
+        return self._encode_guarded(rendered + behind)
+
+
+def _source(template: str | Mapping[str, str] | None) -> str:
+    """The text of a chat template, or of all of them where a model has several."""
+    return "\n".join(template.values()) if isinstance(template, Mapping) else template or ""

@@ -17,7 +17,8 @@ from controllers.policy.loop import LoopSettings
 from controllers.policy.speculation import OnFailure
 from models.config import Section, Tokens, resolve
 from models.engines import EngineConfig
-from models.formats.families import FAMILIES, Family
+from models.formats import FAMILIES
+from models.formats.reasoning import ReasoningFormat
 from models.judge_prompts.families import JUDGE_FAMILIES, Kind, parse_form
 from server.config.engines import AnyEngineConfig, memory_problems
 from server.config.speculative import SpeculativeConfig
@@ -35,6 +36,7 @@ class ServerConfig(Section):
 
     `drain_seconds`: how long running requests may go on after a stop signal. `notice_seconds`: how long before that
     the server says at /ready that it drains and still takes new requests, for balancers that ask now and then.
+    `page`: the built-in page at `/` and `/status`.
     `stored_responses` and `stored_bytes` bound what /v1/responses keeps in memory for all keys together, and how many
     responses run in the background; of the key that keeps the most, the oldest go first.
     """
@@ -43,6 +45,7 @@ class ServerConfig(Section):
     port: int = Field(default=8000, ge=0, le=65535)
     cors_origins: tuple[Annotated[str, Field(pattern=r"^(\*|https?://[^/]+)$")], ...] = ()
     keys_file: str = ""
+    page: bool = True
     max_body_bytes: int = Field(default=32 * 1024 * 1024, ge=1)
     drain_seconds: float = Field(default=30.0, ge=0)
     notice_seconds: float = Field(default=0.0, ge=0)
@@ -206,7 +209,7 @@ class RouteConfig(Section):
         return value
 
     @property
-    def of_family(self) -> Family:
+    def of_family(self) -> ReasoningFormat:
         return FAMILIES[self.family]
 
     @property
@@ -215,7 +218,7 @@ class RouteConfig(Section):
             return self.mode
         if self.of_family.chooses:
             return "auto"
-        return "think" if "think" in self.of_family.prefixes else "no_think"
+        return "think" if "think" in self.of_family.able else "no_think"
 
 
 class RewardsConfig(Section):

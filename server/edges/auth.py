@@ -6,7 +6,7 @@ A key is 256 random bits, so a plain hash cannot be searched and no slow one is 
 import base64
 import hmac
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from hashlib import sha256
 from pathlib import Path
 
@@ -95,14 +95,15 @@ def owner(keys: Mapping[bytes, str], candidates: list[str]) -> str | None:
 
 
 class Authentication:
-    """Plain ASGI, installed only where keys are configured. Guards every path that is not in `OPEN_PATHS`."""
+    """Plain ASGI, installed only where keys are configured. Guards every path that is not in `open_paths`."""
 
-    def __init__(self, app: ASGIApp, keys: Mapping[bytes, str]) -> None:
+    def __init__(self, app: ASGIApp, keys: Mapping[bytes, str], open_paths: Set[str]) -> None:
         self.app = app
         self.keys = keys
+        self.open_paths = open_paths
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "lifespan" or scope["path"] in OPEN_PATHS:
+        if scope["type"] == "lifespan" or scope["path"] in self.open_paths:
             return await self.app(scope, receive, send)
         name = owner(self.keys, presented(Headers(scope=scope)))
         if name is None:

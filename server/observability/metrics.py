@@ -16,7 +16,7 @@ from controllers.generation.events import Finished, TargetFailure, TargetUse
 from controllers.judging.judge import Verdict
 from controllers.policy.controls import ChosenBy, Cut
 from controllers.speculative.takeovers import TakeoverKind
-from models.formats.families import Mode
+from models.formats.reasoning import Mode
 
 Failure = Literal["refused", "overloaded", "error"]
 Outcome = Literal["ok", "aborted"] | Failure
@@ -99,6 +99,9 @@ class RouteMetrics:
             for mode in get_args(Mode)
             for source in get_args(ChosenBy)
         }
+        self._replies: Mapping[Mode, Gauge] = {mode: families.replies.labels(name, mode) for mode in get_args(Mode)}
+        self._budgets = families.budgets.labels(name)
+        self.thought, self.answered = (families.tokens.labels(name, kind) for kind in ("reasoning", "answer"))
         self._takeovers: Mapping[TakeoverKind, Counter] = {
             kind: families.takeovers.labels(name, kind) for kind in get_args(TakeoverKind)
         }
@@ -121,6 +124,12 @@ class RouteMetrics:
 
     def decided(self, mode: Mode, source: ChosenBy) -> None:
         self.decisions[mode, source].inc()
+
+    def runs(self, mode: Mode, replies: Literal[1, -1], *, budgeted: bool) -> None:
+        """A reply whose mode is known begins (1) or is over (-1)."""
+        self._replies[mode].inc(replies)
+        if budgeted:
+            self._budgets.inc(replies)
 
     def replied(self, end: Finished, *, empty: bool) -> None:
         """One choice is complete; `empty` says that its answer has no text."""
@@ -170,11 +179,14 @@ class _Families:
         def counter(name: str, text: str, *labels: str) -> Counter:
             return Counter(f"reasond:{name}", text, ["route", *labels], registry=registry)
 
-        def gauge(name: str, text: str) -> Gauge:
-            return Gauge(f"reasond:{name}", text, ["route"], registry=registry)
+        def gauge(name: str, text: str, *labels: str) -> Gauge:
+            return Gauge(f"reasond:{name}", text, ["route", *labels], registry=registry)
 
         self.running = gauge("num_requests_running", "Requests that have had their first token.")
         self.waiting = gauge("num_requests_waiting", "Requests that wait for their first token.")
+        self.replies = gauge("replies_running", "Replies that have decided and not ended, by mode.", "mode")
+        self.budgets = gauge("budgets_running", "Those of them that the server holds to a budget.")
+        self.tokens = counter("generated_tokens", "Tokens of replies while they are written.", "kind")
         self.reasoning_tokens = histogram("request_reasoning_tokens", "Thinking tokens of a reply.", TOKENS)
         self.answer_tokens = histogram("request_answer_tokens", "Answer tokens of a reply.", TOKENS)
         self.first_token = histogram("time_to_first_token_seconds", "Arrival to first token of any kind.", SECONDS)

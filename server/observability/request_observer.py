@@ -4,7 +4,7 @@ import asyncio
 import time
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any
+from typing import Any, Literal
 
 from starlette.requests import Request
 
@@ -14,6 +14,8 @@ from models.formats.chunks import Chunk
 from server.assemble import runtime_of
 from server.edges.errors import api_error
 from server.observability.metrics import AbortCause, Failure, Outcome, RouteMetrics
+
+COUNTED_AT_ONCE = 16  # tokens: a counter costs too much to be asked for each
 
 
 @dataclass(slots=True)
@@ -54,7 +56,9 @@ class RequestObserver:
         "_first_answer",
         "_first_token",
         "_outcome",
+        "_reported",
         "_route",
+        "_running",
         "usage",
     )
 
@@ -68,6 +72,8 @@ class RequestObserver:
         self._first_answer: float | None = None
         self._decision: Decision | None = None
         self._ends: list[Finished] = []
+        self._running: dict[int, Decision] = {}  # of the choices that have decided and not ended
+        self._reported = (0, 0)  # tokens of thoughts and of answers that the metrics have counted
         self._outcome: Outcome | AbortCause | None = None
 
     def __enter__(self) -> "RequestObserver":
@@ -80,6 +86,8 @@ class RequestObserver:
             self.usage.completion_tokens += count
             if event.kind == "reasoning":
                 self.usage.reasoning_tokens += count
+            if self.usage.completion_tokens - sum(self._reported) >= COUNTED_AT_ONCE:
+                self._report()
             if index not in self._answered and (event.text or event.call):
                 self.spoke()
                 if event.kind in ("answer", "tool"):
@@ -88,11 +96,25 @@ class RequestObserver:
         elif isinstance(event, Decision):
             self._route.decided(event.mode, event.chosen_by)
             self._decision = self._decision or event
+            self._running[index] = event
+            self._runs(event, 1)
             self.usage.prompt_tokens = len(event.prompt)
         elif isinstance(event, Finished):
             self._ends.append(event)
+            self._runs(self._running.pop(index), -1)
             self._route.replied(event, empty=index not in self._answered)
             self.usage.cached_tokens = max(self.usage.cached_tokens, event.cached_tokens)
+
+    def _runs(self, decision: Decision, replies: Literal[1, -1]) -> None:
+        budgeted = decision.budget is not None and decision.budget.enforced is not None
+        self._route.runs(decision.mode, replies, budgeted=budgeted)
+
+    def _report(self) -> None:
+        """The tokens since the last report."""
+        thought, answered = self._reported
+        self._reported = (self.usage.reasoning_tokens, self.usage.completion_tokens - self.usage.reasoning_tokens)
+        self._route.thought.inc(self._reported[0] - thought)
+        self._route.answered.inc(self._reported[1] - answered)
 
     def spoke(self) -> None:
         """There is text."""
@@ -109,6 +131,9 @@ class RequestObserver:
             self._first_answer = seconds
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._report()
+        for decision in self._running.values():
+            self._runs(decision, -1)
         (self._route.waiting if self._first_token is None else self._route.running).dec()
         if error is None or isinstance(error, Exception):
             outcome: Outcome = "ok" if error is None else failure(error)

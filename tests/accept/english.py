@@ -19,7 +19,7 @@ from typing import Any
 
 from demo.tasks import TASKS
 from demo.tasks.english.numerals import stated
-from models.formats.families import Mode
+from models.formats.reasoning import Mode
 from models.text.tokenizer import HubTokenizer
 from tests.processes import ROOT
 from training.config.sections import ModelSection

@@ -29,7 +29,8 @@ from loadtest.load.arrivals import Concurrent
 from loadtest.load.run import run
 from loadtest.load.workload import last_digit
 from loadtest.records import LoadRequest, LoadTarget, RequestRecord, RunResult
-from models.formats.families import FAMILIES, Family
+from models.formats import FAMILIES
+from models.formats.reasoning import ReasoningFormat
 from server.config.load import load_config
 from tests.processes import ROOT, reasond, session_seconds
 
@@ -131,7 +132,7 @@ async def sweep(url: str, options: argparse.Namespace) -> list[dict[str, Any]]:
     return rows
 
 
-def right(record: RequestRecord, family: Family) -> bool:
+def right(record: RequestRecord, family: ReasoningFormat) -> bool:
     """Where thinking and answer stand together, the answer is what follows the family's last phrase."""
     text = record.answer
     if family.scope == "reply":

@@ -26,8 +26,8 @@ from loadtest.load.workload import last_digit
 from models.engines import VllmEngineConfig
 from models.engines.base import Prompt, Sampling
 from models.engines.vllm import VllmEngine
+from models.formats import FAMILIES
 from models.formats.chunks import Chunk
-from models.formats.families import FAMILIES
 from server.config.load import load_config
 from tests.processes import ENVIRONMENT, ROOT
 

@@ -9,7 +9,7 @@ from controllers.generation.route import Route, build_route
 from controllers.judging.judge import Judge
 from controllers.policy.fold import Defaults
 from models.engines.scripted import Line, Script, ScriptedEngine
-from models.formats.families import FAMILIES
+from models.formats import FAMILIES
 from models.judge_prompts.families import JUDGE_FAMILIES, load_forms
 from models.text.tokenizer import HubTokenizer
 from tests.judging import Reader, larger_number

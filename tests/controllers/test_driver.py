@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from models.GONE.HERMES import HERMES
 
 import controllers.rules
 from controllers import CONTROLLERS
@@ -23,10 +24,9 @@ from controllers.policy.speculation import Speculation, TakeoverLimits
 from controllers.rules.base import Action, Rule
 from models.engines.base import Delta, EngineDead, Grammar, Prompt, Sampling
 from models.engines.scripted import ScriptedEngine, ScriptedReply
+from models.formats import FAMILIES
 from models.formats.chunks import Chunk
-from models.formats.families import FAMILIES
 from models.text.tokenizer import HubTokenizer
-from models.tool_calls.hermes import HERMES
 from tests.controllers.stories import Model, recites
 
 TOKENIZER = HubTokenizer("demo/tokenizer")

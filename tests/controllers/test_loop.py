@@ -12,7 +12,7 @@ from controllers.policy.fold import Defaults, Policy
 from controllers.policy.loop import LoopSettings
 from models.engines.base import Prompt, Sampling
 from models.engines.scripted import Line, ScriptedEngine
-from models.formats.families import FAMILIES
+from models.formats import FAMILIES
 from models.text.tokenizer import HubTokenizer
 
 LOOP = LoopSettings()

@@ -138,7 +138,7 @@ def test_a_first_word_that_is_held_back_waits_for_its_section(make_route: MakeRo
     route = make_route(["<think>"], family="lhrm")
     from dataclasses import replace
 
-    from models.formats.families import Tag, Tags
+    from models.formats.vocabulary import Tag, Tags
 
     spelled = replace(route, tags=Tags({}, (Tag("<thinking>", {"start": "reasoning"}),), "start"))
     events = reply(spelled)

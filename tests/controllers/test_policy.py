@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from controllers.policy.controls import CONTROLS, PolicyError, control_names
 from controllers.policy.fold import BudgetSettings, Defaults, KeyLimits, Policy, cap_of, fold, modes
 from controllers.policy.speculation import Speculation
-from models.formats.families import FAMILIES
+from models.formats import FAMILIES
 
 AUTO = Defaults("auto")
 

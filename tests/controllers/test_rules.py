@@ -15,8 +15,9 @@ from controllers.policy.controls import PolicyError
 from controllers.policy.fold import BudgetSettings, Defaults, Policy
 from models.engines.base import Delta, Prompt, PromptTooLong, Sampling
 from models.engines.scripted import Line, Script, ScriptedEngine
+from models.formats import FAMILIES
 from models.formats.chunks import Chunk
-from models.formats.families import FAMILIES, Family
+from models.formats.reasoning import ReasoningFormat
 from models.text.tokenizer import HubTokenizer
 
 TAGS = ("<think>", "</think>")
@@ -54,7 +55,12 @@ def thinker(tokenizer: HubTokenizer) -> MakeThinker:
     """A route over a script that thinks, and the script."""
 
     def make(
-        thinking: str, *, family: str | Family = "lhrm", native: bool = False, reserve: int = 0, **engine: float
+        thinking: str,
+        *,
+        family: str | ReasoningFormat = "lhrm",
+        native: bool = False,
+        reserve: int = 0,
+        **engine: float,
     ) -> tuple[Route, ThinkingScript]:
         asked = ThinkingScript(thinking)
         kind = FAMILIES[family] if isinstance(family, str) else family
@@ -339,7 +345,7 @@ MakeBudgeter = Callable[..., tuple[Route, Declaring]]
 @pytest.fixture
 def budgeter(tokenizer: HubTokenizer) -> MakeBudgeter:
     def make(
-        declares: str, length: int, family: str | Family = "selfbudgeter", **engine: float
+        declares: str, length: int, family: str | ReasoningFormat = "selfbudgeter", **engine: float
     ) -> tuple[Route, Declaring]:
         asked = Declaring(declares, length)
         over = ScriptedEngine(tokenizer, asked.over(tokenizer), **engine)  # type: ignore[arg-type]

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
+from models.GONE.HERMES import HERMES
 
 from controllers import CONTROLLERS
 from controllers.generation.answer_format import AnswerFormat, shape
@@ -15,10 +16,11 @@ from controllers.policy.controls import PolicyError
 from controllers.policy.fold import Defaults, Policy
 from models.engines.base import Grammar, Prompt, Sampling
 from models.engines.scripted import Line, ScriptedEngine
+from models.formats import FAMILIES
 from models.formats.chunks import Chunk
-from models.formats.families import FAMILIES, Family
+from models.formats.reasoning import ReasoningFormat
 from models.text.tokenizer import HubTokenizer
-from models.tool_calls.hermes import HERMES, Tool
+from models.tool_calls.tools import Tool
 
 JSON = AnswerFormat(Grammar("json_object", True), required=True)
 CALL = '<tool_call>\n{"name": "add", "arguments": {"a": 1}}\n</tool_call>'
@@ -46,7 +48,7 @@ class Model:
         return self.first.removeprefix("<think>") if "<think>" in said else self.first
 
 
-def route_of(model: Model, family: str | Family = "lhrm", **engine: int) -> Route:
+def route_of(model: Model, family: str | ReasoningFormat = "lhrm", **engine: int) -> Route:
     kind = FAMILIES[family] if isinstance(family, str) else family
     over = ScriptedEngine(model.tokenizer, model, **engine)  # type: ignore[arg-type]
     return build_route("r", CONTROLLERS["mode"], kind, over, Defaults("auto"))

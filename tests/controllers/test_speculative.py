@@ -9,6 +9,7 @@ from functools import cache
 from itertools import pairwise
 
 import pytest
+from models.GONE.HERMES import HERMES
 
 from controllers import CONTROLLERS
 from controllers.generation.answer_format import AnswerFormat
@@ -21,10 +22,9 @@ from controllers.policy.speculation import Speculation, TakeoverLimits
 from controllers.speculative.takeovers import guide_for
 from models.engines.base import EngineBusy, EngineDead, EngineError, Grammar, InvalidRequest, Prompt, Sampling
 from models.engines.scripted import Line, ScriptedEngine, ScriptedReply
+from models.formats import FAMILIES
 from models.formats.chunks import Chunk
-from models.formats.families import FAMILIES
 from models.text.tokenizer import HubTokenizer
-from models.tool_calls.hermes import HERMES
 from tests import virtual_time
 from tests.controllers.stories import WORDS, Model, other_tokenizer, rambles, recites
 

@@ -8,10 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from controllers.generation.parser import ThinkingParser
 from models.engines.base import PositionLogprobs, TokenLogprob
+from models.formats import FAMILIES
 from models.formats.chunks import Chunk
-from models.formats.families import FAMILIES, Section, Tag, Tags
+from models.formats.parser import ReplyParser
+from models.formats.reasoning import Section
+from models.formats.vocabulary import Tag, Tags
 
 THINK, END, DIRECT, END_DIRECT = 1000, 1001, 1002, 1003
 SPELLED = {THINK: "<think>", END: "</think>", DIRECT: "<no_think>", END_DIRECT: "</no_think>"}
@@ -28,7 +30,7 @@ class Vocabulary:
 
 
 def tags(family: str, *, as_tokens: bool = True) -> Tags:
-    from models.formats.families import compile_tags
+    from models.formats.vocabulary import compile_tags
 
     return compile_tags(FAMILIES[family], Vocabulary(*(SPELLED.values() if as_tokens else ())))  # type: ignore[arg-type]
 
@@ -53,7 +55,7 @@ def words(text: str, start: int = 1) -> list[Token]:
 
 def parse(machine: Tags, tokens: Sequence[Token], cuts: Sequence[int] = ()) -> list[Chunk]:
     """All chunks, adjacent ones of one kind joined, with the stream cut into deltas at `cuts`."""
-    parser = ThinkingParser(machine)
+    parser = ReplyParser(machine)
     bounds = [0, *sorted({cut % (len(tokens) + 1) for cut in cuts}), len(tokens)]
     chunks: list[Chunk] = []
     for a, b in itertools.pairwise(bounds):
@@ -145,7 +147,7 @@ def test_a_tag_split_over_tokens_and_shared_with_text_is_found_where_it_is_no_to
 
 
 def test_what_only_looks_like_a_tag_is_released_as_soon_as_it_cannot_become_one() -> None:
-    parser = ThinkingParser(tags("qwen3", as_tokens=False))
+    parser = ReplyParser(tags("qwen3", as_tokens=False))
     parser.feed([1], ["<think>"])
     assert texts(parser.feed([2], ["a < b"])) == [("reasoning", "a < b")]
     assert texts(parser.feed([3], [" </th"])) == [("reasoning", " ")]
@@ -163,10 +165,10 @@ def test_two_whole_tags_in_one_token() -> None:
 
 def test_text_held_for_a_spelled_tag_is_released_before_a_tag_that_is_a_token() -> None:
     machine = Tags({END: Tag("</think>", {"reasoning": "answer"})}, (Tag("<think>", {"start": "reasoning"}),), "start")
-    parser = ThinkingParser(machine)
+    parser = ReplyParser(machine)
     chunks = parser.feed([1, 2, END, 3], ["<think>", "a", "</think>", "b"])
     assert texts(chunks) == [("reasoning", "a"), ("answer", "b")]
-    stuck = ThinkingParser(machine)
+    stuck = ReplyParser(machine)
     assert texts(stuck.feed([1, END], ["<thi", "</think>"])) == [("answer", "<thi</think>")]
 
 
@@ -181,7 +183,7 @@ def test_logprobs_travel_with_their_tokens() -> None:
     at = [PositionLogprobs(TokenLogprob(i, -float(i))) for i in (THINK, 97, END, 98)]
     tokens = words("<think>a</think>b")
     for as_tokens in (True, False):
-        parser = ThinkingParser(tags("lhrm", as_tokens=as_tokens))
+        parser = ReplyParser(tags("lhrm", as_tokens=as_tokens))
         chunks = parser.feed([t for t, _ in tokens], [p for _, p in tokens], at) + parser.flush()
         assert [x for chunk in chunks for x in chunk.logprobs or ()] == at
 

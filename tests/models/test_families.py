@@ -1,11 +1,13 @@
 import pytest
 
-from models.formats.families import FAMILIES, Family, compile_tags
+from models.formats import FAMILIES
+from models.formats.reasoning import ReasoningFormat
+from models.formats.vocabulary import compile_tags
 from models.text.tokenizer import HubTokenizer
 
 
 @pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES.keys())
-def test_every_family_compiles_against_the_demo_vocabulary(family: Family, tokenizer: HubTokenizer) -> None:
+def test_every_family_compiles_against_the_demo_vocabulary(family: ReasoningFormat, tokenizer: HubTokenizer) -> None:
     tags = compile_tags(family, tokenizer)
     pairs = (family.thinking, family.direct, family.budget, family.solution)
     texts = [tag for pair in pairs if pair for tag in pair]
@@ -14,18 +16,18 @@ def test_every_family_compiles_against_the_demo_vocabulary(family: Family, token
 
 
 @pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES.keys())
-def test_every_family_whose_thinking_is_apart_can_answer_without_it(family: Family) -> None:
+def test_every_family_whose_thinking_is_apart_can_answer_without_it(family: ReasoningFormat) -> None:
     assert ("no_think" in family.prefixes) == (family.scope != "reply")
 
 
 @pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES.keys())
-def test_a_family_thinks_exactly_if_it_has_thinking_tags(family: Family) -> None:
+def test_a_family_thinks_exactly_if_it_has_thinking_tags(family: ReasoningFormat) -> None:
     assert ("think" in family.prefixes) == (family.scope is not None)
     assert (family.scope == "thinking") == (family.thinking is not None)
 
 
 @pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES.keys())
-def test_a_family_with_budgets_can_end_what_they_count(family: Family, tokenizer: HubTokenizer) -> None:
+def test_a_family_with_budgets_can_end_what_they_count(family: ReasoningFormat, tokenizer: HubTokenizer) -> None:
     if family.scope is None:
         assert not (family.wrap_up or family.closing)
         return
@@ -47,7 +49,7 @@ def test_the_demo_vocabulary_has_the_hybrid_tags_as_single_tokens(tokenizer: Hub
 
 
 def test_a_tag_that_is_no_token_is_matched_by_text(tokenizer: HubTokenizer) -> None:
-    family = Family(name="odd", thinking=("<ponder>", "</ponder>"))
+    family = ReasoningFormat(name="odd", thinking=("<ponder>", "</ponder>"))
     tags = compile_tags(family, tokenizer)
     assert [tag.text for tag in tags.by_text] == ["<ponder>", "</ponder>"]
 

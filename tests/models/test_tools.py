@@ -5,9 +5,13 @@ import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from models.GONE.CallParser import CallParser
+from models.GONE.HERMES import HERMES
+from models.GONE.Written import Written
 
 from models.engines.base import Grammar
-from models.tool_calls.hermes import HERMES, CallParser, Tool, Written, answer_grammar, json_object
+from models.tool_calls.grammar import answer_grammar
+from models.tool_calls.tools import Tool, json_object
 
 ONE = '<tool_call>\n{"name": "add", "arguments": {"a": 1, "b": "}\\"</tool_call>{"}}\n</tool_call>'
 ARGUMENTS = '{"a": 1, "b": "}\\"</tool_call>{"}'

@@ -3,7 +3,7 @@
 import pytest
 from transformers import AutoTokenizer
 
-from models.formats.families import FAMILIES
+from models.formats import FAMILIES
 from models.text.template_marks import Marks, marks_of
 from models.text.tokenizer import HubTokenizer
 

@@ -3,8 +3,8 @@
 import pytest
 
 from models.engines.scripted import ScriptedEngine
-from models.formats.families import FAMILIES
-from models.formats.templates import opens_thinking
+from models.formats import FAMILIES
+from models.formats.template import opens_thinking
 from models.text.tokenizer import HubTokenizer
 from server.app import create_app
 from server.assemble import assemble

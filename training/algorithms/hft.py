@@ -10,7 +10,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from models.formats.families import Mode
+from models.formats.reasoning import Mode
 from training.algorithms.parts import Material
 from training.config.sections import Modes, SftRecipe
 from training.data.errors import UserError

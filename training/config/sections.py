@@ -10,7 +10,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
-from models.formats.families import Mode
+from models.formats.reasoning import Mode
 from training.config.recipe import Recipe
 from training.config.source import DataSection
 from training.data.questions import Split

@@ -10,9 +10,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from controllers.generation.bounds import declared_budget
-from controllers.generation.parser import ThinkingParser
 from models.engines.base import Tokenizer
-from models.formats.families import FAMILIES, Family, Tags, compile_tags
+from models.formats import FAMILIES
+from models.formats.parser import ReplyParser
+from models.formats.reasoning import ReasoningFormat
+from models.formats.vocabulary import Tags, compile_tags
 from training.data.errors import UserError
 from training.data.replies import render_prompt
 
@@ -33,7 +35,7 @@ class BudgetReply:
 class BudgetFormat:
     """Prompts and replies as token ids. Build it with `budget_format_of`."""
 
-    family: Family
+    family: ReasoningFormat
     tokenizer: Tokenizer
     tags: Tags
     controls: tuple[int, ...]
@@ -70,10 +72,10 @@ class BudgetFormat:
         """The inverse of `write`, decided by the state machine that serves such replies."""
         ids, ended = self._body(reply)
         sections: dict[str, list[int]] = {"budget": [], "answer": [], "control": [], "reasoning": []}
-        for chunk in ThinkingParser(self.tags).feed(ids, [self.tokenizer.token_text(i) for i in ids]):
+        for chunk in ReplyParser(self.tags).feed(ids, [self.tokenizer.token_text(i) for i in ids]):
             sections[chunk.kind] += chunk.token_ids
         budget = declared_budget(self.tokenizer.decode(sections["budget"])) or None
-        in_order = tuple(sections["control"]) == self.controls and ids[0] == self.controls[0]
+        in_order = tuple(i for i in ids if i in self.controls) == self.controls and ids[0] == self.controls[0]
         closed = bool(ids) and ids[-1] == self.controls[-1]
         solution = sections["answer"]
         return BudgetReply(budget, len(solution), self._answer(solution), ended and in_order and closed)

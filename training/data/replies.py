@@ -6,9 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from controllers.generation.parser import ThinkingParser
 from models.engines.base import Tokenizer
-from models.formats.families import FAMILIES, Family, Mode, Tags, compile_tags
+from models.formats import FAMILIES
+from models.formats.parser import ReplyParser
+from models.formats.reasoning import Mode, ReasoningFormat
+from models.formats.vocabulary import Tags, compile_tags
 from training.data.errors import UserError
 
 MODES: tuple[Mode, Mode] = ("think", "no_think")
@@ -35,7 +37,7 @@ class ReplyFormat:
     Two kinds: modes with tags of their own (LHRM), and a thinking block that is empty where a reply does not think.
     """
 
-    family: Family
+    family: ReasoningFormat
     tokenizer: Tokenizer
     tags: Tags
     prefixes: Mapping[Mode, tuple[int, ...]]
@@ -70,11 +72,11 @@ class ReplyFormat:
         ended = bool(reply) and reply[-1] == self.end
         ids = list(reply[:-1] if ended else reply)
         sections: dict[str, list[int]] = {"reasoning": [], "answer": [], "control": []}
-        for chunk in ThinkingParser(self.tags).feed(ids, [self.tokenizer.token_text(i) for i in ids]):
+        for chunk in ReplyParser(self.tags).feed(ids, [self.tokenizer.token_text(i) for i in ids]):
             sections[chunk.kind] += chunk.token_ids
         thought, answer = (self.tokenizer.decode(sections[kind]).strip("\n") for kind in ("reasoning", "answer"))
         mode = self._mode(ids, thought)
-        complete = ended and mode is not None and sections["control"] == self._controls(mode)
+        complete = ended and mode is not None and self._tags_in(ids) == self._controls(mode)
         if complete and self.family.direct and mode == "no_think":
             complete = tuple(ids[-len(self.closings[mode]) :]) == self.closings[mode]  # nothing stands behind it
         return ParsedReply(mode, thought, answer, complete, len(reply))
@@ -83,15 +85,36 @@ class ReplyFormat:
         if self.family.direct:
             return next((mode for mode in MODES if tuple(ids[:1]) == self.prefixes[mode][:1]), None)
         opening = self.prefixes["think"][:1]
-        begun = self.family.template_opens or tuple(ids[: len(opening)]) == opening
+        begun = template_opens(self.family) or tuple(ids[: len(opening)]) == opening
         return ("think" if thought.strip() else "no_think") if begun else None
+
+    def _tags_in(self, ids: Sequence[int]) -> list[int]:
+        """All tags of a reply, those that are text where they stand among them."""
+        tags = {self.tokenizer.control_id(tag) for tag in self.family.tags}
+        return [i for i in ids if i in tags]
 
     def _controls(self, mode: Mode) -> list[int]:
         """The tags of a complete reply."""
         pair = self.family.direct if self.family.direct and mode == "no_think" else self.family.thinking
         assert pair is not None
         ids = [self.tokenizer.control_id(tag) for tag in pair]
-        return [i for i in (ids[1:] if self.family.template_opens else ids) if i is not None]
+        return [i for i in (ids[1:] if template_opens(self.family) else ids) if i is not None]
+
+
+def template_opens(family: ReasoningFormat) -> bool:
+    """Whether the template itself opens the thinking, so that not to think is to close it."""
+    return family.thinking is not None and family.behind.get("no_think", "").strip().startswith(family.thinking[1])
+
+
+def prefix_texts(family: ReasoningFormat) -> Mapping[Mode, str]:
+    """What a reply in each mode begins with, behind a template that knows no modes. Empty for a family of which only
+    its own template knows that."""
+    think = family.behind.get("think", "")
+    if family.direct or template_opens(family):
+        return {"think": think, "no_think": family.behind["no_think"]}
+    if family.thinking and "no_think" in family.able and think.startswith(family.thinking[0]):
+        return {"think": think, "no_think": f"{think}\n{family.closing}"}  # an empty block
+    return {}
 
 
 def render_prompt(tokenizer: Tokenizer, messages: Sequence[Mapping[str, Any]]) -> list[int]:
@@ -116,8 +139,9 @@ def format_of(name: str, tokenizer: Tokenizer) -> ReplyFormat:
     not have both modes."""
     tags = tags_of(name)
     family = FAMILIES[name]
-    if family.thinking is None or not {"think", "no_think"} <= family.prefixes.keys():
-        can = [key for key, one in FAMILIES.items() if one.thinking and {"think", "no_think"} <= one.prefixes.keys()]
+    prefixes = prefix_texts(family)
+    if not prefixes:
+        can = [key for key, one in FAMILIES.items() if prefix_texts(one)]
         raise UserError(f"family {name!r} cannot be trained to choose its mode; these can: {', '.join(sorted(can))}")
     if any(tokenizer.control_id(tag) is None for tag in tags):
         raise UserError(f"{' and '.join(tags[:2])} must be tokens of the vocabulary: train the model with hft first")
@@ -129,7 +153,7 @@ def format_of(name: str, tokenizer: Tokenizer) -> ReplyFormat:
         family=family,
         tokenizer=tokenizer,
         tags=compile_tags(family, tokenizer),
-        prefixes={mode: tuple(encode(family.prefixes[mode])) for mode in MODES},
+        prefixes={mode: tuple(encode(prefixes[mode])) for mode in MODES},
         closings={mode: tuple(encode(closings[mode])) for mode in MODES},
         end=end,
     )

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from models.engines.base import Tokenizer
-from models.formats.families import Mode
+from models.formats.reasoning import Mode
 from training.data.errors import UserError
 from training.data.files import question_of
 from training.data.questions import Question

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from transformers.utils.logging import tqdm
 
-from models.formats.families import Mode
+from models.formats.reasoning import Mode
 from models.text.tokenizer import HubTokenizer
 from training.config.sections import EvaluateRecipe
 from training.config.source import open_source

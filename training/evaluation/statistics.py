@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from models.formats.families import Mode
+from models.formats.reasoning import Mode
 
 T = TypeVar("T")
 

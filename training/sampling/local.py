@@ -4,7 +4,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import torch
 
-from models.formats.families import FAMILIES, Mode
+from models.formats import FAMILIES
+from models.formats.reasoning import Mode
 from models.text.tokenizer import HubTokenizer
 from training.config.sections import SampleRecipe
 from training.data.budget_replies import budget_format_of

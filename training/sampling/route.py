@@ -9,7 +9,7 @@ from typing import Any
 
 import httpx
 
-from models.formats.families import Mode
+from models.formats.reasoning import Mode
 from training.config.sections import RouteSection, SampleRecipe
 from training.data.errors import UserError
 from training.data.questions import Question

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import ConfigDict, Field, model_validator
 
-from models.tool_calls.hermes import json_object
+from models.tool_calls.tools import json_object
 from server.apis.shared.request import GenerationRequest
 from server.apis.shared.sampling_fields import Body, Controlled, Count, Flag, OpenAISampling, Text, with_controls
 from server.apis.shared.tools import AnswerFields

@@ -7,7 +7,7 @@ from typing import Any
 
 from controllers.generation.events import Decision, Event, Finished
 from models.formats.chunks import Chunk, Kind
-from models.tool_calls.hermes import json_object
+from models.tool_calls.tools import json_object
 from server.apis.shared.generation import Generation
 from server.apis.shared.reply import Part, ReplyEncoder, decision_headers, progress_record
 from server.edges.errors import ApiError

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from models.engines.base import Grammar
-from models.tool_calls.hermes import Choice, Tool
+from models.tool_calls.tools import Choice, Tool
 from server.apis.chat.schema import call_as_template_input
 from server.apis.shared.request import GenerationRequest, OutputConstraints
 from server.apis.shared.sampling_fields import (

@@ -8,7 +8,7 @@ from controllers.generation.answer_format import AnswerFormat, shape
 from controllers.generation.route import Route
 from controllers.policy.controls import PolicyError
 from models.engines.base import Grammar, Sampling
-from models.tool_calls.hermes import Choice, Tool
+from models.tool_calls.tools import Choice, Tool
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,9 +35,12 @@ class OutputConstraints:
         offered = [tool for tool in self.shown if self.named in (None, tool.name)]
         single = not self.parallel or self.named is not None
         try:
-            return shape(route.calls, offered, self.choice, single=single, text=self.text)
+            return shape(
+                route.calls, offered, self.choice, single=single, text=self.text, constrained=route.calls_constrained
+            )
         except ValueError as error:
-            raise PolicyError(f"{self.format_field}: {error}", self.format_field) from error
+            field = self.format_field if self.text is not None else "tool_choice"
+            raise PolicyError(f"{field}: {error}", field) from error
 
 
 @dataclass(frozen=True, slots=True)

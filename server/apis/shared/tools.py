@@ -6,7 +6,7 @@ import orjson
 from pydantic import AfterValidator, Field, model_validator
 
 from models.engines.base import Grammar, GrammarKind
-from models.tool_calls.hermes import Choice, Tool
+from models.tool_calls.tools import Choice, Tool
 from server.apis.shared.request import OutputConstraints
 from server.apis.shared.sampling_fields import Body, Flag, Text, by_type, of_type
 

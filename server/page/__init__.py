@@ -1,0 +1,1 @@
+"""The built-in page: a chat that shows thinking while it happens, and the server's state. Static files."""
