@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from models.GONE.HERMES import HERMES
+from tests.formats import HERMES
 
 import controllers.rules
 from controllers import CONTROLLERS

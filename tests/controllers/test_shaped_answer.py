@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
-from models.GONE.HERMES import HERMES
+from tests.formats import HERMES
 
 from controllers import CONTROLLERS
 from controllers.generation.answer_format import AnswerFormat, shape

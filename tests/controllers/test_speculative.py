@@ -9,7 +9,7 @@ from functools import cache
 from itertools import pairwise
 
 import pytest
-from models.GONE.HERMES import HERMES
+from tests.formats import HERMES
 
 from controllers import CONTROLLERS
 from controllers.generation.answer_format import AnswerFormat

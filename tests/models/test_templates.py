@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from models.GONE.HERMES import HERMES
+from tests.formats import HERMES
 
 from models.formats.template import writes_calls
 from models.text.tokenizer import HubTokenizer
