@@ -80,8 +80,9 @@ class TargetUse:
 class Decision:
     """How much thinking the reply gets, and who said so. `notes` are those of the conversation.
 
-    `p_think` is the model's own probability of thinking, where it was asked for it. `prompt` is what the engine read,
-    forced prefix included. `seconds_to_answer` is an estimate from the pace at which the engine writes now.
+    `p_think` is the probability behind a decider's choice and `threshold` what it was held against; `decision_tokens`
+    were generated for the choice alone, and `decider_failure` says why a decider could not choose. `prompt` is what the
+    engine read, forced prefix included. `seconds_to_answer` is an estimate from the engine's present pace.
     """
 
     mode: Mode
@@ -90,6 +91,9 @@ class Decision:
     p_think: float | None = None
     budget: BudgetUse | None = None
     seconds_to_answer: float | None = None
+    threshold: float | None = None
+    decision_tokens: int = 0
+    decider_failure: str | None = None
     notes: tuple[str, ...] = ()
 
     def record(self) -> dict[str, Any]:
@@ -99,6 +103,12 @@ class Decision:
             record["notes"] = list(self.notes)
         if self.p_think is not None:
             record["p_think"] = round(self.p_think, 6)
+        if self.threshold is not None:
+            record["threshold"] = self.threshold
+        if self.decision_tokens:
+            record["decision_tokens"] = self.decision_tokens
+        if self.decider_failure is not None:
+            record["decider_failure"] = self.decider_failure
         return record | _budget_record(self.budget, self.seconds_to_answer)
 
 

@@ -132,7 +132,8 @@ class Tags:
 
 
 def compile_tags(form: ReasoningFormat, tokenizer: Tokenizer) -> Tags:
-    """Resolves a format's tags against a vocabulary."""
+    """Resolves a format's tags against a vocabulary, which keeps them from clients from then on."""
+    tokenizer.protect(form.texts)
     return Tags(form, tokenizer)
 
 

@@ -42,6 +42,7 @@ class HubTokenizer:
         added = self._hf.added_tokens_decoder.values()
         self.special_texts: frozenset[str] = frozenset(token.content for token in added if token.special)
         self.template: str = _source(self._hf.chat_template)
+        self.control_texts: frozenset[str] = frozenset(self._controls)
         self._kept: frozenset[str] = frozenset()
         self.protect([self.template, *self.special_texts])
         self.bos_text: str = self._hf.bos_token or ""
@@ -126,7 +127,7 @@ class HubTokenizer:
         except (TypeError, ValueError) as error:  # nor can they work with values of every type
             field = TEMPLATE_FIELD if template_kwargs else "messages"
             raise InvalidRequest(f"{field}: the model's chat template cannot render this: {error}", field) from error
-        return self._encode_guarded(rendered + behind)
+        return self._encode_guarded(rendered if rendered.endswith(behind) else rendered + behind)
 
 
 def _source(template: str | Mapping[str, str] | None) -> str:

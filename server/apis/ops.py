@@ -46,9 +46,10 @@ def model_card(route: Route, created: int, judge: Judge | None = None) -> dict[s
         "reasond": {
             "description": route.description,
             "family": route.family.name,
-            "modes": modes(route.family),
+            "modes": modes(route.family, route.defaults.decider),
             "default_mode": route.defaults.mode,
-            "auto": route.family.chooses,
+            "auto": route.family.chooses or route.defaults.decider is not None,
+            "decider": route.defaults.decider or ("model" if route.family.chooses else None),
             "think_threshold": route.defaults.think_threshold,
             "budgets": budget_abilities(route),
             "speculative": target_abilities(route),

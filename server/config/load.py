@@ -9,8 +9,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic import Field, SerializeAsAny, ValidationError, ValidationInfo, field_validator, model_validator
 
+from controllers.deciders import DECIDERS
+from controllers.deciders.base import DeciderConfig
 from controllers.policy.controls import EFFORTS, MOST_REPLIES, Wish
 from controllers.policy.fold import TOLERANCE, BudgetSettings, modes
 from controllers.policy.loop import LoopSettings
@@ -171,7 +173,7 @@ class RouteConfig(Section):
     """A name that clients put in `model`. `mode` left out: auto where the family chooses, else think, else no_think.
 
     `judge` is for routes whose controller is `judge`. `judged_by` names such a route, which ranks replies where a
-    request, or `best_of` here, wants the best of several.
+    request, or `best_of` here, wants the best of several. `auto` names the decider of mode `auto`.
     """
 
     engine: str
@@ -187,7 +189,18 @@ class RouteConfig(Section):
     sampling: SamplingConfig = SamplingConfig()
     budgets: BudgetsConfig = BudgetsConfig()
     loop: LoopConfig = LoopConfig()
+    auto: SerializeAsAny[DeciderConfig] | None = None
     speculative: SpeculativeConfig | None = None
+
+    @field_validator("auto", mode="before")
+    @classmethod
+    def _known_decider(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        name = str(value.get("decider"))
+        if name not in DECIDERS:
+            raise ValueError(f"unknown decider {name!r}; known: {', '.join(DECIDERS)}")
+        return DECIDERS[name][0].model_validate(value)
 
     @field_validator("family")
     @classmethod
@@ -204,7 +217,7 @@ class RouteConfig(Section):
     def default_mode(self) -> Wish:
         if self.mode is not None:
             return self.mode
-        if self.of_family.chooses:
+        if self.of_family.chooses or self.auto is not None:
             return "auto"
         return "think" if "think" in self.of_family.able else "no_think"
 
@@ -282,7 +295,7 @@ def _route_problems(config: Config) -> Iterator[str]:
             yield f"{key}.engine: no engine {route.engine!r}; there is {', '.join(config.engines)}"
         elif route.adapter and route.adapter not in engine.adapters:
             yield f"{key}.adapter: engine {route.engine!r} has no adapter {route.adapter!r}"
-        if route.default_mode not in (able := modes(route.of_family)):
+        if route.default_mode not in (able := modes(route.of_family, route.auto.decider if route.auto else None)):
             yield f"{key}.mode: family {route.family!r} has {', '.join(able)}, not {route.mode}"
         elif route.think_threshold is not None and route.default_mode != "auto":
             yield f"{key}.think_threshold: only a route whose mode is auto can have one"

@@ -146,6 +146,7 @@ def format_of(name: str, tokenizer: Tokenizer) -> ReplyFormat:
     if any(tokenizer.control_id(tag) is None for tag in tags):
         raise UserError(f"{' and '.join(tags[:2])} must be tokens of the vocabulary: train the model with hft first")
     encode = tokenizer.encode_control
+    tokenizer.protect(tokenizer.control_texts)  # in questions they are text, whoever will serve the model
     after_thought = f"{chr(10) * family.closing.endswith(chr(10))}{family.closing}"
     closings = {"think": after_thought, "no_think": family.direct[1] if family.direct else ""}
     (end,) = tokenizer.eos_ids

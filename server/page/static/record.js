@@ -12,7 +12,12 @@ const CHOSEN_BY = {
   reserve: "the answer's reserve leaves no room to think",
 };
 const CUT = { line_end: "at a line's end", wrap_up: "with a wrap-up phrase", hard: "on the spot" };
-const CUT_BY = { budget: "the budget was used up", reserve: "to leave room for the answer", client: "you asked for the answer" };
+const CUT_BY = {
+  budget: "the budget was used up",
+  reserve: "to leave room for the answer",
+  client: "you asked for the answer",
+  loop: "the thought went in circles",
+};
 const FAILURE = {
   dead: "its engine is down",
   down: "it failed a moment ago",
