@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
-from fastapi import APIRouter, Request
 from starlette.exceptions import HTTPException
+from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
@@ -76,4 +76,4 @@ def _file(request: Request, path: str) -> Response:
     return Response(found.content, headers=headers, media_type=found.media)
 
 
-router = APIRouter(routes=[*(Route(path, document) for path in DOCUMENTS), Route("/page/{name:path}", static)])
+routes = [*(Route(path, document) for path in DOCUMENTS), Route("/page/{name:path}", static)]
