@@ -20,6 +20,7 @@ from server.observability.engines import engine_state
 
 log = logging.getLogger(__name__)
 routes = Routes()
+unlisted = Routes(include_in_schema=False)
 
 CHECK_SECONDS = 5.0
 
@@ -144,7 +145,10 @@ async def metrics(request: Request) -> Response:
     return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
-@routes.get("/openapi.json")
+@unlisted.get("/openapi.json")
 async def openapi_document(request: Request) -> Response:
-    endpoints = [each for each in request.app.routes if isinstance(each, Endpoint) and each.path != "/openapi.json"]
+    endpoints = [each for each in request.app.routes if isinstance(each, Endpoint) and each.include_in_schema]
     return JSONResponse(openapi.document(endpoints, sorted(runtime_of(request).routes)))
+
+
+routes += unlisted
