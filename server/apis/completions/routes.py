@@ -16,6 +16,7 @@ from models.engines.base import Delta, InvalidRequest, Prompt, Sampling
 from server.apis.completions.encoder import CompletionEncoder
 from server.apis.completions.schema import CompletionRequest
 from server.apis.shared.generation import Take, respond
+from server.apis.shared.request import check_replies
 from server.assemble import runtime_of
 from server.edges.json_body import json_body
 from server.observability.request_observer import RequestObserver, watch
@@ -89,6 +90,7 @@ async def _opened_once(
 def prepare(body: CompletionRequest, request: Request) -> Completion:
     runtime = runtime_of(request)
     route = runtime.route(body.model)
+    check_replies({"n": body.n or 1, "prompt": len(body.prompts)}, runtime.config.server.max_replies)
     tokenizer = route.engine.tokenizer
     prompts = [tokenizer.encode_control(prompt) if isinstance(prompt, str) else prompt for prompt in body.prompts]
     max_tokens = body.max_tokens or route.sampling.max_tokens or 16  # 16: the default of this API, kept for its clients
