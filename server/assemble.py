@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from secrets import token_bytes
 
-from fastapi import Request
+from starlette.requests import Request
 
 from controllers import CONTROLLERS
 from controllers.deciders import load_decider
@@ -160,7 +160,7 @@ def _judge(name: str, config: Config, models: Mapping[str, LoadedModel], metrics
         widening=settings.widening,
         teams=settings.teams,
         rubric=settings.rubric,
-        on_verdict=metrics.route(name).judged,
+        on_verdict=metrics.routes[name].judged,
     )
 
 

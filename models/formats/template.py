@@ -13,7 +13,7 @@ from typing import Any, Literal
 from models.engines.base import InvalidRequest, Tokenizer
 from models.formats.parser import ReplyParser
 from models.formats.prompt import TemplateInput, opening_of, render
-from models.formats.reasoning import Mode, ReasoningFormat
+from models.formats.reasoning import MODES, Mode, ReasoningFormat
 from models.formats.vocabulary import Tags, compile_tags
 from models.tool_calls.tools import Tool
 
@@ -186,7 +186,8 @@ def _mode_fault(form: ReasoningFormat, tokenizer: Tokenizer, tags: Tags) -> str:
         return (
             f"neither the template nor the vocabulary knows {form.thinking[0]!r}, with which the family begins thinking"
         )
-    if len(prompts) == 2 and prompts["think"] == prompts["no_think"]:
+    switched = form.modes.get("think") != form.modes.get("no_think") and len(form.modes) == len(MODES)
+    if len(prompts) == len(MODES) and (bare if switched else prompts)["think"] == prompts["no_think"]:
         switch = ", ".join(f"{key}={value!r}" for key, value in form.modes.get("no_think", {}).items())
         return f"the template's prompt is the same with and without thinking ({switch or 'no switch'})"
     for mode, prompt in prompts.items():

@@ -22,6 +22,7 @@ from models.engines.base import InvalidRequest
 SEAM = "\ufdd0"  # a noncharacter: never valid for interchange, so removing it from client text loses nothing
 TEMPLATE_FIELD = "chat_template_kwargs"
 NO_TEXT = re.compile(f"[{SEAM}\ud800-\udfff]")  # nor are surrogates, which JSON can spell and no tokenizer takes
+LONG_TEXT = 32 * 1024  # characters
 
 
 class HubTokenizer:
@@ -85,6 +86,8 @@ class HubTokenizer:
         return self._encode_guarded(self.guard(text))
 
     def encode_control(self, text: str) -> list[int]:
+        if len(text) > LONG_TEXT:  # a batch lets other threads run meanwhile
+            return cast(list[int], self.backend.encode_batch_fast([text], add_special_tokens=False)[0].ids)
         return cast(list[int], self.backend.encode(text, add_special_tokens=False).ids)
 
     def _encode_guarded(self, text: str) -> list[int]:

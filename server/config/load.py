@@ -290,8 +290,11 @@ class Config(Section):
 
 
 def load_config(path: str | Path) -> Config:
-    """Reads and checks a file. Relative paths in it are looked up beside it, then in the working directory."""
+    """Reads and checks a file, or the `reasond.toml` of a folder. Relative paths in it are looked up beside it, then in
+    the working directory."""
     path = Path(path)
+    if path.is_dir():  # what a training run leaves
+        path /= "reasond.toml"
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:

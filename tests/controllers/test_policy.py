@@ -122,7 +122,7 @@ def test_a_budget_leaves_the_mode_alone_unless_it_must_change_it() -> None:
 
 
 def test_a_budget_of_0_stays_a_budget_where_the_family_cannot_leave_thinking_out() -> None:
-    only_thinks = replace(FAMILIES["lhrm"], prefixes={"think": "<think>"}, direct=None)
+    only_thinks = replace(FAMILIES["lhrm"], behind={"think": "<think>"}, direct=None)
     policy = fold({"thinking_budget": 0}, only_thinks, Defaults("think"))
     assert (policy.mode, policy.budget) == ("think", 0)
 
@@ -287,7 +287,7 @@ def test_a_whole_replys_budget_is_asked_for_under_the_same_names() -> None:
         ({"enable_thinking": False, "thinking_budget": 9}, ("enable_thinking", "thinking_budget")),
         ({"reasond": {"mode": "auto", "budget": 0}}, ("reasond.mode", "reasond.budget")),
         ({"reasoning_effort": "none", "max_thinking_tokens": 9}, ("reasoning_effort", "max_thinking_tokens")),
-        ({"reasoning": {"effort": "low", "max_tokens": 9}}, ("reasoning.effort", "reasoning.max_tokens")),
+        ({"reasoning_effort": "low", "reasoning": {"max_tokens": 9}}, ("reasoning_effort", "reasoning.max_tokens")),
         ({"thinking_budget": 5, "thinking_token_budget": 6}, ("thinking_token_budget", "thinking_budget")),
         ({"thinking_budget": 5, "thinking_token_budget": -1}, ("thinking_token_budget", "thinking_budget")),
     ],

@@ -10,6 +10,7 @@ from controllers.policy.controls import CONTROLS, MOST_REPLIES
 from server.apis.shared.messages import Message
 from server.apis.shared.sampling_fields import Body, Count, Flag, Text, with_fields
 from server.config.sampling import MaxTokens, Temperature, TopP
+from server.edges.errors import validated
 
 MAX_ITEMS, MAX_VOTES = 100_000, 128
 
@@ -96,8 +97,8 @@ class RewardBody(Body):
         return self
 
     def item(self, sent: Any) -> Item:
-        """One item, checked. Raises `ValidationError`."""
-        return self.of.model_validate(sent)
+        """One item, checked. Raises `InvalidBody`."""
+        return validated(self.of.model_validate, sent)
 
     def controls(self) -> Mapping[str, Any]:
         return {name: value for name in _CONTROLS if (value := getattr(self, name)) is not None}
