@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
-from tests.formats import HERMES
 
 from controllers import CONTROLLERS
 from controllers.generation.answer_format import AnswerFormat, shape
@@ -21,6 +20,7 @@ from models.formats.chunks import Chunk
 from models.formats.reasoning import ReasoningFormat
 from models.text.tokenizer import HubTokenizer
 from models.tool_calls.tools import Tool
+from tests.formats import HERMES
 
 JSON = AnswerFormat(Grammar("json_object", True), required=True)
 CALL = '<tool_call>\n{"name": "add", "arguments": {"a": 1}}\n</tool_call>'
