@@ -5,11 +5,12 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 
-from starlette.applications import Starlette
+from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
 
 from models.engines.base import Engine
+from server import __version__
 from server.apis import interrupts, ops, reward_protocols
 from server.apis.chat import routes as chat
 from server.apis.completions import routes as completions
@@ -25,7 +26,7 @@ from server.page import routes as page
 log = logging.getLogger(__name__)
 
 
-class Application(Starlette):
+class Application(FastAPI):
     """Without the framework's own layers around errors: `RequestScope` answers what handlers raise, foreseen or not."""
 
     def build_middleware_stack(self) -> ASGIApp:
@@ -42,8 +43,8 @@ def create_app(config: Config, engines: Mapping[str, Engine], observers: Sequenc
     Raises `ConfigError` where an engine turns out not to fit its route, or the keys cannot be read.
     """
     conversations = [*chat.routes, *completions.routes, *responses.routes, *messages.routes, *interrupts.routes]
-    rest = [*rewards.routes, *reward_protocols.routes(), *ops.routes, *(page.routes if config.server.page else ())]
-    app = Application(routes=[*conversations, *rest])
+    others = [*rewards.routes, *reward_protocols.routes(), *ops.routes, *(page.routes if config.server.page else ())]
+    app = Application(title="reasond", version=__version__, openapi_url=None, routes=[*conversations, *others])
     app.state.runtime = assemble(config, engines, int(time.time()))
     _add_middlewares(app, config, observers)
     return app

@@ -22,7 +22,8 @@ KEPT = (
     *("loss", "grad_norm", "learning_rate", "mean_token_accuracy", "entropy", "reward"),
     *("completions/mean_length", "completions/clipped_ratio", "hgpo/reward_0", "hgpo/reward_1", "hgpo/probability_0"),
     *("budget/accuracy", "budget/declared", "budget/tokens", "budget/tolerance"),
-    *("budget/within_10", "budget/within_50"),
+    *("budget/within_10", "budget/within_50", "thinkless/think_ratio", "l1/off"),
+    *("rewards/accuracies", "rewards/margins"),
 )
 SHOWN = {
     "loss": "loss",
@@ -44,6 +45,8 @@ PANELS: Mapping[str, Mapping[str, str]] = {
     },
     "share of replies": {
         "hgpo/probability_0": "P(think)",
+        "thinkless/think_ratio": "thinks",
+        "rewards/accuracies": "chosen before rejected",
         "budget/accuracy": "right",
         "budget/within_10": "within 10 % of the budget",
         "budget/within_50": "within 50 %",
@@ -112,6 +115,16 @@ def begin(out: Path, recipe: BaseModel, resume: bool) -> MetricsFile:
         for old in metrics.events.glob("events.*"):
             old.unlink()
     return metrics
+
+
+def write_route(out: Path, family: str) -> None:
+    """`reasond.toml`: the folder as a configuration, so that `reasond serve FOLDER` serves it under its own name."""
+    name = json.dumps(out.resolve().name, ensure_ascii=False)  # JSON's strings are TOML's
+    (out / "reasond.toml").write_text(
+        f"# What this run made, served: reasond serve {out}\n"
+        f'[engines.{name}]\nkind = "vllm"\nmodel = "."\n\n[routes.{name}]\nengine = {name}\nfamily = "{family}"\n',
+        encoding="utf-8",
+    )
 
 
 def show_progress(trainer: Any) -> None:

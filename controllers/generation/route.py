@@ -13,7 +13,7 @@ from controllers.policy.fold import Defaults, Policy
 from controllers.policy.speculation import OnFailure, Speculation
 from models.engines.base import Engine, Sampling, Tokenizer
 from models.formats.reasoning import Mode, ReasoningFormat
-from models.formats.template import writes_calls
+from models.formats.template import SystemPlace, system_place, writes_calls
 from models.formats.vocabulary import Tags, compile_tags
 from models.tool_calls.formats import ToolCallFormat
 from models.tool_calls.grammar import has_grammar
@@ -63,7 +63,7 @@ class Route:
     that the engine itself can hold thinking to a number of tokens. `pace` is how fast the engine writes now, shared by
     all its routes. `calls` is how the model writes tool calls, None where it is shown no
     tools; `calls_constrained` says that a grammar can hold it to them. `decider` says whether a reply
-    of mode `auto` thinks; None leaves it to the model.
+    of mode `auto` thinks; None leaves it to the model. `system_place` says where its chat template takes system turns.
     """
 
     name: str
@@ -85,6 +85,7 @@ class Route:
     pace: ThroughputEstimate = field(default_factory=ThroughputEstimate)
     calls: ToolCallFormat | None = None
     calls_constrained: bool = False
+    system_place: SystemPlace = "anywhere"
     target: TargetModel | None = None
     decider: "ModeDecider | None" = None
 
@@ -141,6 +142,7 @@ def build_route(
         pace or ThroughputEstimate(),
         calls,
         calls is not None and has_grammar(calls) and not family.answer,
+        system_place(tokenizer),
     )
 
 

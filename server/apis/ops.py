@@ -15,7 +15,7 @@ from models.engines.base import Engine, EngineError
 from server import __version__
 from server.apis import openapi
 from server.assemble import runtime_of
-from server.edges.endpoints import Routes
+from server.edges.endpoints import Endpoint, Routes
 from server.observability.engines import engine_state
 
 log = logging.getLogger(__name__)
@@ -147,7 +147,7 @@ async def metrics(request: Request) -> Response:
 
 @unlisted.get("/openapi.json")
 async def openapi_document(request: Request) -> Response:
-    endpoints = [endpoint for endpoint in request.app.routes if endpoint.include_in_schema]
+    endpoints = [each for each in request.app.routes if isinstance(each, Endpoint) and each.include_in_schema]
     return JSONResponse(openapi.document(endpoints, sorted(runtime_of(request).routes)))
 
 

@@ -23,6 +23,7 @@ from models.formats import FAMILIES
 from models.formats.reasoning import ReasoningFormat
 from models.judge_prompts.families import JUDGE_FAMILIES, Kind, parse_form
 from server.config.engines import AnyEngineConfig, memory_problems
+from server.config.sampling import SamplingConfig
 from server.config.speculative import SpeculativeConfig
 
 LOOP = LoopSettings()
@@ -82,19 +83,6 @@ class TracingConfig(Section):
     endpoint: str = Field(default="", pattern=r"^(https?://.+)?$")
     service_name: str = "reasond"
     sample: float = Field(default=1.0, ge=0, le=1)
-
-
-class SamplingConfig(Section):
-    """What a route's requests get where they do not say. None: the engine's own default."""
-
-    temperature: float | None = Field(default=None, ge=0, le=2)
-    top_p: float | None = Field(default=None, gt=0, le=1)
-    top_k: int | None = Field(default=None, ge=-1)
-    min_p: float | None = Field(default=None, ge=0, le=1)
-    max_tokens: int | None = Field(default=None, ge=1)
-    presence_penalty: float | None = Field(default=None, ge=-2, le=2)
-    frequency_penalty: float | None = Field(default=None, ge=-2, le=2)
-    repetition_penalty: float | None = Field(default=None, gt=0)
 
 
 class BudgetsConfig(Section):
@@ -275,8 +263,11 @@ class Config(Section):
 
 
 def load_config(path: str | Path) -> Config:
-    """Reads and checks a file. Relative paths in it are looked up beside it, then in the working directory."""
+    """Reads and checks a file, or the `reasond.toml` of a folder. Relative paths in it are looked up beside it, then in
+    the working directory."""
     path = Path(path)
+    if path.is_dir():  # what a training run leaves
+        path /= "reasond.toml"
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:

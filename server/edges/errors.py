@@ -56,6 +56,7 @@ class ApiError(Exception):
         param: str | None = None,
         code: str | None = None,
         headers: Mapping[str, str] | None = None,
+        details: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(message)
         self.status = status
@@ -64,6 +65,7 @@ class ApiError(Exception):
         self.param = param
         self.code = code
         self.headers = headers
+        self.details = details
 
     def fields(self) -> dict[str, str | None]:
         return {"message": self.message, "type": self.type, "param": self.param, "code": self.code}
@@ -74,7 +76,9 @@ class ApiError(Exception):
     def anthropic_body(self, request_id: str) -> bytes:
         """The error as Anthropic's API writes it. It has no field for what was wrong; ours stands beside."""
         kind = ANTHROPIC_TYPES.get(self.status, "invalid_request_error" if self.status < 500 else "api_error")
-        fields = {"type": kind, "message": self.message, "param": self.param, "code": self.code}
+        fields: dict[str, Any] = {"type": kind, "message": self.message, "param": self.param, "code": self.code}
+        if self.details:
+            fields["details"] = self.details
         return orjson.dumps({"type": "error", "error": fields, "request_id": request_id})
 
     def response(self) -> "ErrorAnswer":

@@ -14,12 +14,14 @@ from models.text.tokenizer import HubTokenizer
 from server.app import Application, create_app
 from server.config.load import parse_config
 from tests.controllers.stories import other_tokenizer, said
+from tests.formats import SWITCHES
 from tests.judging import Reader, boxed, larger_number, same_text
 from tests.virtual_time import VirtualTime
 
 __all__ = [
     "OPENS_THINKING",
     "ROOT",
+    "SWITCHES",
     "EngineBusy",
     "EngineDead",
     "Reader",
@@ -42,7 +44,6 @@ OPENS_THINKING = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n<think>\n{% endif %}"
 )
-
 MakeScript = Callable[[HubTokenizer], Any]
 
 

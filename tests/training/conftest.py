@@ -28,7 +28,7 @@ def train(recipe: TrainingRecipe, resume: bool = False) -> None:
 def material(recipe: TrainingRecipe) -> Material:
     """What a run would make its rows or parts from."""
     source, rng = open_source(recipe.data), Random(recipe.run.seed + 1)
-    drawn = source.draw(recipe.data.difficulties, recipe.steps * recipe.questions, "train", rng)
+    drawn = source.draw(recipe.data.difficulties, recipe.steps * recipe.questions, "train", rng) if recipe.data else ()
     return Material(HubTokenizer(recipe.model.path), source, drawn)
 
 

@@ -55,13 +55,12 @@ def start_recipe(tmp_path: Path, data: Path | None) -> BudgetSftRecipe:
     return BudgetSftRecipe.model_validate(
         {
             "model": MODEL,
-            "data": TASK,
             "optimizer": {"lr": 1e-2, "matrix_lr": 0.02},
             "run": {"out": str(tmp_path / "start"), "log_every": 1},
             "steps": 4,
             "questions": 4,
             "micro_batch": 4,
-            "samples": data,
+            **({"data": TASK} if data is None else {"samples": data}),
         }
     )
 
@@ -70,7 +69,7 @@ def grpo_recipe(tmp_path: Path, data: Path, **more: object) -> SelfBudgeterRecip
     return SelfBudgeterRecipe.model_validate(
         {
             "model": MODEL,
-            "data": TASK,
+            "data": {"task": TASK["task"]},
             "optimizer": {"lr": 1e-3},
             "run": {"out": str(tmp_path / "grpo"), "log_every": 1},
             "steps": 2,

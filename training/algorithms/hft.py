@@ -13,6 +13,7 @@ from pydantic import Field
 from models.formats.reasoning import Mode
 from training.algorithms.parts import Material
 from training.config.sections import Modes, SftRecipe
+from training.config.source import DataSection
 from training.data.errors import UserError
 from training.data.questions import Question
 from training.data.replies import ReplyFormat, format_of
@@ -28,6 +29,7 @@ class HftRecipe(SftRecipe):
     """
 
     method: Literal["hft"] = "hft"
+    data: DataSection
     modes: Modes = ("think", "no_think")
     paired: bool = True
     history: float = Field(0.0, ge=0, le=1)

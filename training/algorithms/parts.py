@@ -61,6 +61,7 @@ class PolicyParts(Generic[R]):
 
     Equal shares of every group begin with each of `prefixes`. A prefix was not chosen by the policy, so that nothing is
     learned from its tokens, but from the one at `mode_position` if that is given. Without `advantages` they are TRL's.
+    `messages` are a prompt's, where they are not the question's own.
 
     `mode_ratio` is the importance ratio of the forced mode token: "on_policy" is 1, "half" takes 1/2 as its old
     probability. `settled` is the probability at which a mode token is pushed no further (1: never).
@@ -71,25 +72,9 @@ class PolicyParts(Generic[R]):
     render: Callable[[Sequence[Mapping[str, Any]]], list[int]]
     read: Callable[[Question, Sequence[int]], R]
     reward: Reward[R]
-    messages: Callable[[Question], list[Mapping[str, Any]]] = lambda question: question.messages
+    messages: Callable[[Question], list[Mapping[str, Any]]] | None = None
     prefixes: Sequence[Sequence[int]] = ((),)
     mode_position: int | None = None
     advantages: TokenAdvantages | None = None
     mode_ratio: Literal["on_policy", "half"] = "on_policy"
     settled: float = 1.0
-
-    def checked(self, indices: Sequence[int], replies: Sequence[Sequence[int]]) -> list[CheckedReply[R]]:
-        """The replies to questions of those numbers, read and scored; the source sees complete ones alone."""
-        asked = [self.questions[i] for i in indices]
-        read = [self.read(question, ids) for question, ids in zip(asked, replies, strict=True)]
-        complete = [(question, reply.answer) for question, reply in zip(asked, read, strict=True) if reply.complete]
-        scores = iter(self.source.scores(complete))
-        return [
-            CheckedReply(question, reply, next(scores) if reply.complete else 0.0)
-            for question, reply in zip(asked, read, strict=True)
-        ]
-
-
-def earned_score(replies: Sequence[CheckedReply[Any]], progress: float, log: LogMetric) -> list[float]:
-    """LHRM's rule reward: the score; 1 for a complete reply with the right answer, else 0."""
-    return [one.score for one in replies]

@@ -37,6 +37,8 @@ class BudgetSftRecipe(SftRecipe):
 
     @model_validator(mode="after")
     def _samples_have_no_curriculum(self) -> Self:
+        if (self.samples is None) == (self.data is None):
+            raise ValueError("budget-sft learns from either data or samples")
         if self.samples is not None:
             self.refuse_unread(("easy", "easy_share"), "samples are drawn of all difficulties alike")
         return self
@@ -71,6 +73,11 @@ class SelfBudgeterRecipe(PolicyRecipe):
     samples: Path
     reward: BudgetReward = BudgetReward()
     prefilled_share: float = Field(0.0, ge=0, le=1)
+
+    @model_validator(mode="after")
+    def _questions_are_the_samples(self) -> Self:
+        self.refuse_unread(("curriculum", "data.difficulties"), "the questions are those of `samples`")
+        return self
 
 
 def rows(config: BudgetSftRecipe, material: Material) -> Iterator[Row]:

@@ -137,6 +137,8 @@ class JudgeChecker(Checker):
     """The score where the judge came to no verdict; None makes that an error."""
 
     def scores(self, answers: Sequence[tuple[Question, str]]) -> list[float]:
+        if not answers:
+            return []
         items = []
         for _, group in groupby(answers, key=lambda pair: pair[0]):
             pairs = list(group)

@@ -15,15 +15,26 @@ NAMES = ("prompt", "messages", "difficulty", *TEXTS)
 
 def read_file(path: Path, columns: Mapping[str, str]) -> Iterator[Question]:
     """The questions of a file of JSON lines. UserError names the file and the line that is none."""
-    with path.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, 1):
-            if line.strip():
-                origin = f"{path}:{number}"
-                try:
-                    row = json.loads(line)
-                except json.JSONDecodeError as error:
-                    raise UserError(f"{origin}: no JSON: {error}") from error
-                yield question_of(row, columns, origin)
+    return (question_in(line, columns, origin) for origin, line in lines_of(path))
+
+
+def lines_of(path: Path) -> Iterator[tuple[str, str]]:
+    """The lines of a file that are not empty, and where each stands."""
+    try:
+        with path.open(encoding="utf-8") as lines:
+            for number, line in enumerate(lines, 1):
+                if line.strip():
+                    yield f"{path}:{number}", line
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} cannot be read: {error}") from error
+
+
+def question_in(line: str, columns: Mapping[str, str], origin: str) -> Question:
+    """One line as a question."""
+    try:
+        return question_of(json.loads(line), columns, origin)
+    except json.JSONDecodeError as error:
+        raise UserError(f"{origin}: no JSON: {error}") from error
 
 
 def read_dataset(name: str, part: str, columns: Mapping[str, str]) -> Iterator[Question]:

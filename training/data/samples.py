@@ -74,8 +74,10 @@ class SampledReply:
 
 def read_samples(path: Path) -> list[SampledReply]:
     """The replies of a file. UserError names the line that is none; a line that a killed run broke off is left out."""
-    text = path.read_text(encoding="utf-8")
-    lines = text.split("\n")
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} cannot be read: {error}") from error
     return [_sample(line, f"{path}:{number}") for number, line in enumerate(lines[:-1], 1) if line.strip()]
 
 

@@ -16,7 +16,7 @@ from controllers.policy.controls import PolicyError
 from controllers.policy.fold import cap_of
 from models.engines.base import Delta, InvalidRequest, Prompt, Sampling
 from server.apis.completions.encoder import CompletionEncoder
-from server.apis.completions.schema import CompletionBody, CompletionRequest
+from server.apis.completions.schema import CompletionRequest
 from server.apis.shared.generation import Take, respond
 from server.assemble import runtime_of
 from server.edges.endpoints import Routes, json_body
@@ -27,7 +27,7 @@ routes = Routes()
 
 @routes.post("/v1/completions")
 @json_body(CompletionRequest)
-async def completions(request: Request, body: CompletionBody) -> Response:
+async def completions(request: Request, body: CompletionRequest) -> Response:
     request_id, created = request.scope["state"]["request_id"], int(time.time())
     completion = await prepare(body, request)
     name, tokenizer = completion.route.name, completion.route.engine.tokenizer
@@ -88,7 +88,7 @@ async def _opened_once(
                 yield step
 
 
-async def prepare(body: CompletionBody, request: Request) -> Completion:
+async def prepare(body: CompletionRequest, request: Request) -> Completion:
     runtime = runtime_of(request)
     route = runtime.route(body.model)
     tokenizer = route.engine.tokenizer

@@ -7,7 +7,7 @@ from starlette.responses import Response
 
 from controllers.generation.prompt import prompt_tokens
 from server.apis.messages.encoder import MessageEncoder
-from server.apis.messages.schema import CountBody, CountRequest, MessagesBody, MessagesRequest
+from server.apis.messages.schema import CountRequest, MessagesRequest
 from server.apis.shared.generation import json_response, prepare, respond
 from server.edges.endpoints import Routes, json_body
 
@@ -16,16 +16,16 @@ routes = Routes("/v1/messages")
 
 @routes.post("")
 @json_body(MessagesRequest)
-async def create(request: Request, body: MessagesBody) -> Response:
-    generation = prepare(body.asked(), request, f"msg_{uuid4().hex}")
+async def create(request: Request, body: MessagesRequest) -> Response:
+    generation = prepare(body.generation_request(), request, f"msg_{uuid4().hex}")
     encoder = MessageEncoder(generation, request.scope["state"]["request_id"])
     return await respond(request, generation.run, encoder, stream=bool(body.stream))
 
 
 @routes.post("/count_tokens")
 @json_body(CountRequest)
-async def count(request: Request, body: CountBody) -> Response:
+async def count(request: Request, body: CountRequest) -> Response:
     """How many tokens the input of such a request has."""
-    generation = prepare(body.asked(), request)
+    generation = prepare(body.generation_request(), request)
     tokens = prompt_tokens(generation.route, generation.conversation, generation.policy)
     return json_response({"input_tokens": tokens})

@@ -2,36 +2,38 @@
 
 import asyncio
 from collections.abc import Awaitable, Coroutine
+from functools import partial
 from itertools import chain
 from typing import Any
 from uuid import uuid4
 
-from pydantic import TypeAdapter
 from starlette.requests import Request
 from starlette.responses import Response
 
 from controllers.generation.events import Event
 from controllers.generation.prompt import prompt_tokens
 from server.apis.responses.encoder import ResponseEncoder
-from server.apis.responses.schema import InputItem, ResponsesBody, ResponsesRequest, Turn, turns
+from server.apis.responses.items import ITEMS, resolved, turns
+from server.apis.responses.schema import ResponsesRequest, kept_items
 from server.apis.shared.generation import Run, Take, json_response, prepare, respond
+from server.apis.shared.messages import Reader, Turn
 from server.assemble import runtime_of
 from server.edges.endpoints import Routes, json_body
 from server.edges.errors import ApiError, api_error, reported
 from server.stores.responses import ResponseStore, Stored
 
 routes = Routes("/v1/responses")
-ITEMS: TypeAdapter[list[InputItem]] = TypeAdapter(list[InputItem])
 
 
 @routes.post("")
 @json_body(ResponsesRequest)
-async def create(request: Request, body: ResponsesBody) -> Response:
+async def create(request: Request, body: ResponsesRequest) -> Response:
     store, key_name = _store(request)
     earlier = _earlier(store, key_name, body.previous_response_id)
-    generation = prepare(body.asked(earlier), request, f"resp_{uuid4().hex}")
+    items = resolved(body.items, partial(store.item, key_name))
+    generation = prepare(body.generation_request(items, earlier), request, f"resp_{uuid4().hex}")
     encoder = ResponseEncoder(generation, body)
-    stored = Stored(encoder.whole(), earlier, body.input_items(), generation.interrupt, encoder.whole)
+    stored = Stored(encoder.whole(), earlier, kept_items(items), generation.interrupt, encoder.whole)
     kept = _kept(generation.run, store, key_name, stored, encoder)
     if body.background:
         _admit(request, stored, encoder)
@@ -80,10 +82,14 @@ async def delete(request: Request) -> Response:
 
 @routes.post("/input_tokens")
 @json_body(ResponsesRequest)
-async def count(request: Request, body: ResponsesBody) -> Response:
+async def count(request: Request, body: ResponsesRequest) -> Response:
     """How many tokens the input of such a request has."""
     store, key_name = _store(request)
-    generation = prepare(body.asked(_earlier(store, key_name, body.previous_response_id)), request)
+    items, earlier = (
+        resolved(body.items, partial(store.item, key_name)),
+        _earlier(store, key_name, body.previous_response_id),
+    )
+    generation = prepare(body.generation_request(items, earlier), request)
     tokens = prompt_tokens(generation.route, generation.conversation, generation.policy)
     return json_response({"object": "response.input_tokens", "input_tokens": tokens})
 
@@ -108,7 +114,7 @@ def _earlier(store: ResponseStore, key_name: str | None, response_id: str | None
         raise ApiError(404, f"{field}: there is no such response", param=field, code="previous_response_not_found")
     if stored.interrupt is not None:
         raise ApiError(409, f"{field}: this response has not ended", param=field, code="previous_response_runs")
-    said = [turns(ITEMS.validate_python(items)) for items in (stored.items, stored.body["output"])]
+    said = [turns(ITEMS.validate_python(items), Reader()) for items in (stored.items, stored.body["output"])]
     return [*stored.earlier, *chain.from_iterable(said)]
 
 

@@ -26,13 +26,10 @@ from server.apis.rewards.judging import (
     score_item,
 )
 from server.apis.rewards.schema import (
-    CompareBody,
     CompareRequest,
     Item,
-    RankBody,
     RankRequest,
     RewardBody,
-    ScoreBody,
     ScoreRequest,
 )
 from server.assemble import runtime_of
@@ -97,17 +94,17 @@ routes = Routes()
 
 @routes.post("/v1/rewards/compare")
 @json_body(CompareRequest)
-async def compare(request: Request, body: CompareBody) -> Response:
+async def compare(request: Request, body: CompareRequest) -> Response:
     return await _answer(request, body, compare_item, "reward.comparison")
 
 
 @routes.post("/v1/rewards/rank")
 @json_body(RankRequest)
-async def ranking(request: Request, body: RankBody) -> Response:
+async def ranking(request: Request, body: RankRequest) -> Response:
     return await _answer(request, body, rank_item, "reward.ranking")
 
 
 @routes.post("/v1/rewards/score")
 @json_body(ScoreRequest)
-async def scores(request: Request, body: ScoreBody) -> Response:
+async def scores(request: Request, body: ScoreRequest) -> Response:
     return await _answer(request, body, score_item, "reward.scores")
