@@ -62,8 +62,8 @@ class Route:
     written where a model does not end its budget field, which has at most `longest_field` tokens. `native_budget` says
     that the engine itself can hold thinking to a number of tokens. `pace` is how fast the engine writes now, shared by
     all its routes. `calls` is how the model writes tool calls, None where it is shown no
-    tools; `calls_constrained` says that a grammar can hold it to them. `decider` says whether a reply
-    of mode `auto` thinks; None leaves it to the model. `system_place` says where its chat template takes system turns.
+    tools; `calls_constrained` says that a grammar can hold it to them. `system_place` says where its chat template
+    takes system turns. `decider` says whether a reply of mode `auto` thinks; None leaves it to the model.
     """
 
     name: str
