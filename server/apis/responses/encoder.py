@@ -6,8 +6,9 @@ from uuid import uuid4
 
 from controllers.generation.events import Decision, Event, Finished
 from models.engines.base import PositionLogprobs
-from models.formats.chunks import Chunk, Kind
+from models.formats.chunks import Chunk
 from server.apis.chat.encoder import logprob_items
+from server.apis.responses.custom_calls import CustomInput, input_of
 from server.apis.responses.schema import ResponsesRequest
 from server.apis.shared.generation import Generation
 from server.apis.shared.reply import Part, ReplyEncoder, decision_headers
@@ -15,8 +16,7 @@ from server.edges.errors import ApiError
 from server.edges.sse import named_event
 from server.observability.request_observer import UsageCounter
 
-ITEMS: dict[Kind, str] = {"reasoning": "reasoning", "tool": "function_call"}  # the rest are messages
-IDS = {"reasoning": "rs", "function_call": "fc", "message": "msg"}
+IDS = {"reasoning": "rs", "function_call": "fc", "custom_tool_call": "ctc", "message": "msg"}
 TEXTS = {"reasoning": "reasoning_text", "message": "output_text"}
 
 
@@ -31,6 +31,8 @@ class ResponseEncoder(ReplyEncoder):
         self._sequence = -1
         self._open: Part | None = None
         self._index = -1  # of the open item
+        self._input = CustomInput()  # of the open item, if it calls a custom tool
+        self._answer = generation.request.answer
         self.response = _created(generation, body)
 
     def add(self, index: int, event: Event) -> None:
@@ -103,7 +105,10 @@ class ResponseEncoder(ReplyEncoder):
             yield from self._begin(part)
         if not chunk.text:
             return
-        if part.kind == "tool":
+        if self._kind(part) == "custom_tool_call":
+            if text := self._input.feed(chunk.text):
+                yield self._at("response.custom_tool_call_input.delta", part.id, delta=text)
+        elif part.kind == "tool":
             yield self._at("response.function_call_arguments.delta", part.id, delta=chunk.text)
         elif part.kind == "reasoning":
             yield self._at("response.reasoning_text.delta", part.id, content_index=0, delta=chunk.text)
@@ -112,7 +117,7 @@ class ResponseEncoder(ReplyEncoder):
             yield self._at("response.output_text.delta", part.id, content_index=0, delta=chunk.text, logprobs=logprobs)
 
     def _begin(self, part: Part) -> Iterator[dict[str, Any]]:
-        self._open = part
+        self._open, self._input = part, CustomInput()
         self._index += 1
         item = self._item(part, "in_progress", text="")
         shown = item if part.kind == "tool" else {**item, "content": []}
@@ -125,7 +130,11 @@ class ResponseEncoder(ReplyEncoder):
         if part is None:
             return
         item = self._item(part, status)
-        if part.kind == "tool":
+        if item["type"] == "custom_tool_call":
+            if not self._input.begun and item["input"]:
+                yield self._at("response.custom_tool_call_input.delta", part.id, delta=item["input"])
+            yield self._at("response.custom_tool_call_input.done", part.id, input=item["input"])
+        elif part.kind == "tool":
             told = {"name": item["name"], "arguments": item["arguments"]}
             yield self._at("response.function_call_arguments.done", part.id, **told)
         else:
@@ -135,15 +144,23 @@ class ResponseEncoder(ReplyEncoder):
             yield self._at("response.content_part.done", part.id, content_index=0, part=content)
         yield self._event("response.output_item.done", output_index=self._index, item=item)
 
+    def _kind(self, part: Part) -> str:
+        if part.call is not None:
+            return "custom_tool_call" if part.call.name in self._answer.custom else "function_call"
+        return "reasoning" if part.kind == "reasoning" else "message"
+
     def _item(self, part: Part, status: str, text: str | None = None) -> dict[str, Any]:
         """An output item, or the beginning of one that has no text yet."""
-        kind = ITEMS.get(part.kind, "message")
+        kind = self._kind(part)
         part.id = part.id or f"{IDS[kind]}_{uuid4().hex}"
         told = part.text if text is None else text
         head = {"id": part.id, "type": kind}
         if part.call is not None:
-            named = {"call_id": part.call.id, "name": part.call.name, "arguments": told}
-            return {**head, **named, "status": status}
+            name = part.call.name or ""
+            namespace, own = self._answer.namespaces.get(name, (None, name))
+            sent = {"input": input_of(told)} if kind == "custom_tool_call" else {"arguments": told}
+            named = {"call_id": part.call.id, "name": own, **({"namespace": namespace} if namespace else {})}
+            return {**head, **named, **sent, "status": status}
         content: dict[str, Any] = {"type": TEXTS[kind], "text": told}
         if kind == "reasoning":
             return {**head, "summary": [], "content": [content], "status": status}
@@ -200,7 +217,8 @@ def _reasoning(asked: Any) -> dict[str, Any]:
 
 
 def _tools(asked: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [{"description": None, "parameters": None, "strict": True, **tool} for tool in asked]
+    shown = {"description": None, "parameters": None, "strict": True}
+    return [{**shown, **tool} if tool["type"] == "function" else tool for tool in asked]
 
 
 def _usage(usage: UsageCounter) -> dict[str, Any]:
