@@ -134,7 +134,7 @@ async def respond(request: Request, run: Run[E], encoder: Encoder[E], *, stream:
         if end := encoder.end():
             await put(end)
 
-    return EventStream(frames, encoder.headers, encoder.failed)
+    return EventStream(frames, encoder.headers, encoder.failed, encoder.alive)
 
 
 async def complete(run: Run[E], encoder: Encoder[E]) -> Response:
