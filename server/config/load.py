@@ -32,6 +32,7 @@ from models.engines import EngineConfig
 from models.formats import FAMILIES
 from models.formats.reasoning import ReasoningFormat
 from models.judge_prompts.families import JUDGE_FAMILIES, Kind, parse_form
+from server.admission import AdmissionConfig
 from server.config.engines import AnyEngineConfig, memory_problems
 from server.config.sampling import SamplingConfig
 from server.config.speculative import SpeculativeConfig
@@ -158,10 +159,13 @@ class LoopConfig(Section):
 
 
 class KeyConfig(Section):
-    """`[keys.NAME]`: what one API key gets. `budget` goes before a route's default, `budget_cap` beside its cap."""
+    """`[keys.NAME]`: what one API key gets. `budget` goes before a route's default, `budget_cap` beside its cap.
+    `max_requests` at once and `tokens_per_minute`, prompts and replies together, bound its use; 0: no bound."""
 
     budget: Tokens | None = None
     budget_cap: Tokens | None = None
+    max_requests: int = Field(default=0, ge=0)
+    tokens_per_minute: Tokens = 0
 
 
 class JudgeConfig(Section):
@@ -222,6 +226,7 @@ class RouteConfig(Section):
     loop: LoopConfig = LoopConfig()
     auto: SerializeAsAny[DeciderConfig] | None = None
     speculative: SpeculativeConfig | None = None
+    admission: AdmissionConfig = AdmissionConfig()
 
     @field_validator("auto", mode="before")
     @classmethod
