@@ -9,6 +9,9 @@ from typing import Any, TypeVar
 E = TypeVar("E")
 T = TypeVar("T")
 
+LARGE = 128 * 1024
+"""Bytes or characters that take about a millisecond to validate or to tokenise: more than other replies should wait."""
+
 
 async def merge(runs: Sequence[AsyncGenerator[E, None]]) -> AsyncGenerator[tuple[int, E], None]:
     """Events of all runs as they come, each with the index of its run. The first error ends them all."""
@@ -82,6 +85,14 @@ async def with_progress(work: Callable[[Callable[[E], None]], Coroutine[Any, Any
     finally:
         task.cancel()
         await asyncio.wait((task,))
+
+
+async def off_loop(size: int, work: Callable[[], T]) -> T:
+    """The result of `work`, done in a thread where `size`, in bytes or characters, is large: other replies go on.
+
+    What the work calls must give way itself: code that holds the interpreter's lock holds up the loop all the same.
+    """
+    return await asyncio.to_thread(work) if size > LARGE else work()
 
 
 class FairSemaphore:

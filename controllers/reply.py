@@ -50,10 +50,20 @@ async def prepare(route: Route, request: Conversation, policy: Policy, sampling:
     if policy.mode != "auto":
         decision = Decision(policy.mode, policy.chosen_by, prompt.token_ids)
     else:
-        verdict = await decider_for(policy).decide(Question(route, request, policy, sampling, prompt, interrupt))
+        question = Question(route, request, policy, sampling, prompt, interrupt)
+        verdict = await decider_for(question).decide(question)
         if verdict is not None:
+            request = verdict.request or request
             prompt = render_prompt(route, request, verdict.mode, policy)
-            decision = Decision(verdict.mode, verdict.chosen_by, prompt.token_ids, verdict.p_think)
+            decision = Decision(
+                verdict.mode,
+                verdict.chosen_by,
+                prompt.token_ids,
+                verdict.p_think,
+                threshold=verdict.threshold,
+                decision_tokens=verdict.tokens,
+                decider_failure=verdict.failure,
+            )
     if decision is not None and len(prompt.token_ids) >= route.engine.context_length:
         raise PromptTooLong(len(prompt.token_ids), route.engine.context_length)
     return _driver(route, target, request, policy, sampling, prompt, decision, interrupt)

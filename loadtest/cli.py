@@ -2,8 +2,8 @@
 
 import sys
 from argparse import Namespace
-from collections.abc import AsyncIterator, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import uvloop
 
@@ -18,7 +18,7 @@ from loadtest.load.workload import repeated
 from loadtest.records import LoadRequest, LoadTarget, RunResult
 from loadtest.report import files, plots, tables
 from loadtest.report.page import comparison_report, report
-from loadtest.report.progress import shown
+from loadtest.report.progress import progress_line
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
 
 
-async def _aimed(args: Namespace) -> tuple[LoadTarget, list[LoadRequest]]:
+async def _prepare(args: Namespace) -> tuple[LoadTarget, list[LoadRequest]]:
     """Where to send what, the warm-up done."""
     target, requests = config.target(args, args.url, args.model), config.requests(args)
     if args.warmup:
@@ -56,15 +56,15 @@ async def _aimed(args: Namespace) -> tuple[LoadTarget, list[LoadRequest]]:
 
 
 async def _run(args: Namespace) -> int:
-    target, requests = await _aimed(args)
+    target, requests = await _prepare(args)
     plan, options = config.arrivals(args), config.options(args)
-    async with shown(f"{target.label}", args.quiet) as live:
+    async with progress_line(f"{target.label}", args.quiet) as live:
         result = await run_in(args.processes, target, requests, plan, live=live, **options)
-    return _give(args, [result])
+    return _publish(args, [result])
 
 
 async def _sweep(args: Namespace) -> int:
-    target, requests = await _aimed(args)
+    target, requests = await _prepare(args)
     options = config.options(args)
     if args.rates:
         levels = sweep(target, requests, [Gamma(r, 1.0, args.seed) for r in args.rates], args.processes, **options)
@@ -72,19 +72,15 @@ async def _sweep(args: Namespace) -> int:
         levels = sweep(target, requests, [Concurrent(n) for n in args.concurrencies], args.processes, **options)
     else:
         levels = sweep_range(target, requests, args.steps, args.processes, args.seed, **options)
-    return _give(args, await _collected(args, levels))
-
-
-async def _collected(args: Namespace, levels: AsyncIterator[RunResult]) -> list[RunResult]:
     results = []
     async for result in levels:
         results.append(result)
-        _say(args, f"{result.arrivals}: {len(result.records)} requests in {result.seconds:.1f} s")
-    return results
+        _log(args, f"{result.arrivals}: {len(result.records)} requests in {result.seconds:.1f} s")
+    return _publish(args, results)
 
 
 async def _search(args: Namespace) -> int:
-    target, requests = await _aimed(args)
+    target, requests = await _prepare(args)
     trials: list[RateTrial] = []
     async for trial in search(
         target,
@@ -100,51 +96,43 @@ async def _search(args: Namespace) -> int:
     ):
         trials.append(trial)
         verdict = "met" if trial.met else "not met"
-        _say(args, f"{tables.number(trial.rate)} requests/s: {tables.percent_interval(trial.fraction)} good, {verdict}")
-    found = best(trials)
-    said = (
-        "no rate met the goals"
-        if found is None
-        else f"highest rate that met the goals: {tables.number(found.rate)} requests/s"
-    )
-    status = _give(args, [trial.result for trial in trials], said)
-    print(f"\n{said}")
+        _log(args, f"{tables.number(trial.rate)} requests/s: {tables.percent_interval(trial.fraction)} good, {verdict}")
+    headline = "no rate met the goals"
+    if (found := best(trials)) is not None:
+        headline = f"highest rate that met the goals: {tables.number(found.rate)} requests/s"
+    status = _publish(args, [trial.result for trial in trials], headline)
+    print(f"\n{headline}")
     return status if found is not None else 1
 
 
 async def _compare(args: Namespace) -> int:
     sides, arrivals = config.sides(args), config.arrivals(args)
-    async with shown("\n".join(side.target.label for side in sides), args.quiet) as live:
+    async with progress_line("\n".join(side.target.label for side in sides), args.quiet) as live:
         options = {"rounds": args.rounds, "warmup": args.warmup, "live": live, **config.options(args)}
         comparison = await compare(sides, arrivals, **options)
     print(tables.comparison_text(comparison))
     results = [result for side in comparison.sides for result in side.results]
-    if args.json:
-        files.write_json(args.json, files.comparison_data(comparison))
-    if args.csv:
-        files.write_csv(args.csv, results)
-    if args.html:
-        args.html.write_text(comparison_report(comparison), encoding="utf-8")
-    return _status(results)
+    return _write(args, results, files.comparison_data(comparison), lambda: comparison_report(comparison))
 
 
-def _give(args: Namespace, results: Sequence[RunResult], headline: str = "") -> int:
-    """The tables, and the files that were asked for."""
+def _publish(args: Namespace, results: Sequence[RunResult], headline: str = "") -> int:
     summaries = [summarise(result, args.goal) for result in results]
     print("\n\n".join(tables.run_text(summary) for summary in summaries))
+    data = {"headline": headline, "runs": summaries}
+    return _write(args, results, data, lambda: report(results, args.goal, headline))
+
+
+def _write(args: Namespace, results: Sequence[RunResult], data: Any, page: Callable[[], str]) -> int:
+    """The files that were asked for. Returns the exit status."""
     if args.json:
-        files.write_json(args.json, {"headline": headline, "runs": [asdict(summary) for summary in summaries]})
+        files.write_json(args.json, data)
     if args.csv:
         files.write_csv(args.csv, results)
     if args.html:
-        args.html.write_text(report(results, args.goal, headline), encoding="utf-8")
-    return _status(results)
-
-
-def _status(results: Sequence[RunResult]) -> int:
+        args.html.write_text(page(), encoding="utf-8")
     return 0 if any(record.error is None for result in results for record in result.records) else 1
 
 
-def _say(args: Namespace, words: str) -> None:
+def _log(args: Namespace, words: str) -> None:
     if not args.quiet:
         print(words, file=sys.stderr)

@@ -1,4 +1,4 @@
-"""The application: middlewares and routers over engines that are up."""
+"""The application: routes and their edges over engines that are up."""
 
 import logging
 import os
@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
+from starlette.types import ASGIApp
 
 from models.engines.base import Engine
 from server import __version__
-from server.apis import interrupts, openapi, ops, reward_protocols
+from server.apis import interrupts, ops, reward_protocols
 from server.apis.chat import routes as chat
 from server.apis.completions import routes as completions
 from server.apis.messages import routes as messages
@@ -18,42 +19,39 @@ from server.apis.responses import routes as responses
 from server.apis.rewards import routes as rewards
 from server.assemble import assemble
 from server.config.load import Config, ConfigError
-from server.edges import errors
 from server.edges.auth import OPEN_PATHS, Authentication, load_keys
-from server.edges.body_limit import BodyLimit
 from server.edges.request_scope import Observer, RequestScope
 from server.page import routes as page
 
 log = logging.getLogger(__name__)
 
 
-def create_app(config: Config, engines: Mapping[str, Engine], observers: Sequence[Observer] = ()) -> FastAPI:
+class Application(FastAPI):
+    """Without the framework's own layers around errors: `RequestScope` answers what handlers raise, foreseen or not."""
+
+    def build_middleware_stack(self) -> ASGIApp:
+        app: ASGIApp = self.router
+        for cls, arguments, options in reversed(self.user_middleware):
+            app = cls(app, *arguments, **options)
+        return app
+
+
+def create_app(config: Config, engines: Mapping[str, Engine], observers: Sequence[Observer] = ()) -> Application:
     """The server for a configuration, over its engines, which the caller closes. Each request is reported to
     `observers` when it is over.
 
     Raises `ConfigError` where an engine turns out not to fit its route, or the keys cannot be read.
     """
-    app = FastAPI(title="reasond", version=__version__, docs_url=None, redoc_url=None)
+    conversations = [*chat.routes, *completions.routes, *responses.routes, *messages.routes, *interrupts.routes]
+    others = [*rewards.routes, *reward_protocols.routes(), *ops.routes, *(page.routes if config.server.page else ())]
+    app = Application(title="reasond", version=__version__, openapi_url=None, routes=[*conversations, *others])
     app.state.runtime = assemble(config, engines, int(time.time()))
-    errors.install(app)
-    openapi.install(app)
     _add_middlewares(app, config, observers)
-    app.include_router(ops.router)
-    app.include_router(chat.router)
-    app.include_router(completions.router)
-    app.include_router(responses.router)
-    app.include_router(messages.router)
-    app.include_router(interrupts.router)
-    app.include_router(rewards.router)
-    app.include_router(reward_protocols.routes())
-    if config.server.page:
-        app.include_router(page.router)
     return app
 
 
-def _add_middlewares(app: FastAPI, config: Config, observers: Sequence[Observer]) -> None:
+def _add_middlewares(app: Application, config: Config, observers: Sequence[Observer]) -> None:
     """Added from the inside out: the last one meets the request first."""
-    app.add_middleware(BodyLimit, max_bytes=config.server.max_body_bytes)
     keys = load_keys(config.server.keys_file, os.environ)
     if strangers := config.keys.keys() - set(keys.values()):
         raise ConfigError(f"keys.{min(strangers)}: there is no API key of this name")
@@ -62,7 +60,7 @@ def _add_middlewares(app: FastAPI, config: Config, observers: Sequence[Observer]
         app.add_middleware(Authentication, keys=keys, open_paths=open_paths)
     else:
         log.warning("no API keys are configured: everyone who can reach this server may use it")
-    app.add_middleware(RequestScope, observers=observers)
+    app.add_middleware(RequestScope, observers=observers, max_body_bytes=config.server.max_body_bytes)
     if config.server.cors_origins:
         app.add_middleware(
             CORSMiddleware,

@@ -5,9 +5,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 
-from fastapi import Request
+from starlette.requests import Request
 
 from controllers import CONTROLLERS
+from controllers.deciders import load_decider
 from controllers.generation.circuit_breaker import CircuitBreaker
 from controllers.generation.route import Controller, Route, build_route, with_target
 from controllers.generation.throughput import ThroughputEstimate
@@ -137,6 +138,8 @@ def _judge(name: str, config: Config, models: Mapping[str, LoadedModel], metrics
     route, settings = config.routes[name], config.routes[name].judge
     family = JUDGE_FAMILIES[settings.family]
     forms = load_forms(family, settings.templates)
+    texts = (text for form in forms.values() for text in (form.system, form.user))
+    models[route.engine].engine.tokenizer.protect(texts)  # a verdict that may be a token is text where it is asked for
     built = _route(name, route, models[route.engine], {}, CONTROLLERS["mode"])
     drawn = {"temperature": 0.6, "top_p": 1.0, "max_tokens": 8192, **route.sampling.model_dump(exclude_none=True)}
     return Judge(
@@ -150,7 +153,7 @@ def _judge(name: str, config: Config, models: Mapping[str, LoadedModel], metrics
         widening=settings.widening,
         teams=settings.teams,
         rubric=settings.rubric,
-        on_verdict=metrics.route(name).judged,
+        on_verdict=metrics.routes[name].judged,
     )
 
 
@@ -198,7 +201,7 @@ def _route(
     controller = controller or CONTROLLERS[config.controller]
     if config.judged_by:
         controller = best_of_n.best_of_controller(judges[config.judged_by], controller)
-    return build_route(
+    built = build_route(
         name,
         controller,
         family,
@@ -210,9 +213,16 @@ def _route(
             speculation=config.speculative.as_settings() if config.speculative else None,
             best_of=config.best_of if config.judged_by else None,
             loop=config.loop.as_policy(),
+            decider=config.auto.decider if config.auto else None,
         ),
         adapter=config.adapter or None,
         sampling=Sampling(**config.sampling.model_dump(exclude_none=True)),
         description=config.description,
         pace=model.pace,
     )
+    if config.auto is None:
+        return built
+    try:
+        return replace(built, decider=load_decider(config.auto, engine.tokenizer))
+    except ValueError as error:
+        raise ConfigError(f"routes.{name}.auto: {error}") from error

@@ -13,11 +13,10 @@ from typing import TypeVar
 
 import uvicorn
 import uvloop
-from fastapi import FastAPI
 
 from models.engines.base import Engine
 from models.engines.supervised import SupervisedEngine
-from server.app import create_app
+from server.app import Application, create_app
 from server.config.load import Config, ConfigError
 from server.edges.auth import load_keys
 from server.edges.request_scope import Observer
@@ -39,10 +38,14 @@ class DrainingServer(uvicorn.Server):
     A second stop signal cuts at once.
     """
 
-    def __init__(self, config: uvicorn.Config, app: FastAPI) -> None:
+    def __init__(self, config: uvicorn.Config, app: Application) -> None:
         super().__init__(config)
         self.runtime = app.state.runtime
         self.lost = False  # whether it stops because an engine is lost
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        self.runtime.metrics.watch_loop(asyncio.get_running_loop())
+        await super().startup(sockets)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         settings = self.runtime.config.server
@@ -80,7 +83,7 @@ async def _soon(event: Awaitable[object], seconds: float) -> None:
         return
 
 
-def build_server(config: Config, app: FastAPI) -> DrainingServer:
+def build_server(config: Config, app: Application) -> DrainingServer:
     """A server that is ready to run."""
     settings = uvicorn.Config(
         app,
@@ -124,7 +127,7 @@ async def _serve(config: Config) -> int:
     raise AssertionError("the stack swallows no exception")
 
 
-async def _serve_app(config: Config, app: FastAPI) -> int:
+async def _serve_app(config: Config, app: Application) -> int:
     """The exit status: 0 after a stop signal, 3 where the port could not be had, 4 where an engine is lost."""
     server = build_server(config, app)
     engines = app.state.runtime.engines

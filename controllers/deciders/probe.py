@@ -1,38 +1,19 @@
 """The model's own probability of thinking, held against a threshold: one token, before the reply is generated."""
 
-import math
-from contextlib import aclosing
+from typing import Literal
 
-from controllers.deciders.base import ModeVerdict, Question
-from controllers.generation.deltas import next_item
-from models.engines.base import Prompt, Sampling
-from models.formats.reasoning import Mode
+from controllers.deciders.base import DeciderConfig, ModeVerdict, Question, by_probability
+from controllers.deciders.choices import probability
+
+
+class ProbeConfig(DeciderConfig):
+    decider: Literal["probe"] = "probe"
 
 
 class Probe:
-    """P(think) against P(no_think) as the reply's first token, by one token restricted to the two (temperature 1)."""
+    """P(think) against P(no_think) as the reply's first token, for models with a token for each mode."""
 
     async def decide(self, question: Question) -> ModeVerdict | None:
-        """None where the client cancels before the probability is there."""
-        route, threshold = question.route, question.policy.think_threshold
-        assert threshold is not None
-        think, direct = route.prefixes["think"][0], route.prefixes["no_think"][0]
-        sampling = Sampling(
-            max_tokens=1,
-            temperature=1.0,
-            allowed_token_ids=(think, direct),
-            logprob_token_ids=(think, direct),
-            logprobs=0,
-            priority=question.sampling.priority,
-        )
-        prompt = Prompt(question.prompt.token_ids, route.adapter, cache_salt=question.request.cache_salt)
-        async with aclosing(route.engine.generate(prompt, sampling)) as stream:
-            while (delta := await next_item(stream, question.interrupt)) is not None:
-                if delta.logprobs:
-                    known = {at.token_id: at.logprob for at in delta.logprobs[0].top}
-                    p_think = 1.0 / (1.0 + math.exp(known[direct] - known[think]))
-                    mode: Mode = "think" if p_think >= threshold else "no_think"
-                    return ModeVerdict(mode, "threshold", p_think)
-        if question.interrupt.cancelled:
-            return None
-        raise RuntimeError("the probe returned no log-probabilities")
+        think, direct = question.route.prefixes["think"][0], question.route.prefixes["no_think"][0]
+        p_think = await probability(question, question.prompt.token_ids, think, direct)
+        return None if p_think is None else by_probability("threshold", p_think, question, 1)

@@ -78,10 +78,11 @@ class TargetUse:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """How much thinking the reply gets, and who said so.
+    """How much thinking the reply gets, and who said so. `notes` are those of the conversation.
 
-    `p_think` is the model's own probability of thinking, where it was asked for it. `prompt` is what the engine read,
-    forced prefix included. `seconds_to_answer` is an estimate from the pace at which the engine writes now.
+    `p_think` is the probability behind a decider's choice and `threshold` what it was held against; `decision_tokens`
+    were generated for the choice alone, and `decider_failure` says why a decider could not choose. `prompt` is what the
+    engine read, forced prefix included. `seconds_to_answer` is an estimate from the engine's present pace.
     """
 
     mode: Mode
@@ -90,12 +91,24 @@ class Decision:
     p_think: float | None = None
     budget: BudgetUse | None = None
     seconds_to_answer: float | None = None
+    threshold: float | None = None
+    decision_tokens: int = 0
+    decider_failure: str | None = None
+    notes: tuple[str, ...] = ()
 
     def record(self) -> dict[str, Any]:
         """The decision record as clients read it."""
         record: dict[str, Any] = {"mode": self.mode, "chosen_by": self.chosen_by}
+        if self.notes:
+            record["notes"] = list(self.notes)
         if self.p_think is not None:
             record["p_think"] = round(self.p_think, 6)
+        if self.threshold is not None:
+            record["threshold"] = self.threshold
+        if self.decision_tokens:
+            record["decision_tokens"] = self.decision_tokens
+        if self.decider_failure is not None:
+            record["decider_failure"] = self.decider_failure
         return record | _budget_record(self.budget, self.seconds_to_answer)
 
 
@@ -167,6 +180,15 @@ class Working:
 Event = Decision | Chunk | Progress | Working | Finished
 
 
+def noted(event: Event, notes: tuple[str, ...]) -> Event:
+    """The event with the conversation's notes in its record."""
+    if notes and isinstance(event, Decision):
+        return replace(event, notes=notes)
+    if notes and isinstance(event, Finished):
+        return replace(event, decision=replace(event.decision, notes=notes))
+    return event
+
+
 def _budget_record(budget: BudgetUse | None, seconds_to_answer: float | None) -> dict[str, Any]:
     record: dict[str, Any] = {} if budget is None else {"budget": asdict(budget)}
     if seconds_to_answer is not None:
@@ -206,7 +228,8 @@ class Interrupt:
 
 @dataclass(frozen=True, slots=True)
 class Conversation:
-    """A conversation that asks for one reply. `messages` and `tools` are JSON values as chat templates read them."""
+    """A conversation that asks for one reply. `messages` and `tools` are JSON values as chat templates read them.
+    `notes` say what of the request the reply will not keep to."""
 
     messages: Sequence[Mapping[str, Any]]
     tools: Sequence[Mapping[str, Any]] = ()
@@ -215,6 +238,7 @@ class Conversation:
     cache_salt: str | None = None
     interrupt: Interrupt | None = None
     shape: AnswerFormat | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def cancelled(self) -> bool:

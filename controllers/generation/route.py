@@ -3,6 +3,7 @@
 from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 from controllers.generation.bounds import MOST_DECLARED
 from controllers.generation.circuit_breaker import CircuitBreaker
@@ -12,10 +13,13 @@ from controllers.policy.fold import Defaults, Policy
 from controllers.policy.speculation import OnFailure, Speculation
 from models.engines.base import Engine, Sampling, Tokenizer
 from models.formats.reasoning import Mode, ReasoningFormat
-from models.formats.template import writes_calls
+from models.formats.template import SystemPlace, system_place, writes_calls
 from models.formats.vocabulary import Tags, compile_tags
 from models.tool_calls.formats import ToolCallFormat
 from models.tool_calls.grammar import has_grammar
+
+if TYPE_CHECKING:
+    from controllers.deciders.base import ModeDecider
 
 Controller = Callable[["Route", Conversation, Policy, Sampling], AsyncGenerator[Event, None]]
 """Turns one request into a stream of events: a decision and chunks, then one `Finished`. Closing it ends its work."""
@@ -58,7 +62,8 @@ class Route:
     written where a model does not end its budget field, which has at most `longest_field` tokens. `native_budget` says
     that the engine itself can hold thinking to a number of tokens. `pace` is how fast the engine writes now, shared by
     all its routes. `calls` is how the model writes tool calls, None where it is shown no
-    tools; `calls_constrained` says that a grammar can hold it to them.
+    tools; `calls_constrained` says that a grammar can hold it to them. `system_place` says where its chat template
+    takes system turns. `decider` says whether a reply of mode `auto` thinks; None leaves it to the model.
     """
 
     name: str
@@ -80,7 +85,9 @@ class Route:
     pace: ThroughputEstimate = field(default_factory=ThroughputEstimate)
     calls: ToolCallFormat | None = None
     calls_constrained: bool = False
+    system_place: SystemPlace = "anywhere"
     target: TargetModel | None = None
+    decider: "ModeDecider | None" = None
 
     @property
     def answers_at_once(self) -> bool:
@@ -112,7 +119,6 @@ def build_route(
 ) -> Route:
     """A route with its family's tags, prefixes and phrases resolved against the engine's vocabulary."""
     tokenizer = engine.tokenizer
-    tokenizer.protect(family.texts)
     behind = {mode: family.behind.get(mode, "") for mode in family.able}
     calls = family.tools if writes_calls(family, tokenizer) else None
     closed_by_token = family.thinking is not None and tokenizer.control_id(family.thinking[1]) is not None
@@ -136,6 +142,7 @@ def build_route(
         pace or ThroughputEstimate(),
         calls,
         calls is not None and has_grammar(calls) and not family.answer,
+        system_place(tokenizer),
     )
 
 

@@ -203,23 +203,10 @@ class Judge:
         """
         if comparison.kind not in self.forms:
             raise CannotJudge(comparison.kind, self.route.name)
-        if comparison.identical and on_event is None:
-            verdict = Verdict(VoteCount(params.votes), identical=True)
-        else:
-            verdict = await self._poll(comparison, params, on_count, on_event)
-        self._on_verdict(verdict)
-        return verdict
-
-    async def _poll(
-        self,
-        comparison: JudgeComparison,
-        params: JudgeParams,
-        on_count: Callable[[VoteCount], None],
-        on_event: Callable[[Event], None] | None,
-    ) -> Verdict:
         count, votes, content = VoteCount(params.votes), list[Vote](), comparison.key
-        form = self.forms[comparison.kind]
-        question = _Question(comparison, params, digest(content, form, params.repeatable), digest(content, params.seed))
+        parts = digest(content, self.forms[comparison.kind], params.repeatable)
+        question = _Question(comparison, params, parts, digest(content, params.seed))
+        identical = comparison.identical and on_event is None  # whoever reads along wants a reply all the same
 
         async def cast(index: int) -> Vote:
             nonlocal count
@@ -228,11 +215,16 @@ class Judge:
             on_count(count)
             return vote
 
-        while needed := count.needed if comparison.kind == "pair" else count.remaining:
-            votes += await gather([cast(index) for index in range(len(votes), len(votes) + needed)])
+        def needed() -> int:
+            return 0 if identical else count.needed if comparison.kind == "pair" else count.remaining
+
+        while number := needed():
+            votes += await gather([cast(index) for index in range(len(votes), len(votes) + number)])
             if params.request.cancelled:
                 break
-        return Verdict(count, tuple(votes))
+        verdict = Verdict(count, tuple(votes), identical=identical)
+        self._on_verdict(verdict)
+        return verdict
 
     async def _cast(self, question: _Question, index: int, on_event: Callable[[Event], None] | None) -> Vote:
         """Vote number `index`. Its place in the cache is its own, so no vote answers for another of its comparison.

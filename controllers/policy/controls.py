@@ -9,7 +9,9 @@ from controllers.policy.speculation import LENGTHS
 from models.formats.reasoning import Scope
 
 Wish = Literal["think", "no_think", "auto"]
-ChosenBy = Literal["client", "key", "route", "cap", "model", "threshold", "reserve"]
+ChosenBy = Literal[
+    "client", "key", "route", "cap", "model", "threshold", "reserve", "ask", "hint", "always", "never", "random"
+]
 Cut = Literal["line_end", "wrap_up", "hard"]
 CutBy = Literal["budget", "reserve", "client", "loop"]
 MOST_REPLIES = 64  # that one request may have drawn and ranked

@@ -5,7 +5,7 @@ request over key over route, under the caps of both. Two fields of one request t
 names; a field that the route cannot honour is refused, never ignored.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -68,7 +68,8 @@ class BudgetSettings:
 
 @dataclass(frozen=True, slots=True)
 class Defaults:
-    """A route's own policy, for what a request leaves open. `best_of` None: the route has no judge to rank with."""
+    """A route's own policy, for what a request leaves open. `best_of` None: the route has no judge to rank with.
+    `decider` names what decides for mode `auto`; None: the model itself."""
 
     mode: Wish
     think_threshold: float | None = None
@@ -76,6 +77,7 @@ class Defaults:
     speculation: Speculation | None = None
     best_of: int | None = None
     loop: LoopSettings | None = None
+    decider: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +116,7 @@ def fold(asked: Mapping[str, Any], family: ReasoningFormat, defaults: Defaults, 
     limits = _limits(budget, mode, key, budgets, family)
     wish, chosen_by = _mode_of(mode, limits, family, defaults.mode)
     if mode:
-        _check_mode(wish, mode.field, family)
+        _check_mode(wish, mode.field, modes(family, defaults.decider))
     if threshold and wish != "auto":
         other = mode or (budget if chosen_by == "client" else None)
         says = f"{other.field} makes it" if other else "this request's mode is"
@@ -275,14 +277,15 @@ def _check_budget(
         raise PolicyError(f"{mode.field} and {budget.field} contradict each other", budget.field)
 
 
-def modes(family: ReasoningFormat) -> tuple[Wish, ...]:
-    """The modes that a family can honour."""
-    return (*family.able, *(("auto",) if family.chooses else ()))
+def modes(family: ReasoningFormat, decider: str | None = None) -> tuple[Wish, ...]:
+    """The modes that a family can honour. `auto` needs a model that chooses, or a decider and a choice of two modes."""
+    auto = family.chooses or (decider is not None and {"think", "no_think"} <= set(family.able))
+    return (*family.able, *(("auto",) if auto else ()))
 
 
-def _check_mode(wish: Wish, field: str, family: ReasoningFormat) -> None:
-    if wish not in modes(family):
-        able = ", ".join(modes(family))
+def _check_mode(wish: Wish, field: str, possible: Sequence[Wish]) -> None:
+    if wish not in possible:
+        able = ", ".join(possible)
         raise PolicyError(f"{field}: this route's model has no mode {wish}; it has: {able}", field)
 
 

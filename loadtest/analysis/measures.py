@@ -83,20 +83,18 @@ def reasoning_share(record: RequestRecord) -> float | None:
     return record.thinking_tokens / record.output_tokens
 
 
-TIMES: Final[Mapping[str, Measure]] = {
-    "time_to_first_token_ms": time_to_first_token,
-    "time_to_first_output_token_ms": time_to_first_output_token,
-    "inter_token_latency_ms": inter_token_latency,
-    "time_per_output_token_ms": time_per_output_token,
-    "request_latency_ms": request_latency,
-    "request_scheduled_latency_ms": request_scheduled_latency,
-    "request_dispatch_delay_ms": request_dispatch_delay,
-}
+_TIMES: Final = (
+    time_to_first_token,
+    time_to_first_output_token,
+    inter_token_latency,
+    time_per_output_token,
+    request_latency,
+    request_scheduled_latency,
+    request_dispatch_delay,
+)
+TIMES: Final[Mapping[str, Measure]] = {f"{measure.__name__}_ms": measure for measure in _TIMES}
 COUNTS: Final[Mapping[str, Measure]] = {
-    "output_tokens": output_tokens,
-    "reasoning_tokens": reasoning_tokens,
-    "answer_tokens": answer_tokens,
-    "reasoning_share": reasoning_share,
+    measure.__name__: measure for measure in (output_tokens, reasoning_tokens, answer_tokens, reasoning_share)
 }
 
 

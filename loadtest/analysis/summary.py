@@ -31,11 +31,7 @@ class ReplyGroup:
     accuracy: Interval | None
     think_ratio: Interval | None
     empty_answers: Interval | None
-    output_tokens: Distribution | None
-    reasoning_tokens: Distribution | None
-    time_to_first_token_ms: Distribution | None
-    time_to_first_output_token_ms: Distribution | None
-    request_latency_ms: Distribution | None
+    measures: Mapping[str, Distribution]
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,20 +203,16 @@ def _group(name: str, records: Sequence[RequestRecord]) -> ReplyGroup:
         accuracy=_share(records, measures.correct),
         think_ratio=_share(records, measures.thought),
         empty_answers=_share(records, _is_empty),
-        output_tokens=distribution(_values(records, measures.output_tokens)),
-        reasoning_tokens=distribution(_values(records, measures.reasoning_tokens)),
-        time_to_first_token_ms=distribution(_values(records, measures.time_to_first_token)),
-        time_to_first_output_token_ms=distribution(_values(records, measures.time_to_first_output_token)),
-        request_latency_ms=distribution(_values(records, measures.request_latency)),
+        measures=_distributions(records),
     )
 
 
 def accuracy_front(groups: Sequence[ReplyGroup], cost: str) -> AccuracyFront | None:
-    """What no other group beats in accuracy against the mean of `cost`, one of a group's distributions."""
+    """What no other group beats in accuracy against the mean of the measure `cost`."""
     known = [
-        ((figures.mean, one.accuracy.value), one.name)
+        ((one.measures[cost].mean, one.accuracy.value), one.name)
         for one in groups
-        if (figures := getattr(one, cost)) is not None and one.accuracy is not None
+        if cost in one.measures and one.accuracy is not None
     ]
     points = front(point for point, _ in known)
     names = dict(reversed(known))

@@ -1,15 +1,19 @@
 """One run over several client processes, for loads that are too much for one. One clock per machine: records merge.
 
 Each process gets its share of requests and slots, opens its connections, says that it is ready, and starts when it is
-told to. Frames between processes are eight bytes of length and a pickle; both ends are this file.
+told to. `multiprocessing` lends its pipes, but not its processes: those would run the caller's script again.
 """
 
 import asyncio
 import os
-import pickle
+import socket
+import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from multiprocessing.connection import Connection
 from pathlib import Path
 from time import perf_counter_ns
 from typing import Any, Final
@@ -20,7 +24,7 @@ from loadtest.load.arrivals import ArrivalPlan, Concurrent, Trace, describe
 from loadtest.load.run import run
 from loadtest.records import LoadRequest, LoadTarget, RunProgress, RunResult
 
-_WORKER: Final = "from loadtest.load.processes import worker; worker()"
+_WORKER: Final = "import sys; from loadtest.load.processes import worker; worker(int(sys.argv[1]))"
 _LEAD_NS: Final = 100_000_000
 """From the moment when all are ready to the start, so that the last one has heard it by then."""
 
@@ -81,102 +85,76 @@ async def run_in(
     if options.get("max_concurrency") is not None:
         options["max_concurrency"] = max(1, options["max_concurrency"] // processes)
     dealt = shares(requests, arrivals, processes)
-    workers: list[_WorkerProcess] = []
-    try:
-        for share in dealt:
-            workers.append(await _WorkerProcess.start())
-            workers[-1].write({"target": target, "share": share, "options": options})
-        await asyncio.gather(*(worker.read() for worker in workers))
+    with ThreadPoolExecutor(processes) as threads, ExitStack() as running:
+        workers = [running.enter_context(_WorkerProcess(threads)) for _ in dealt]
+        for worker, share in zip(workers, dealt, strict=True):
+            worker.pipe.send((target, share, options))
+        await asyncio.gather(*(worker.receive() for worker in workers))
         begin_ns = perf_counter_ns() + _LEAD_NS
         for worker, share in zip(workers, dealt, strict=True):
-            worker.write(begin_ns + share.after_ns)
+            worker.pipe.send(begin_ns + share.after_ns)
         results = await asyncio.gather(*(worker.result(workers, live) for worker in workers))
-    finally:
-        await asyncio.gather(*(worker.stop() for worker in workers))
     return merged(results, requests, arrivals, begin_ns)
 
 
 class _WorkerProcess:
-    """This side of one client process."""
+    """This side of one client process, which runs until the block ends."""
 
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
-        assert process.stdin is not None and process.stdout is not None
-        self._process, self._to, self._from = process, process.stdin, process.stdout
-        self._finished = False
+    def __init__(self, threads: ThreadPoolExecutor) -> None:
+        self._threads = threads
         self.live = RunProgress()
+        ours, theirs = socket.socketpair()
+        self.pipe = Connection(ours.detach())
+        path = os.pathsep.join(filter(None, (str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH"))))
+        with theirs:
+            command = (sys.executable, "-c", _WORKER, str(theirs.fileno()))
+            environment = {**os.environ, "PYTHONPATH": path}
+            self._process = subprocess.Popen(command, pass_fds=(theirs.fileno(),), env=environment)
 
-    @classmethod
-    async def start(cls) -> "_WorkerProcess":
-        here = str(Path(__file__).parents[2])
-        path = os.pathsep.join(filter(None, (here, os.environ.get("PYTHONPATH"))))
-        pipe = asyncio.subprocess.PIPE
-        environment = {**os.environ, "PYTHONPATH": path}
-        command = (sys.executable, "-c", _WORKER)
-        return cls(await asyncio.create_subprocess_exec(*command, stdin=pipe, stdout=pipe, env=environment))
+    def __enter__(self) -> "_WorkerProcess":
+        return self
 
-    def write(self, value: object) -> None:
-        self._to.write(_frame(value))
+    def __exit__(self, *_: object) -> None:
+        self._process.terminate()
+        self._process.wait()
+        self.pipe.close()
 
-    async def read(self) -> Any:
+    async def receive(self) -> Any:
         try:
-            size = int.from_bytes(await self._from.readexactly(8))
-            return pickle.loads(await self._from.readexactly(size))
-        except asyncio.IncompleteReadError as error:
+            return await asyncio.get_running_loop().run_in_executor(self._threads, self.pipe.recv)
+        except (EOFError, ConnectionError) as error:
             raise RuntimeError("a client process ended before its run did") from error
 
     async def result(self, all_workers: Sequence["_WorkerProcess"], live: RunProgress | None) -> RunResult:
-        while isinstance(said := await self.read(), RunProgress):
-            self.live = said
+        while isinstance(message := await self.receive(), RunProgress):
+            self.live = message
             if live is not None:
                 live.become([worker.live for worker in all_workers])
-        assert isinstance(said, RunResult)
-        self._finished = True
-        return said
-
-    async def stop(self) -> None:
-        """Waits for a process that has given its result, ends one that has not."""
-        if not self._finished and self._process.returncode is None:
-            self._process.terminate()
-        self._to.close()
-        await self._process.wait()
+        assert isinstance(message, RunResult)
+        return message
 
 
-def _frame(value: object) -> bytes:
-    data = pickle.dumps(value, protocol=pickle.HIGHEST_PROTOCOL)
-    return len(data).to_bytes(8) + data
-
-
-def worker() -> None:
+def worker(descriptor: int) -> None:
     """The other side: what a client process runs."""
-    work = _take()
-    uvloop.run(_work(**work))
+    with Connection(descriptor) as pipe:
+        uvloop.run(_work(pipe, *pipe.recv()))
 
 
-def _take() -> Any:
-    head = sys.stdin.buffer.read(8)
-    return pickle.loads(sys.stdin.buffer.read(int.from_bytes(head)))
-
-
-def _give(value: object) -> None:
-    sys.stdout.buffer.write(_frame(value))
-    sys.stdout.buffer.flush()
-
-
-async def _work(target: LoadTarget, share: WorkerShare, options: Mapping[str, Any]) -> None:
+async def _work(pipe: Connection, target: LoadTarget, share: WorkerShare, options: Mapping[str, Any]) -> None:
     live = RunProgress()
 
     async def begin() -> int:
-        _give("ready")
-        return int(_take())
+        pipe.send("ready")
+        return int(pipe.recv())
 
-    reporting = asyncio.create_task(_report(live))
+    reporting = asyncio.create_task(_report(pipe, live))
     result = await run(target, share.requests, share.arrivals, live=live, begin=begin, **options)
     reporting.cancel()
-    _give(result)
+    pipe.send(result)
 
 
-async def _report(live: RunProgress) -> None:
+async def _report(pipe: Connection, live: RunProgress) -> None:
     while True:
         await asyncio.sleep(0.5)
         if live.started:
-            _give(replace(live, latencies_ns=live.latencies_ns[-100:]))
+            pipe.send(replace(live, latencies_ns=live.latencies_ns[-100:]))

@@ -2,10 +2,12 @@
 
 import asyncio
 import gc
+import math
 import resource
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from time import perf_counter_ns
 from typing import Any, Final
 
@@ -49,7 +51,9 @@ async def run(
     """
     bodies = [encode(request, target) for request in requests]
     client = LoadClient(target, timeout)
-    runner = _Runner(client, requests, bodies, keep_text, live or RunProgress(), max_seconds, max_concurrency)
+    slots = None if max_concurrency is None else asyncio.Semaphore(max_concurrency)
+    seconds = math.inf if max_seconds is None else max_seconds
+    runner = _Runner(client, requests, bodies, keep_text, live or RunProgress(), seconds, slots)
     raise_file_limit()
     if isinstance(arrivals, Concurrent):
         await client.warm(min(arrivals.concurrency, len(requests)))
@@ -75,42 +79,36 @@ async def run(
     )
 
 
+@dataclass(slots=True)
 class _Runner:
-    """The state of one run: which request is next, and what has come back."""
+    """The state of one run: which request is next, and what has come back. `slots` bound an open loop."""
 
-    def __init__(
-        self,
-        client: LoadClient,
-        requests: Sequence[LoadRequest],
-        bodies: Sequence[bytes],
-        keep_text: bool,
-        live: RunProgress,
-        max_seconds: float | None,
-        max_concurrency: int | None,
-    ) -> None:
-        self._client, self._requests, self._bodies = client, requests, bodies
-        self._keep_text, self._live = keep_text, live
-        self._max_ns = None if max_seconds is None else int(max_seconds * 1e9)
-        self._slots = None if max_concurrency is None else asyncio.Semaphore(max_concurrency)
-        self._raw: list[tuple[int, int, HttpExchange]] = []
-        self._raw_bytes = 0
-        self._read: list[tuple[int, RequestRecord]] = []
-        live.planned += len(requests)
+    client: LoadClient
+    requests: Sequence[LoadRequest]
+    bodies: Sequence[bytes]
+    keep_text: bool
+    live: RunProgress
+    max_seconds: float
+    slots: asyncio.Semaphore | None
+    _raw: list[tuple[int, int, HttpExchange]] = field(default_factory=list)
+    _raw_bytes: int = 0
+    _read: list[tuple[int, RequestRecord]] = field(default_factory=list)
 
     async def go(self, arrivals: ArrivalPlan, begin_ns: int) -> None:
+        self.live.planned += len(self.requests)
         if isinstance(arrivals, Concurrent):
             await self._closed_loop(arrivals, begin_ns)
         else:
-            await self._open_loop(arrivals.offsets(self._requests), begin_ns)
+            await self._open_loop(arrivals.offsets(self.requests), begin_ns)
 
     async def _closed_loop(self, arrivals: Concurrent, begin_ns: int) -> None:
-        numbers = iter(range(len(self._requests)))
+        numbers = iter(range(len(self.requests)))
 
         async def slot(first_start: float) -> None:
             scheduled_ns = begin_ns + int(first_start * 1e9)
             await sleep_until(scheduled_ns)
             for number in numbers:
-                if self._too_late(scheduled_ns - begin_ns):
+                if scheduled_ns - begin_ns >= self.max_seconds * 1e9:
                     return
                 await self._one(number, scheduled_ns)
                 scheduled_ns = perf_counter_ns()
@@ -120,23 +118,20 @@ class _Runner:
     async def _open_loop(self, offsets: Sequence[float], begin_ns: int) -> None:
         async with asyncio.TaskGroup() as group:
             for number, offset in enumerate(offsets):
-                if self._too_late(int(offset * 1e9)):
+                if offset >= self.max_seconds:
                     return
                 scheduled_ns = begin_ns + int(offset * 1e9)
                 await sleep_until(scheduled_ns)
-                if self._slots is not None:
-                    await self._slots.acquire()
+                if self.slots is not None:
+                    await self.slots.acquire()
                 group.create_task(self._one(number, scheduled_ns))
 
-    def _too_late(self, after_ns: int) -> bool:
-        return self._max_ns is not None and after_ns >= self._max_ns
-
     async def _one(self, number: int, scheduled_ns: int) -> None:
-        live = self._live
+        live = self.live
         live.started += 1
-        exchange = await self._client.send(self._bodies[number])
-        if self._slots is not None:
-            self._slots.release()
+        exchange = await self.client.send(self.bodies[number])
+        if self.slots is not None:
+            self.slots.release()
         live.finished += 1
         live.failed += exchange.error is not None or exchange.status != 200
         live.latencies_ns.append(exchange.end_ns - exchange.start_ns)
@@ -148,7 +143,7 @@ class _Runner:
     def _digest(self) -> Iterator[tuple[int, RequestRecord]]:
         raw, self._raw, self._raw_bytes = self._raw, [], 0
         for number, scheduled_ns, exchange in raw:
-            yield number, record(self._requests[number], scheduled_ns, exchange, self._keep_text)
+            yield number, record(self.requests[number], scheduled_ns, exchange, self.keep_text)
 
     def records(self) -> list[RequestRecord]:
         """In the order of the workload."""
@@ -158,8 +153,8 @@ class _Runner:
 
 async def sleep_until(at_ns: int) -> None:
     """Not before, and at most about a millisecond after: event loops round their timers to milliseconds."""
-    while (left := at_ns - perf_counter_ns()) > 0:  # noqa: ASYNC110 (a clock has no event to wait for)
-        await asyncio.sleep(left / 1e9)
+    while (remaining_ns := at_ns - perf_counter_ns()) > 0:  # noqa: ASYNC110 (a clock has no event to wait for)
+        await asyncio.sleep(remaining_ns / 1e9)
 
 
 @contextmanager

@@ -107,10 +107,10 @@ def _vary(request: LoadRequest, variant: Variant) -> LoadRequest:
 
 
 def unstreamed(request: LoadRequest) -> LoadRequest:
-    """The same, asked for as a whole reply."""
+    """The same request for a whole reply."""
     return replace(request, stream=False)
 
 
 def repeated(requests: Sequence[LoadRequest], count: int) -> list[LoadRequest]:
-    """The first `count` of the requests said over and over."""
+    """The requests over and over, `count` of them."""
     return list(islice(cycle(requests), count))

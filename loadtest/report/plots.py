@@ -154,7 +154,7 @@ def accuracy_over(
     groups: Sequence[ReplyGroup], best: AccuracyFront | None, cost: str, words: str, unit: str
 ) -> Plot | None:
     """A dot with its interval for each variant; the front joins those that no other variant beats."""
-    known = [(group.name, group.accuracy, getattr(group, cost)) for group in groups]
+    known = [(group.name, group.accuracy, group.measures.get(cost)) for group in groups]
     points = [(name, figures.mean, share) for name, share, figures in known if share and figures]
     if not points or best is None:
         return None
@@ -203,7 +203,7 @@ def budget_asked_used(records: Sequence[RequestRecord]) -> Plot | None:
 
 
 def thinking_by_difficulty(groups: Sequence[ReplyGroup]) -> Plot | None:
-    known = [(group.name, figures) for group in groups if (figures := group.reasoning_tokens) is not None]
+    known = [(group.name, figures) for group in groups if (figures := group.measures.get("reasoning_tokens"))]
     if len(known) < 2:
         return None
     boxes = [

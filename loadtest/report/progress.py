@@ -31,7 +31,7 @@ def line(live: RunProgress, seconds: float) -> str:
 
 
 @asynccontextmanager
-async def shown(title: str, quiet: bool = False) -> AsyncIterator[RunProgress]:
+async def progress_line(title: str, quiet: bool = False) -> AsyncIterator[RunProgress]:
     """Shows the `RunProgress` that it gives: rewritten twice a second in a terminal, every ten seconds if not."""
     live, began = RunProgress(), perf_counter()
     if quiet:
@@ -40,7 +40,7 @@ async def shown(title: str, quiet: bool = False) -> AsyncIterator[RunProgress]:
     to = sys.stderr
     terminal = to.isatty()
     print(title, file=to)
-    task = asyncio.create_task(_show(live, began, to, terminal))
+    task = asyncio.create_task(_refresh(live, began, to, terminal))
     try:
         yield live
     finally:
@@ -49,7 +49,7 @@ async def shown(title: str, quiet: bool = False) -> AsyncIterator[RunProgress]:
         print(file=to, flush=True)
 
 
-async def _show(live: RunProgress, began: float, to: TextIO, terminal: bool) -> None:
+async def _refresh(live: RunProgress, began: float, to: TextIO, terminal: bool) -> None:
     while True:
         await asyncio.sleep(0.5 if terminal else 10.0)
         _write(line(live, perf_counter() - began), to, terminal)

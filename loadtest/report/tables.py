@@ -143,7 +143,7 @@ def side_by_side(groups: Sequence[ReplyGroup]) -> FigureTable:
 
 
 def _of(name: str, statistic_name: str = "mean") -> Callable[[ReplyGroup], str]:
-    return lambda group: statistic(getattr(group, name), statistic_name)
+    return lambda group: statistic(group.measures.get(name), statistic_name)
 
 
 _GROUP_FIGURES: Final[dict[str, Callable[[ReplyGroup], str]]] = {

@@ -4,12 +4,13 @@ An engine's own module, and with it vLLM or transformers, is imported when such 
 """
 
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from models.config import Section, resolve
 from models.engines.base import Engine
@@ -17,6 +18,7 @@ from models.engines.processes import environment
 from models.engines.supervised import SupervisionConfig
 
 Tags = tuple[str, str]
+Url = Annotated[str, Field(pattern=r"^https?://")]
 
 
 class EngineConfig(Section):
@@ -82,14 +84,38 @@ class RemoteEngineConfig(EngineConfig):
     """A vLLM server elsewhere, spoken to in token ids. `model` is where its tokenizer is; `served_model` is its name
     there (default: the only one). `adapters` gives their names there by ours. `key_env` names the variable that holds
     the server's key. Times are seconds; `timeout` is the longest silence.
+
+    `urls`, or the lines of `urls_file`, are several servers of the same model, looked at every `check_seconds`. The
+    file is read each time: a server that it no longer names is drained.
     """
 
     kind: Literal["remote"] = "remote"
-    url: str = Field(pattern=r"^https?://")
+    url: Url | None = None
+    urls: tuple[Url, ...] = ()
+    urls_file: str = ""
+    check_seconds: float = Field(default=2.0, gt=0)
     served_model: str | None = None
     key_env: str = ""
     timeout: float = Field(default=600.0, gt=0)
     connect_timeout: float = Field(default=10.0, gt=0)
+
+    @field_validator("urls_file")
+    @classmethod
+    def _file_exists(cls, value: str, info: ValidationInfo) -> str:
+        return resolve(value, info, must_exist=True) if value else ""
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Self:
+        if sum(map(bool, (self.url, self.urls, self.urls_file))) != 1:
+            raise ValueError("needs one of url, urls and urls_file")
+        return self
+
+    def servers(self) -> Sequence[str]:
+        """The servers of now, where there may be several."""
+        if not self.urls_file:
+            return self.urls
+        lines = Path(self.urls_file).read_text(encoding="utf-8").splitlines()
+        return [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
 
 
 class ScriptedEngineConfig(LocalEngineConfig):
@@ -137,14 +163,15 @@ async def _load_vllm(name: str, config: VllmEngineConfig, thinking: Tags | None)
 
 
 async def _connect(name: str, config: RemoteEngineConfig, thinking: Tags | None) -> Engine:
+    from models.engines.fleet import RemoteFleet
     from models.engines.remote import RemoteEngine
     from models.text.tokenizer import HubTokenizer
 
     if config.key_env and not os.environ.get(config.key_env):
         raise ValueError(f"key_env: the environment has no {config.key_env}")
-    return await RemoteEngine.connect(
-        config.url,
-        HubTokenizer(config.model, chat_template=config.template),
+    connect = partial(
+        RemoteEngine.connect,
+        tokenizer=HubTokenizer(config.model, chat_template=config.template),
         name=name,
         served_model=config.served_model,
         adapters=config.adapters,
@@ -152,6 +179,9 @@ async def _connect(name: str, config: RemoteEngineConfig, thinking: Tags | None)
         timeout=config.timeout,
         connect_timeout=config.connect_timeout,
     )
+    if config.url is not None:
+        return await connect(config.url)
+    return await RemoteFleet.start(name, config.servers, connect, config.check_seconds)
 
 
 async def _load_script(name: str, config: ScriptedEngineConfig, thinking: Tags | None) -> Engine:

@@ -7,7 +7,7 @@ engine refuses before its first delta is here too. This module imports neither t
 """
 
 import math
-from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -184,6 +184,11 @@ class Tokenizer(Protocol):
         ...
 
     @property
+    def control_texts(self) -> frozenset[str]:
+        """The texts of all tokens that were added to the vocabulary, special or not."""
+        ...
+
+    @property
     def bos_text(self) -> str:
         """The text of the token that begins a sequence; empty where there is none."""
         ...
@@ -229,9 +234,9 @@ class Tokenizer(Protocol):
         behind: str = "",
     ) -> list[int]:
         """Messages to the ids of the model's chat template, up to where the assistant's reply begins. Nothing in what
-        is given becomes a control token, but in `behind`: our own text, encoded together with the rest. Raises
-        `InvalidRequest` for what the template cannot render, and for `template_kwargs` of names that are not for
-        clients to set."""
+        is given becomes a control token, but in `behind`: our own text, encoded together with the rest, unless the
+        template has written it itself. Raises `InvalidRequest` for what the template cannot render, and for
+        `template_kwargs` of names that are not for clients to set."""
         ...
 
 
@@ -270,6 +275,35 @@ class Engine(Protocol):
         ...
 
     async def close(self) -> None: ...
+
+
+class FailoverStream(AsyncGenerator[Delta, None]):
+    """The deltas of whoever gives the first one. From then on it is that one's own stream, which costs one call a delta
+    and no generator."""
+
+    def __init__(self, begin: Callable[[], Awaitable[tuple[AsyncGenerator[Delta, None], Delta]]]) -> None:
+        """`begin` finds a stream that has a first delta."""
+        self._begin = begin
+        self._deltas: AsyncGenerator[Delta, None] | None = None
+
+    def __anext__(self) -> Coroutine[Any, Any, Delta]:
+        return self._first() if self._deltas is None else self._deltas.__anext__()
+
+    async def _first(self) -> Delta:
+        self._deltas, first = await self._begin()
+        return first
+
+    async def aclose(self) -> None:
+        if self._deltas is not None:
+            await self._deltas.aclose()
+
+    async def asend(self, value: None) -> Delta:
+        return await anext(self)
+
+    async def athrow(self, *error: Any) -> Delta:
+        if self._deltas is None:
+            raise error[0]
+        return await self._deltas.athrow(*error)
 
 
 # Field, lowest and highest value, whether the lowest itself is allowed: vLLM's own limits.

@@ -131,6 +131,12 @@ class RemoteEngine:
     def running(self) -> int:
         return self._running
 
+    async def verify(self) -> None:
+        """Raises `EngineDead` where the server no longer serves the model as it did: it may have been replaced."""
+        served = await _served(self._client, self.name)
+        if served.get(self._served_model, 0) < self.context_length:
+            raise EngineDead(f"engine {self.name}: {self._client.base_url} serves another model now")
+
     async def check(self) -> None:
         with _translating_errors(self.name):
             response = await self._client.get("/health")

@@ -8,12 +8,22 @@ import logging
 import math
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import suppress
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
 from pydantic import Field
 
 from models.config import Section
-from models.engines.base import Delta, Engine, EngineDead, EngineError, EngineRestarting, Prompt, Sampling, Tokenizer
+from models.engines.base import (
+    Delta,
+    Engine,
+    EngineDead,
+    EngineError,
+    EngineRestarting,
+    FailoverStream,
+    Prompt,
+    Sampling,
+    Tokenizer,
+)
 
 log = logging.getLogger(__name__)
 
@@ -80,9 +90,19 @@ class SupervisedEngine:
         self._watching = asyncio.create_task(self._watch(), name=f"supervision of {self.name}")
 
     def generate(self, prompt: Prompt, sampling: Sampling) -> AsyncGenerator[Delta, None]:
-        return _Request(self, prompt, sampling)
+        return FailoverStream(lambda: self._begun(prompt, sampling))
 
-    async def serving(self) -> LocalEngine:
+    async def _begun(self, prompt: Prompt, sampling: Sampling) -> tuple[AsyncGenerator[Delta, None], Delta]:
+        """The stream and the first delta of the first engine that lives long enough to give one."""
+        while True:
+            engine = await self._serving()
+            deltas = engine.generate(prompt, sampling)
+            try:
+                return deltas, await anext(deltas)
+            except EngineDead:
+                self._suspect(engine)
+
+    async def _serving(self) -> LocalEngine:
         """The engine, when it is up. Raises `EngineRestarting` where it is not in time, `EngineDead` where never."""
         if not self._decided.is_set() and self._settings.wait_seconds:
             with suppress(TimeoutError):
@@ -96,7 +116,7 @@ class SupervisedEngine:
         if self.state == "restarting":
             raise EngineRestarting(f"engine {self.name} is being started again", math.ceil(self._start_seconds))
 
-    def suspect(self, engine: LocalEngine) -> None:
+    def _suspect(self, engine: LocalEngine) -> None:
         """A request found this engine dead: from now on nothing new goes to it."""
         if engine is self._engine and self.state == "up":
             self.state = "restarting"
@@ -156,7 +176,7 @@ class SupervisedEngine:
 
     async def _restart(self) -> None:
         loop = asyncio.get_running_loop()
-        self.suspect(self._engine)
+        self._suspect(self._engine)
         if loop.time() - self._began > self._settings.settled_seconds:
             self._tries = 0
         await self._engine.kill()
@@ -199,41 +219,3 @@ class SupervisedEngine:
         except EngineDead:
             return engine.running() > 0
         return True
-
-
-class _Request(AsyncGenerator[Delta, None]):
-    """One request's deltas. Until the first it goes from a dead engine to the next; then it is that engine's own
-    stream, which costs one call a delta and no generator."""
-
-    def __init__(self, engine: SupervisedEngine, prompt: Prompt, sampling: Sampling) -> None:
-        self._supervised = engine
-        self._prompt = prompt
-        self._sampling = sampling
-        self._deltas: AsyncGenerator[Delta, None] | None = None
-
-    def __anext__(self) -> Any:
-        return self._first() if self._deltas is None else self._deltas.__anext__()
-
-    async def _first(self) -> Delta:
-        while True:
-            engine = await self._supervised.serving()
-            deltas = engine.generate(self._prompt, self._sampling)
-            try:
-                first = await anext(deltas)
-            except EngineDead:
-                self._supervised.suspect(engine)
-            else:
-                self._deltas = deltas
-                return first
-
-    async def aclose(self) -> None:
-        if self._deltas is not None:
-            await self._deltas.aclose()
-
-    async def asend(self, value: None) -> Delta:
-        return await anext(self)
-
-    async def athrow(self, *error: Any) -> Delta:
-        if self._deltas is None:
-            raise error[0]
-        return await self._deltas.athrow(*error)

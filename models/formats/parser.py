@@ -24,7 +24,7 @@ from models.tool_calls.tools import Tool
 UNDECIDED = ("start", "budget")
 """Sections in which nothing has been said yet of what the client wants to read."""
 
-SILENT: tuple[Stage, ...] = ("start", "closed", "begun")
+SILENT: tuple[Stage, ...] = ("start", "closed", "shut", "begun")
 MOST_SPACES = 1024  # characters of white space that are held back, in the hope of what makes them layout
 
 
@@ -116,6 +116,11 @@ class ReplyParser:
             self._release(len(self._held), self._enter_text(), chunks)
         return chunks
 
+    def shut(self) -> None:
+        """The thinking was cut: should it be opened once more, that is text."""
+        if self._place.stage == "closed":
+            self._go("shut", self._closers)
+
     def listen(self, tags: Tags) -> list[Chunk]:
         """Another vocabulary speaks from now on. What was held back for a tag is released if tags are tokens there."""
         chunks = self.flush() if self._pending and (self._call is None and not tags.by_text) else []
@@ -143,7 +148,7 @@ class ReplyParser:
         self._place: Place = self._tags.place(stage, closers, self._tools is not None)
         self._alerts = _nothing if self._place.alert is None else self._place.alert.search
         waits = stage == "start" and self._place.pattern is not None
-        self._kind: Kind | None = None if waits or stage in ("closed", "begun", "budget") else self._kind_here()
+        self._kind: Kind | None = None if waits or stage in ("closed", "shut", "begun", "budget") else self._kind_here()
 
     def _kind_here(self) -> Kind:
         section = SECTION_OF[self._place.stage]

@@ -8,14 +8,17 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
-from typing import Any
+from typing import Any, Literal
 
 from models.engines.base import InvalidRequest, Tokenizer
 from models.formats.parser import ReplyParser
 from models.formats.prompt import TemplateInput, opening_of, render
-from models.formats.reasoning import Mode, ReasoningFormat
+from models.formats.reasoning import MODES, Mode, ReasoningFormat
 from models.formats.vocabulary import Tags, compile_tags
 from models.tool_calls.tools import Tool
+
+SystemPlace = Literal["anywhere", "first", "nowhere"]
+"""Where a chat template takes system turns."""
 
 QUESTION = "What is 2 + 3?"
 THOUGHT = "Two and three make five."
@@ -183,7 +186,8 @@ def _mode_fault(form: ReasoningFormat, tokenizer: Tokenizer, tags: Tags) -> str:
         return (
             f"neither the template nor the vocabulary knows {form.thinking[0]!r}, with which the family begins thinking"
         )
-    if len(prompts) == 2 and prompts["think"] == prompts["no_think"]:
+    switched = form.modes.get("think") != form.modes.get("no_think") and len(form.modes) == len(MODES)
+    if len(prompts) == len(MODES) and (bare if switched else prompts)["think"] == prompts["no_think"]:
         switch = ", ".join(f"{key}={value!r}" for key, value in form.modes.get("no_think", {}).items())
         return f"the template's prompt is the same with and without thinking ({switch or 'no switch'})"
     for mode, prompt in prompts.items():
@@ -216,3 +220,21 @@ def _section(tags: Tags, tokenizer: Tokenizer, prompt: Sequence[int]) -> str:
 
 def _excerpt(text: str) -> str:
     return repr(text if len(text) <= LONGEST_EXCERPT else text[:LONGEST_EXCERPT] + "…")
+
+
+def system_place(tokenizer: Tokenizer) -> SystemPlace:
+    """Where the tokenizer's template takes system turns: one that it refuses or leaves out has no place there."""
+    rules = ("Keep to the first-probe-7f3.", "And to the second-probe-9a1.", "And to the third-probe-4c8.")
+    first, second, late = ({"role": "system", "content": text} for text in rules)
+    user, assistant = {"role": "user", "content": QUESTION}, {"role": "assistant", "content": ANSWER}
+    if _shows(tokenizer, [first, second, user, assistant, late, user], rules):
+        return "anywhere"
+    return "first" if _shows(tokenizer, [first, user], rules[:1]) else "nowhere"
+
+
+def _shows(tokenizer: Tokenizer, turns: Sequence[Mapping[str, str]], texts: Sequence[str]) -> bool:
+    try:
+        prompt = tokenizer.decode(tokenizer.render(turns))
+    except InvalidRequest:
+        return False
+    return all(text in prompt for text in texts)

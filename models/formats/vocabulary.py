@@ -17,15 +17,16 @@ from models.tool_calls.patterns import CallPatterns
 FIRST_MARK = 0xFDD1  # noncharacters: never valid for interchange, so no text holds them; 0xFDD0 is the tokenizer's seam
 MARKS = 31
 
-Stage = Literal["start", "budget", "reasoning", "closed", "begun", "said", "after"]
-"""Where a reply stands. Of an answer: right behind the end of the thinking (`closed`), before any text of it (`begun`),
-and behind some (`said`)."""
+Stage = Literal["start", "budget", "reasoning", "closed", "shut", "begun", "said", "after"]
+"""Where a reply stands. Of an answer: right behind the end of the thinking (`closed`; `shut` where no more thinking may
+follow), before any text of it (`begun`), and behind some (`said`)."""
 
 SECTION_OF: Mapping[Stage, Section] = {
     "start": "start",
     "budget": "budget",
     "reasoning": "reasoning",
     "closed": "answer",
+    "shut": "answer",
     "begun": "answer",
     "said": "answer",
     "after": "after",
@@ -115,7 +116,7 @@ class Tags:
     def _place(self, stage: Stage, closers: tuple[str, ...], calls: bool) -> Place:
         leads = {self.mark(text): lead for text, lead in _leads(self.form, stage, closers).items()}
         if calls and self.calls is not None and stage not in ("budget", "after"):
-            silent = stage in ("start", "closed", "begun")
+            silent = stage in ("start", "closed", "shut", "begun")
             begins = (text for text in self.calls.openings if silent or text not in self.calls.at_start)
             leads = {**{text: Lead(stage, closers, calls=True) for text in begins}, **leads}
         spaces = bool(leads) and (stage == "start" or (calls and SECTION_OF[stage] == "answer"))
@@ -132,7 +133,8 @@ class Tags:
 
 
 def compile_tags(form: ReasoningFormat, tokenizer: Tokenizer) -> Tags:
-    """Resolves a format's tags against a vocabulary."""
+    """Resolves a format's tags against a vocabulary, which keeps them from clients from then on."""
+    tokenizer.protect(form.texts)
     return Tags(form, tokenizer)
 
 
@@ -143,7 +145,6 @@ def _leads(form: ReasoningFormat, stage: Stage, closers: tuple[str, ...]) -> dic
     is read as thinking. Behind the end of the thinking one more closing tag is dropped, any further one is text.
     """
     leads: dict[str, Lead] = {}
-    silent = stage in ("start", "closed", "begun")
     if stage == "start":
         strays = (form.direct, form.budget, form.solution, *form.answer)
         leads |= {pair[1]: Lead("start") for pair in strays if pair}
@@ -157,12 +158,12 @@ def _leads(form: ReasoningFormat, stage: Stage, closers: tuple[str, ...]) -> dic
     if form.thinking:
         opening, closing = form.thinking
         behind: Stage = "start" if form.answer else "closed"
-        if silent:
+        if stage in ("start", "closed", "begun"):
             leads[opening] = Lead("reasoning")
         if stage in ("start", "reasoning"):
             leads[closing] = Lead(behind)
-        if stage == "closed":
-            leads[closing] = Lead("begun")
+        if stage in ("closed", "shut"):
+            leads[closing] = Lead("begun" if stage == "closed" else "said")
     if form.budget and stage == "budget":
         leads[form.budget[1]] = Lead("start")
     if form.solution and stage != "after" and not closers:

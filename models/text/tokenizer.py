@@ -22,6 +22,7 @@ from models.engines.base import InvalidRequest
 SEAM = "\ufdd0"  # a noncharacter: never valid for interchange, so removing it from client text loses nothing
 TEMPLATE_FIELD = "chat_template_kwargs"
 NO_TEXT = re.compile(f"[{SEAM}\ud800-\udfff]")  # nor are surrogates, which JSON can spell and no tokenizer takes
+LONG_TEXT = 32 * 1024  # characters
 
 
 class HubTokenizer:
@@ -42,6 +43,7 @@ class HubTokenizer:
         added = self._hf.added_tokens_decoder.values()
         self.special_texts: frozenset[str] = frozenset(token.content for token in added if token.special)
         self.template: str = _source(self._hf.chat_template)
+        self.control_texts: frozenset[str] = frozenset(self._controls)
         self._kept: frozenset[str] = frozenset()
         self.protect([self.template, *self.special_texts])
         self.bos_text: str = self._hf.bos_token or ""
@@ -84,6 +86,8 @@ class HubTokenizer:
         return self._encode_guarded(self.guard(text))
 
     def encode_control(self, text: str) -> list[int]:
+        if len(text) > LONG_TEXT:  # a batch lets other threads run meanwhile
+            return cast(list[int], self.backend.encode_batch_fast([text], add_special_tokens=False)[0].ids)
         return cast(list[int], self.backend.encode(text, add_special_tokens=False).ids)
 
     def _encode_guarded(self, text: str) -> list[int]:
@@ -126,7 +130,7 @@ class HubTokenizer:
         except (TypeError, ValueError) as error:  # nor can they work with values of every type
             field = TEMPLATE_FIELD if template_kwargs else "messages"
             raise InvalidRequest(f"{field}: the model's chat template cannot render this: {error}", field) from error
-        return self._encode_guarded(rendered + behind)
+        return self._encode_guarded(rendered if rendered.endswith(behind) else rendered + behind)
 
 
 def _source(template: str | Mapping[str, str] | None) -> str:

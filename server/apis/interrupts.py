@@ -6,28 +6,30 @@ request finds it.
 
 from typing import Literal
 
-from fastapi import APIRouter, Request, Response
-from starlette.responses import JSONResponse
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
 
 from server.assemble import runtime_of
+from server.edges.endpoints import Routes
 from server.edges.errors import ApiError
 
-router = APIRouter(prefix="/v1/reasoning")
+routes = Routes("/v1/reasoning")
 
 
-@router.post("/{request_id}/answer")
-async def answer(request_id: str, request: Request) -> Response:
+@routes.post("/{request_id}/answer")
+async def answer(request: Request) -> Response:
     """Ends the thinking of a running request; its answer follows at once."""
-    return _ask(request_id, request, "answer")
+    return _ask(request, "answer")
 
 
-@router.post("/{request_id}/cancel")
-async def cancel(request_id: str, request: Request) -> Response:
+@routes.post("/{request_id}/cancel")
+async def cancel(request: Request) -> Response:
     """Ends a running request with what it has said so far."""
-    return _ask(request_id, request, "cancel")
+    return _ask(request, "cancel")
 
 
-def _ask(request_id: str, request: Request, wish: Literal["answer", "cancel"]) -> Response:
+def _ask(request: Request, wish: Literal["answer", "cancel"]) -> Response:
+    request_id = request.path_params["request_id"]
     running, key_name = runtime_of(request).running, request.scope["state"].get("key_name")
     found = running.find(key_name, request_id)
     if not found:

@@ -1,13 +1,12 @@
 """The OpenAPI document: the bodies are those that the endpoints parse, from the models that parse them."""
 
+import inspect
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from fastapi import FastAPI
-from fastapi.openapi.utils import get_openapi
-from fastapi.routing import APIRoute
-
-from server.edges.json_body import body_of
+from server import __version__
+from server.edges.endpoints import Endpoint, body_of
 
 REF = "#/components/schemas/{model}"
 ERROR = {
@@ -15,41 +14,47 @@ ERROR = {
     "required": ["message", "type"],
     "properties": {name: {"type": ["string", "null"]} for name in ("message", "type", "param", "code")},
 }
+PARAMETER = re.compile(r"{(\w+)(:\w+)?}")
 
 
-def install(app: FastAPI) -> None:
-    """`/openapi.json` is written when it is first asked for."""
-
-    def document() -> dict[str, Any]:
-        if app.openapi_schema is None:
-            app.openapi_schema = openapi(app)
-        return app.openapi_schema
-
-    app.openapi = document  # type: ignore[method-assign]
-
-
-def openapi(app: FastAPI) -> dict[str, Any]:
-    routes = [route for route in app.routes if isinstance(route, APIRoute)]
-    names = sorted(app.state.runtime.routes)
-    whole: dict[str, Any] = get_openapi(title=app.title, version=app.version, routes=routes)
-    schemas: dict[str, Any] = whole.setdefault("components", {}).setdefault("schemas", {})
-    schemas["Error"] = {"type": "object", "required": ["error"], "properties": {"error": ERROR}}
-    for route in routes:
-        for method in route.methods:
-            operation = whole["paths"][route.path_format][method.lower()]
-            responses = operation["responses"]
-            responses.pop("422", None)  # what the framework would say; here a malformed request is a 400
-            responses["4XX"] = {"description": "refused", "content": _json({"$ref": REF.format(model="Error")})}
-            if (model := body_of(route.endpoint)) is not None:
+def document(endpoints: Sequence[Endpoint], names: Sequence[str]) -> dict[str, Any]:
+    """`names` are those of the routes, which requests may name as their model."""
+    schemas: dict[str, Any] = {"Error": {"type": "object", "required": ["error"], "properties": {"error": ERROR}}}
+    paths: dict[str, Any] = {}
+    for endpoint in endpoints:
+        path = PARAMETER.sub(r"{\1}", endpoint.path)
+        for method in sorted((endpoint.methods or set()) - {"HEAD"}):
+            operation = _operation(endpoint, path, method.lower())
+            paths.setdefault(path, {})[method.lower()] = operation
+            if (model := body_of(endpoint.endpoint)) is not None:
                 schema = model.model_json_schema(ref_template=REF)
                 schemas |= schema.pop("$defs", {})
                 schema["properties"] |= _model(schema, names)
                 schemas[model.__name__] = schema
                 reference = {"$ref": REF.format(model=model.__name__)}
                 operation["requestBody"] = {"required": True, "content": _json(reference)}
-    for name in ("HTTPValidationError", "ValidationError"):
-        schemas.pop(name, None)
-    return whole
+    info = {"title": "reasond", "version": __version__}
+    return {"openapi": "3.1.0", "info": info, "paths": paths, "components": {"schemas": schemas}}
+
+
+def _operation(endpoint: Endpoint, path: str, method: str) -> dict[str, Any]:
+    name, told = endpoint.name, inspect.getdoc(endpoint.endpoint)
+    operation: dict[str, Any] = {"summary": name.replace("_", " ").title()}
+    if told:
+        operation["description"] = told
+    operation["operationId"] = re.sub(r"\W", "_", f"{name}{path}") + f"_{method}"
+    if parameters := [_parameter(found[0]) for found in PARAMETER.findall(endpoint.path)]:
+        operation["parameters"] = parameters
+    operation["responses"] = {
+        "200": {"description": "Successful Response", "content": _json({})},
+        "4XX": {"description": "refused", "content": _json({"$ref": REF.format(model="Error")})},
+    }
+    return operation
+
+
+def _parameter(name: str) -> dict[str, Any]:
+    title = name.replace("_", " ").title()
+    return {"name": name, "in": "path", "required": True, "schema": {"type": "string", "title": title}}
 
 
 def _model(schema: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:

@@ -5,7 +5,7 @@ import logging
 from dataclasses import asdict
 from typing import Any
 
-from fastapi import APIRouter, Request
+from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from controllers.generation.route import Route
@@ -13,25 +13,28 @@ from controllers.judging.judge import Judge
 from controllers.policy.fold import modes
 from models.engines.base import Engine, EngineError
 from server import __version__
+from server.apis import openapi
 from server.assemble import runtime_of
+from server.edges.endpoints import Endpoint, Routes
 from server.observability.engines import engine_state
 
 log = logging.getLogger(__name__)
-router = APIRouter()
+routes = Routes()
+unlisted = Routes(include_in_schema=False)
 
 CHECK_SECONDS = 5.0
 
 
-@router.get("/v1/models")
+@routes.get("/v1/models")
 async def models(request: Request) -> Response:
     runtime = runtime_of(request)
     cards = [model_card(route, runtime.started, runtime.judges.get(name)) for name, route in runtime.routes.items()]
     return JSONResponse({"object": "list", "data": cards})
 
 
-@router.get("/v1/models/{name:path}")
-async def model(name: str, request: Request) -> Response:
-    runtime = runtime_of(request)
+@routes.get("/v1/models/{name:path}")
+async def model(request: Request) -> Response:
+    runtime, name = runtime_of(request), request.path_params["name"]
     return JSONResponse(model_card(runtime.route(name), runtime.started, runtime.judges.get(name)))
 
 
@@ -46,9 +49,10 @@ def model_card(route: Route, created: int, judge: Judge | None = None) -> dict[s
         "reasond": {
             "description": route.description,
             "family": route.family.name,
-            "modes": modes(route.family),
+            "modes": modes(route.family, route.defaults.decider),
             "default_mode": route.defaults.mode,
-            "auto": route.family.chooses,
+            "auto": route.family.chooses or route.defaults.decider is not None,
+            "decider": route.defaults.decider or ("model" if route.family.chooses else None),
             "think_threshold": route.defaults.think_threshold,
             "budgets": budget_abilities(route),
             "speculative": target_abilities(route),
@@ -93,7 +97,7 @@ def budget_abilities(route: Route) -> dict[str, Any] | None:
     }
 
 
-@router.get("/health")
+@routes.get("/health")
 async def health(request: Request) -> Response:
     """The process answers, and can mend what is down: a restart is for one that hangs, or has lost an engine."""
     runtime = runtime_of(request)
@@ -102,7 +106,7 @@ async def health(request: Request) -> Response:
     return JSONResponse({"status": "ok"})
 
 
-@router.get("/ready")
+@routes.get("/ready")
 async def ready(request: Request) -> Response:
     """Whether requests should be sent here now. A route that is degraded serves without its target."""
     runtime = runtime_of(request)
@@ -127,15 +131,24 @@ async def is_alive(name: str, engine: Engine) -> bool:
     return True
 
 
-@router.get("/version")
-async def version() -> Response:
+@routes.get("/version")
+async def version(request: Request) -> Response:
     return JSONResponse({"version": __version__})
 
 
-@router.get("/metrics")
+@routes.get("/metrics")
 async def metrics(request: Request) -> Response:
     """Written in a worker thread, since some thousand series take milliseconds."""
     metrics = runtime_of(request).metrics
     metrics.tasks.set(len(asyncio.all_tasks()))
     text = await asyncio.to_thread(metrics.text)
     return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+@unlisted.get("/openapi.json")
+async def openapi_document(request: Request) -> Response:
+    endpoints = [each for each in request.app.routes if isinstance(each, Endpoint) and each.include_in_schema]
+    return JSONResponse(openapi.document(endpoints, sorted(runtime_of(request).routes)))
+
+
+routes += unlisted

@@ -9,8 +9,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic import Field, SerializeAsAny, ValidationError, ValidationInfo, field_validator, model_validator
 
+from controllers.deciders import DECIDERS
+from controllers.deciders.base import DeciderConfig
 from controllers.policy.controls import EFFORTS, MOST_REPLIES, Wish
 from controllers.policy.fold import TOLERANCE, BudgetSettings, modes
 from controllers.policy.loop import LoopSettings
@@ -21,6 +23,7 @@ from models.formats import FAMILIES
 from models.formats.reasoning import ReasoningFormat
 from models.judge_prompts.families import JUDGE_FAMILIES, Kind, parse_form
 from server.config.engines import AnyEngineConfig, memory_problems
+from server.config.sampling import SamplingConfig
 from server.config.speculative import SpeculativeConfig
 
 LOOP = LoopSettings()
@@ -78,19 +81,6 @@ class TracingConfig(Section):
     endpoint: str = Field(default="", pattern=r"^(https?://.+)?$")
     service_name: str = "reasond"
     sample: float = Field(default=1.0, ge=0, le=1)
-
-
-class SamplingConfig(Section):
-    """What a route's requests get where they do not say. None: the engine's own default."""
-
-    temperature: float | None = Field(default=None, ge=0, le=2)
-    top_p: float | None = Field(default=None, gt=0, le=1)
-    top_k: int | None = Field(default=None, ge=-1)
-    min_p: float | None = Field(default=None, ge=0, le=1)
-    max_tokens: int | None = Field(default=None, ge=1)
-    presence_penalty: float | None = Field(default=None, ge=-2, le=2)
-    frequency_penalty: float | None = Field(default=None, ge=-2, le=2)
-    repetition_penalty: float | None = Field(default=None, gt=0)
 
 
 class BudgetsConfig(Section):
@@ -183,7 +173,7 @@ class RouteConfig(Section):
     """A name that clients put in `model`. `mode` left out: auto where the family chooses, else think, else no_think.
 
     `judge` is for routes whose controller is `judge`. `judged_by` names such a route, which ranks replies where a
-    request, or `best_of` here, wants the best of several.
+    request, or `best_of` here, wants the best of several. `auto` names the decider of mode `auto`.
     """
 
     engine: str
@@ -199,7 +189,18 @@ class RouteConfig(Section):
     sampling: SamplingConfig = SamplingConfig()
     budgets: BudgetsConfig = BudgetsConfig()
     loop: LoopConfig = LoopConfig()
+    auto: SerializeAsAny[DeciderConfig] | None = None
     speculative: SpeculativeConfig | None = None
+
+    @field_validator("auto", mode="before")
+    @classmethod
+    def _known_decider(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        name = str(value.get("decider"))
+        if name not in DECIDERS:
+            raise ValueError(f"unknown decider {name!r}; known: {', '.join(DECIDERS)}")
+        return DECIDERS[name][0].model_validate(value)
 
     @field_validator("family")
     @classmethod
@@ -216,7 +217,7 @@ class RouteConfig(Section):
     def default_mode(self) -> Wish:
         if self.mode is not None:
             return self.mode
-        if self.of_family.chooses:
+        if self.of_family.chooses or self.auto is not None:
             return "auto"
         return "think" if "think" in self.of_family.able else "no_think"
 
@@ -297,7 +298,7 @@ def _route_problems(config: Config) -> Iterator[str]:
             yield f"{key}.engine: no engine {route.engine!r}; there is {', '.join(config.engines)}"
         elif route.adapter and route.adapter not in engine.adapters:
             yield f"{key}.adapter: engine {route.engine!r} has no adapter {route.adapter!r}"
-        if route.default_mode not in (able := modes(route.of_family)):
+        if route.default_mode not in (able := modes(route.of_family, route.auto.decider if route.auto else None)):
             yield f"{key}.mode: family {route.family!r} has {', '.join(able)}, not {route.mode}"
         elif route.think_threshold is not None and route.default_mode != "auto":
             yield f"{key}.think_threshold: only a route whose mode is auto can have one"

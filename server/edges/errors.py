@@ -9,14 +9,12 @@ import logging
 import re
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeVar
 
 import orjson
-from fastapi import FastAPI
-from fastapi.exceptions import RequestValidationError
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
@@ -27,6 +25,8 @@ from models.engines.base import EngineBusy, EngineDead, EngineRestarting, Invali
 from server.apis.rewards.batch import NotJudged
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
+Model = TypeVar("Model", bound=BaseModel)
 
 ANTHROPIC_PATHS = "/v1/messages"
 ANTHROPIC_TYPES: Mapping[int, str] = MappingProxyType(
@@ -56,6 +56,7 @@ class ApiError(Exception):
         param: str | None = None,
         code: str | None = None,
         headers: Mapping[str, str] | None = None,
+        details: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(message)
         self.status = status
@@ -64,6 +65,7 @@ class ApiError(Exception):
         self.param = param
         self.code = code
         self.headers = headers
+        self.details = details
 
     def fields(self) -> dict[str, str | None]:
         return {"message": self.message, "type": self.type, "param": self.param, "code": self.code}
@@ -74,7 +76,9 @@ class ApiError(Exception):
     def anthropic_body(self, request_id: str) -> bytes:
         """The error as Anthropic's API writes it. It has no field for what was wrong; ours stands beside."""
         kind = ANTHROPIC_TYPES.get(self.status, "invalid_request_error" if self.status < 500 else "api_error")
-        fields = {"type": kind, "message": self.message, "param": self.param, "code": self.code}
+        fields: dict[str, Any] = {"type": kind, "message": self.message, "param": self.param, "code": self.code}
+        if self.details:
+            fields["details"] = self.details
         return orjson.dumps({"type": "error", "error": fields, "request_id": request_id})
 
     def response(self) -> "ErrorAnswer":
@@ -93,6 +97,22 @@ class ErrorAnswer(Response):
             self.body = self.error.anthropic_body(scope.get("state", {}).get("request_id", ""))
             self.headers["content-length"] = str(len(self.body))
         await super().__call__(scope, receive, send)
+
+
+class InvalidBody(Exception):
+    """What a client sent does not have the form that it must have."""
+
+    def __init__(self, errors: list[Any]) -> None:
+        super().__init__(errors)
+        self.errors = errors
+
+
+def validated(validate: Callable[[T], Model], sent: T) -> Model:
+    """`sent` as a model. Pydantic's `ValidationError` is the client's fault here alone: elsewhere it is one of ours."""
+    try:
+        return validate(sent)
+    except ValidationError as error:
+        raise InvalidBody(error.errors(include_url=False, include_context=False, include_input=False)) from error
 
 
 class ServerStopping(Exception):
@@ -128,16 +148,6 @@ def reported(exc: Exception, request_id: str) -> ApiError:
     if answer.code == "internal_error":
         log.error("request %s failed", request_id or "-", exc_info=exc)
     return answer
-
-
-def install(app: FastAPI) -> None:
-    """Foreseen exceptions are answered here; the rest travel to `RequestScope`, the last resort."""
-
-    async def answer(request: Request, exc: Exception) -> Response:
-        return reported(exc, request.scope.get("state", {}).get("request_id", "")).response()
-
-    for cls in _ANSWERS:
-        app.add_exception_handler(cls, answer)
 
 
 def _short(text: str, limit: int = PATH_CHARACTERS) -> str:
@@ -205,18 +215,10 @@ def _http(exc: HTTPException) -> ApiError:
     return ApiError(exc.status_code, message, code=_HTTP_CODES.get(exc.status_code), headers=exc.headers)
 
 
-def _validation(exc: ValidationError) -> ApiError:
-    return _first_error(exc.errors(include_url=False, include_context=False, include_input=False))
-
-
-def _request_validation(exc: RequestValidationError) -> ApiError:
-    return _first_error([{**error, "loc": error["loc"][1:]} for error in exc.errors()])
-
-
-def _first_error(errors: list[Any]) -> ApiError:
+def _invalid_body(exc: InvalidBody) -> ApiError:
     """The first error, or, where its field is a union, the error of the branch that got deepest."""
-    first = _fields(errors[0])
-    inside = [error for error in errors if _fields(error)[: len(first)] == first]
+    first = _fields(exc.errors[0])
+    inside = [error for error in exc.errors if _fields(error)[: len(first)] == first]
     error = max(inside, key=lambda error: len(_fields(error)))
     path = _short(".".join(_fields(error)))
     message = "unknown field" if error["type"] == "extra_forbidden" else error["msg"].removeprefix("Value error, ")
@@ -263,8 +265,7 @@ _ANSWERS: Mapping[type[Exception], Callable[[Any], ApiError]] = MappingProxyType
         CannotJudge: _cannot_judge,
         NotJudged: _not_judged,
         ServerStopping: _stopping,
-        ValidationError: _validation,
-        RequestValidationError: _request_validation,
+        InvalidBody: _invalid_body,
         HTTPException: _http,
         ClientDisconnect: _gone,
     }

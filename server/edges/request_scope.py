@@ -1,4 +1,4 @@
-"""The outermost edge of a request: its id, the answer when everything inside has failed, and what is told of it.
+"""The outermost edge of a request: its id, the limit on its body, the answer to what handlers raise, and the report.
 
 Plain ASGI. `send` is wrapped once, by a function that looks at each message's type and hands on the awaitable, so a
 stream of many small messages pays no extra coroutine.
@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from server.edges.errors import ServerStopping, reported
@@ -26,7 +27,7 @@ VALID_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """One request that is over.
+    """One request that is over, or the `background` work of one, which goes on behind its answer.
 
     `path` is that of the handler, so it holds nothing a client wrote; None where no handler was found. `status` is
     None where no answer had begun. `began` is Unix time. `watch` is there for requests to a route, `body` for those
@@ -43,16 +44,21 @@ class Report:
     key_name: str | None
     watch: RequestObserver | None
     body: bytes | None
+    background: bool
 
 
 Observer = Callable[[Report], None]
 
 
 class RequestScope:
-    """Puts `request_id` into the scope's state and the answer's headers, and answers what no handler did."""
+    """Puts `request_id` into the scope's state and the answer's headers, and answers what handlers raise.
 
-    def __init__(self, app: ASGIApp, observers: Sequence[Observer] = ()) -> None:
+    A body that is too large is refused where a handler reads it, by its announced length or by what has arrived of it.
+    """
+
+    def __init__(self, app: ASGIApp, max_body_bytes: int, observers: Sequence[Observer] = ()) -> None:
         self.app = app
+        self.max_body_bytes = max_body_bytes
         self.observers = tuple(observers)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -64,6 +70,9 @@ class RequestScope:
         state["request_id"] = request_id
         began, clock = time.time(), time.perf_counter()
         status: int | None = None
+        announced = headers.get("content-length", "")
+        size = int(announced) if announced.isdecimal() else 0
+        arrived = 0
 
         def send_with_id(message: Message) -> Awaitable[None]:
             nonlocal status
@@ -72,8 +81,35 @@ class RequestScope:
                 MutableHeaders(scope=message)["x-request-id"] = request_id
             return send(message)
 
+        async def receive_within_limit() -> Message:
+            nonlocal arrived
+            message = await receive()
+            arrived += len(message.get("body", b""))
+            if max(arrived, size) > self.max_body_bytes:
+                raise HTTPException(413, f"the request body is larger than {self.max_body_bytes} bytes")
+            return message
+
+        def report(background: bool = False) -> None:
+            for observe in self.observers:
+                observe(
+                    Report(
+                        request_id=request_id,
+                        method=scope["method"],
+                        path=getattr(scope.get("route"), "path", None),
+                        headers=headers,
+                        status=status,
+                        began=began,
+                        seconds=time.perf_counter() - clock,
+                        key_name=state.get("key_name"),
+                        watch=state.get("watch"),
+                        body=state.get("body"),
+                        background=background,
+                    )
+                )
+
+        state["report"] = report
         try:
-            await self.app(scope, receive, send_with_id)
+            await self.app(scope, receive_within_limit, send_with_id)
         except asyncio.CancelledError:
             if not _is_cut(scope):
                 raise
@@ -86,23 +122,8 @@ class RequestScope:
             await reported(exc, request_id).response()(scope, receive, send_with_id)
         finally:
             if "app" in scope and status is not None:
-                scope["app"].state.runtime.metrics.answered(status)
-            if self.observers:
-                route = scope.get("route")
-                report = Report(
-                    request_id,
-                    scope["method"],
-                    getattr(route, "path", None),
-                    headers,
-                    status,
-                    began,
-                    time.perf_counter() - clock,
-                    state.get("key_name"),
-                    state.get("watch"),
-                    state.get("body"),
-                )
-                for observe in self.observers:
-                    observe(report)
+                scope["app"].state.runtime.metrics.responses[status // 100].inc()
+            report()
 
 
 def choose_id(offered: str | None) -> str:

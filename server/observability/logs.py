@@ -32,9 +32,9 @@ def configure(config: LoggingConfig, to: TextIO = sys.stderr) -> None:
 
 
 def log_request(report: Report) -> None:
-    """The observer that writes one line for each request."""
+    """The observer that writes one line for each request, and one for what it left to be done in the background."""
     level = logging.DEBUG if report.path in QUIET_PATHS else logging.INFO
-    log.log(level, "request", extra={"fields": request_fields(report)})
+    log.log(level, "background" if report.background else "request", extra={"fields": request_fields(report)})
 
 
 def request_fields(report: Report) -> dict[str, Any]:

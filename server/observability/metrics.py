@@ -4,6 +4,7 @@ Label values come from the configuration and from the literals below, never from
 the server starts, so a request pays for counting and not for looking up.
 """
 
+import asyncio
 from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import Literal, get_args
@@ -25,6 +26,8 @@ AbortCause = Literal["client", "shutdown"]
 MODELS = ("speculative", "target")
 TOKENS = (0, 1, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768, 65536)
 RATIOS = (0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.999, 1.0)
+LAGS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
+LAG_EVERY = 0.1
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 160, 320)
 
 
@@ -34,9 +37,15 @@ class Metrics:
     def __init__(self, routes: Iterable[str], engines: Mapping[str, Callable[[], int]] = MappingProxyType({})) -> None:
         self.registry = CollectorRegistry()
         families = _Families(self.registry)
-        self._routes: Mapping[str, RouteMetrics] = {name: RouteMetrics(families, name) for name in routes}
-        self._responses = {hundreds: families.responses.labels(f"{hundreds}xx") for hundreds in range(1, 6)}
+        self.routes: Mapping[str, RouteMetrics] = {name: RouteMetrics(families, name) for name in routes}
+        self.responses = {hundreds: families.responses.labels(f"{hundreds}xx") for hundreds in range(1, 6)}
         self.tasks = Gauge("reasond:asyncio_tasks", "Tasks of the server's event loop.", registry=self.registry)
+        self.loop_lag = Histogram(
+            "reasond:event_loop_lag_seconds",
+            "By how much the server's event loop is late: all streams wait for what holds it up.",
+            buckets=LAGS,
+            registry=self.registry,
+        )
         held = Gauge(
             "reasond:engine_requests",
             "Requests that an engine holds, waiting ones included.",
@@ -52,12 +61,15 @@ class Metrics:
         for name, is_degraded in routes.items():
             gauge.labels(name).set_function(is_degraded)
 
-    def route(self, name: str) -> "RouteMetrics":
-        return self._routes[name]
+    def watch_loop(self, loop: asyncio.AbstractEventLoop) -> None:
+        """From now on, ten times a second, notes by how much the loop is late."""
 
-    def answered(self, status: int) -> None:
-        """An HTTP answer of any path has begun."""
-        self._responses[status // 100].inc()
+        def tick(due: float) -> None:
+            now = loop.time()
+            self.loop_lag.observe(max(0.0, now - due))
+            loop.call_at(now + LAG_EVERY, tick, now + LAG_EVERY)
+
+        tick(loop.time())
 
     def text(self) -> bytes:
         """Prometheus' text format: ours, then the process's and vLLM's, which live in the global registry."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Literal
 
-from fastapi import Request
+from starlette.requests import Request
 
 from controllers.generation.events import Decision, Event, Finished
 from models.engines.base import EngineBusy
@@ -166,7 +166,7 @@ class RequestObserver:
 def watch(request: Request, route: str) -> RequestObserver:
     """The watch of a request to a route. Whoever observes requests finds it in the request's state."""
     runtime = runtime_of(request)
-    watching = RequestObserver(runtime.metrics.route(route), runtime.cut)
+    watching = RequestObserver(runtime.metrics.routes[route], runtime.cut)
     request.scope["state"]["watch"] = watching
     return watching
 

@@ -54,10 +54,11 @@ def span_observer(provider: "TracerProvider") -> Observer:
             return
         began = int(report.began * NANOSECONDS)
         attributes = span_attributes(report)
+        name = f"{report.method} {report.path}" if report.path else report.method
         span = tracer.start_span(
-            f"{report.method} {report.path}" if report.path else report.method,
+            f"{name} in the background" if report.background else name,
             context=propagator.extract(report.headers),
-            kind=SpanKind.SERVER,
+            kind=SpanKind.INTERNAL if report.background else SpanKind.SERVER,
             attributes=attributes,
             start_time=began,
         )

@@ -1,6 +1,6 @@
 """The responses that /v1/responses keeps: in memory, a bounded number of them, each key its share."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -93,6 +93,13 @@ class ResponseStore:
     def find(self, key_name: str | None, response_id: str) -> Stored | None:
         shelf = self._shelves.get(key_name)
         return None if shelf is None else shelf.kept.get(response_id)
+
+    def item(self, key_name: str | None, item_id: str) -> Mapping[str, Any] | None:
+        """The item of any response of this key that has this id, the newest first."""
+        shelf = self._shelves.get(key_name)
+        kept = reversed(shelf.kept.values()) if shelf is not None else ()
+        items = (item for stored in kept for item in (*stored.items, *stored.body["output"]))
+        return next((item for item in items if item["id"] == item_id), None)
 
     def delete(self, key_name: str | None, response_id: str) -> None:
         """Forgets a response. One that runs goes on, and is not kept."""

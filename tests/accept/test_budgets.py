@@ -19,7 +19,7 @@ from controllers.policy.controls import BUDGET_NAMES
 from demo.tasks import TASKS
 from models.text.tokenizer import HubTokenizer
 from server.config.load import Config, load_config
-from tests.accept.three_apis import DEFAULT_LIMIT, GenerationRequest, Told, told
+from tests.accept.three_apis import DEFAULT_LIMIT, BudgetRequest, Told, told
 from tests.processes import ROOT, reasond
 from tests.server.budget_load import check, run
 from training.data.questions import draw
@@ -70,14 +70,14 @@ def settings() -> str:
     )
 
 
-def asking(rng: random.Random, config: Config) -> GenerationRequest:
+def asking(rng: random.Random, config: Config) -> BudgetRequest:
     """One request: any API, any route, any name of a budget, most of them smaller than what the model would write."""
     model = rng.choice(THINKING if rng.random() < 0.6 else WHOLE)
     budgets = config.routes[model].budgets.as_policy()
     control, expected = named(rng, "reply" if model in WHOLE else "thinking", budgets.efforts)
     if model in WHOLE and rng.random() < 0.25:
         control, expected = {}, None  # the model declares its own
-    return GenerationRequest(
+    return BudgetRequest(
         api=rng.choice(("chat", "chat", "responses", "messages")),
         model=model,
         question=draw(TASKS["chain"], rng.randrange(4, 9), "test", rng).text,
@@ -113,7 +113,7 @@ def named(rng: random.Random, scope: str, efforts: Mapping[str, int]) -> tuple[d
     return rng.choice(names), tokens
 
 
-def checked(asked: GenerationRequest, reply: Told, config: Config, tokenizer: HubTokenizer) -> None:
+def checked(asked: BudgetRequest, reply: Told, config: Config, tokenizer: HubTokenizer) -> None:
     """Everything that must hold of one reply, whatever its API."""
     about, budgets = (asked, reply), config.routes[asked.model].budgets
     if reply.said is not None:
@@ -160,7 +160,7 @@ def test_no_budget_is_exceeded_no_answer_empty_and_usage_is_a_recount(tmp_path: 
     assert sum(count for (kind, cut), count in cuts.items() if kind != "declared" and cut) >= 0.6 * requested
 
 
-async def replies(url: str, wanted: list[GenerationRequest], concurrency: int) -> list[Told]:
+async def replies(url: str, wanted: list[BudgetRequest], concurrency: int) -> list[Told]:
     limits = httpx.Limits(max_connections=concurrency)
     async with httpx.AsyncClient(base_url=url, timeout=120, limits=limits) as client:
         assert (await client.get("/ready")).status_code == 200

@@ -14,7 +14,7 @@ DEFAULT_LIMIT = 400  # `max_tokens` is not optional in Anthropic's API
 
 
 @dataclass(frozen=True, slots=True)
-class ThinkingScript:
+class BudgetRequest:
     """`expected` is the budget that the control stands for, None where none was asked for."""
 
     api: Api
@@ -52,7 +52,7 @@ class Told:
     said: Said | None = None
 
 
-async def told(client: httpx.AsyncClient, asked: ThinkingScript) -> Told:
+async def told(client: httpx.AsyncClient, asked: BudgetRequest) -> Told:
     if asked.api == "chat":
         said = await ask(client, asked.body)
         reasoning = said.usage["completion_tokens_details"]["reasoning_tokens"]

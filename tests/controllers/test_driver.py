@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from models.GONE.HERMES import HERMES
 
 import controllers.rules
 from controllers import CONTROLLERS
@@ -28,6 +27,7 @@ from models.formats import FAMILIES
 from models.formats.chunks import Chunk
 from models.text.tokenizer import HubTokenizer
 from tests.controllers.stories import Model, recites
+from tests.formats import HERMES
 
 TOKENIZER = HubTokenizer("demo/tokenizer")
 ASK = [{"role": "user", "content": "hi"}]

@@ -91,7 +91,7 @@ def test_a_budget_leaves_the_mode_alone_unless_it_must_change_it() -> None:
 
 
 def test_a_budget_of_0_stays_a_budget_where_the_family_cannot_leave_thinking_out() -> None:
-    only_thinks = replace(FAMILIES["lhrm"], prefixes={"think": "<think>"}, direct=None)
+    only_thinks = replace(FAMILIES["lhrm"], behind={"think": "<think>"}, direct=None)
     policy = fold({"thinking_budget": 0}, only_thinks, Defaults("think"))
     assert (policy.mode, policy.budget) == ("think", 0)
 

@@ -9,7 +9,6 @@ from functools import cache
 from itertools import pairwise
 
 import pytest
-from models.GONE.HERMES import HERMES
 
 from controllers import CONTROLLERS
 from controllers.generation.answer_format import AnswerFormat
@@ -27,6 +26,7 @@ from models.formats.chunks import Chunk
 from models.text.tokenizer import HubTokenizer
 from tests import virtual_time
 from tests.controllers.stories import WORDS, Model, other_tokenizer, rambles, recites
+from tests.formats import HERMES
 
 ASK = [{"role": "user", "content": "hi"}]
 THINK = Policy("think", "client")

@@ -40,8 +40,7 @@ def main() -> None:
 def print_traces(found: dict[str, traces.Trace]) -> None:
     print(f"{'what runs':32} {'own files':>9} {'of one token':>12} {'own async generators over the engine':>38}")
     for words, trace in found.items():
-        token = len(trace.tokens[len(trace.tokens) // 2]) if trace.tokens else "-"
-        print(f"{words:32} {len(trace.files):9} {token:>12} {trace.generators:38}")
+        print(f"{words:32} {len(trace.files):9} {len(trace.of_one_token()) or '-':>12} {trace.generators:38}")
     for words, trace in found.items():
         print(f"\n{words}, in the order of first calls:\n  " + "\n  ".join(trace.files))
 

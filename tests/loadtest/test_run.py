@@ -6,7 +6,7 @@ import gc
 import json
 import pickle
 import signal
-from asyncio.subprocess import Process
+import subprocess
 from collections.abc import Coroutine
 from typing import Any
 
@@ -176,31 +176,41 @@ def test_a_process_that_fails_ends_the_run() -> None:
 
 
 @pytest.fixture
-def started(monkeypatch: pytest.MonkeyPatch) -> list[Process]:
+def started(monkeypatch: pytest.MonkeyPatch) -> list[subprocess.Popen[bytes]]:
     """The client processes that a run starts. The third is refused, as by a system that has too many."""
-    processes: list[Process] = []
-    start = asyncio.create_subprocess_exec
+    processes: list[subprocess.Popen[bytes]] = []
+    start = subprocess.Popen
 
-    async def refusing(*command: Any, **options: Any) -> Process:
+    def refusing(*command: Any, **options: Any) -> subprocess.Popen[bytes]:
         if len(processes) == 2:
             raise BlockingIOError(errno.EAGAIN, "no more processes")
-        processes.append(await start(*command, **options))
+        processes.append(start(*command, **options))
         return processes[-1]
 
-    monkeypatch.setattr(asyncio, "create_subprocess_exec", refusing)
+    monkeypatch.setattr(subprocess, "Popen", refusing)
     return processes
 
 
-def test_a_process_that_cannot_start_ends_those_that_did(started: list[Process]) -> None:
+def test_a_process_that_cannot_start_ends_those_that_did(started: list[subprocess.Popen[bytes]]) -> None:
     with pytest.raises(BlockingIOError):
         uvloop.run(run_in(3, LoadTarget("http://127.0.0.1:9", "m"), all_asking(6, FAST), Concurrent(3)))
     assert [process.returncode for process in started] == [-signal.SIGTERM] * 2
 
 
-def test_a_share_that_cannot_be_sent_ends_the_processes(started: list[Process]) -> None:
+def test_a_share_that_cannot_be_sent_ends_the_processes(started: list[subprocess.Popen[bytes]]) -> None:
     requests = [asking(0, FAST), asking(1, FAST, body={"not data": lambda: None})]
     with pytest.raises((pickle.PicklingError, AttributeError)):
         uvloop.run(run_in(2, LoadTarget("http://127.0.0.1:9", "m"), requests, Concurrent(2)))
+    assert [process.returncode for process in started] == [-signal.SIGTERM] * 2
+
+
+def test_a_run_that_is_given_up_ends_its_processes(emitted: Emitted, started: list[subprocess.Popen[bytes]]) -> None:
+    async def given_up() -> None:
+        async with asyncio.timeout(1.5):
+            await run_in(2, emitted.target, all_asking(2, {"first": 60}), Concurrent(2))
+
+    with pytest.raises(TimeoutError):
+        uvloop.run(given_up())
     assert [process.returncode for process in started] == [-signal.SIGTERM] * 2
 
 

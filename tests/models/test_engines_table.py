@@ -82,7 +82,7 @@ def test_a_script_without_replies_says_random_tokens(run: Run) -> None:
     [
         ('kind = "scripted"\nspeed = 3', r"engines\.demo\.speed: unknown key"),
         ('kind = "remote"\nurl = "http://x"\nkey = "x"', r"engines\.demo\.key: unknown key"),
-        ('kind = "remote"', r"engines\.demo\.url: Field required"),
+        ('kind = "remote"', r"engines\.demo: needs one of url"),
         ("", r"engines\.demo: unknown kind None"),
     ],
 )

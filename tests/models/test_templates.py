@@ -3,10 +3,10 @@
 from pathlib import Path
 
 import pytest
-from models.GONE.HERMES import HERMES
 
 from models.formats.template import writes_calls
 from models.text.tokenizer import HubTokenizer
+from tests.formats import HERMES
 
 TEMPLATE = Path("demo/tokenizer/chat_template.jinja").read_text(encoding="utf-8")
 CALL = "'<tool_call>' + {'name': call.function.name, 'arguments': call.function.arguments} | tojson + '</tool_call>'"

@@ -12,7 +12,6 @@ import pytest
 from models.text.tokenizer import HubTokenizer
 from tests.page.site import Site, site
 
-sync_api = pytest.importorskip("playwright.sync_api", reason="needs the package playwright (the extra `dev`)")
 CHROMIUM = shutil.which("chromium")
 SIZES = {"desktop": (1280, 860), "phone": (390, 844)}
 PACE = 0.008  # seconds a token, where a test looks at a reply while it runs
@@ -43,7 +42,9 @@ class Visit:
             self.bodies.append(json.loads(request.post_data))
 
     def expect(self, selector: str) -> Any:
-        return sync_api.expect(self.page.locator(selector))
+        from playwright.sync_api import expect
+
+        return expect(self.page.locator(selector))
 
     def settings(self) -> None:
         """Opens them, where they are not in sight."""
@@ -90,6 +91,7 @@ class Visit:
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     """Not for the whole session: while Playwright is there, no other test can run an event loop in this thread."""
+    sync_api = pytest.importorskip("playwright.sync_api", reason="needs the package playwright (the extra `dev`)")
     if CHROMIUM is None:
         pytest.skip("needs Debian's package `chromium`")
     with sync_api.sync_playwright() as playwright:

@@ -3,10 +3,12 @@
 import re
 import tomllib
 from collections.abc import Iterator
+from typing import get_args
 
 import pytest
 from starlette.testclient import TestClient
 
+from controllers.generation.events import ChosenBy, Cut, CutBy, TargetFailure
 from models.text.tokenizer import HubTokenizer
 from server.app import create_app
 from server.config.load import parse_config
@@ -90,6 +92,15 @@ def test_modules_import_only_files_that_are_there():
     for module in FOLDER.glob("*.js"):
         for name in re.findall(r'from "\./([^"]+)"', module.read_text(encoding="utf-8")):
             assert f"/page/{name}" in FILES, (module.name, name)
+
+
+@pytest.mark.parametrize(
+    ("words", "values"), [("CHOSEN_BY", ChosenBy), ("CUT", Cut), ("CUT_BY", CutBy), ("FAILURE", TargetFailure)]
+)
+def test_the_page_has_words_for_whatever_a_record_may_say(words, values):
+    text = (FOLDER / "record.js").read_text(encoding="utf-8")
+    table = re.search(rf"^const {words} = {{(.*?)}};", text, re.M | re.S)
+    assert table and set(re.findall(r"(\w+): \"", table[1])) == set(get_args(values))
 
 
 def test_the_package_takes_the_static_files_along():

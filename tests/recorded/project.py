@@ -8,20 +8,20 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from fastapi import FastAPI
-
 from models.engines.base import EngineBusy, EngineDead
 from models.engines.scripted import ScriptedEngine, ScriptedReply
 from models.text.tokenizer import HubTokenizer
-from server.app import create_app
+from server.app import Application, create_app
 from server.config.load import parse_config
 from tests.controllers.stories import other_tokenizer, said
+from tests.formats import SWITCHES
 from tests.judging import Reader, boxed, larger_number, same_text
 from tests.virtual_time import VirtualTime
 
 __all__ = [
     "OPENS_THINKING",
     "ROOT",
+    "SWITCHES",
     "EngineBusy",
     "EngineDead",
     "Reader",
@@ -44,7 +44,6 @@ OPENS_THINKING = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n<think>\n{% endif %}"
 )
-
 MakeScript = Callable[[HubTokenizer], Any]
 
 
@@ -68,7 +67,7 @@ class Setup:
     keys: str = ""
 
 
-def app_of(setup: Setup) -> tuple[FastAPI, Mapping[str, ScriptedEngine]]:
+def app_of(setup: Setup) -> tuple[Application, Mapping[str, ScriptedEngine]]:
     """A new server and its engines."""
     engines = {}
     for name, writer in setup.writers.items():

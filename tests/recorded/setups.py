@@ -5,6 +5,7 @@ from typing import Any
 
 from tests.recorded.project import (
     OPENS_THINKING,
+    SWITCHES,
     EngineBusy,
     EngineDead,
     Reader,
@@ -165,8 +166,11 @@ RAW_IN_TURN = lhrm(says("one. two", "three", "four. five", "six"))
 RAW_TAGGED = lhrm(says("<think>a</think>b"))
 RAW_DIES = lhrm(says(ScriptedReply("so far", error=EngineDead("gone"))))
 
-QWEN3 = Setup(engine("demo") + '[routes.demo]\nengine = "demo"\nfamily = "qwen3"\n', {"demo": writes(thought=LONG)})
-QWEN3_CALLS = Setup(QWEN3.config, {"demo": writes(CALL)})
+QWEN3 = Setup(
+    engine("demo") + '[routes.demo]\nengine = "demo"\nfamily = "qwen3"\n',
+    {"demo": Writer(writes(thought=LONG).script, template=SWITCHES)},
+)
+QWEN3_CALLS = Setup(QWEN3.config, {"demo": Writer(writes(CALL).script, template=SWITCHES)})
 R1 = Setup(
     engine("demo") + '[routes.demo]\nengine = "demo"\nfamily = "deepseek_r1"\n',
     {"demo": Writer(writes(thought=LONG).script, template=OPENS_THINKING)},

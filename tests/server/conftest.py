@@ -5,11 +5,10 @@ from pathlib import Path
 
 import httpx
 import pytest
-from fastapi import FastAPI
 
 from models.engines.scripted import ScriptedEngine
 from models.text.tokenizer import HubTokenizer
-from server.app import create_app
+from server.app import Application, create_app
 from server.config.load import parse_config
 from server.edges.request_scope import Observer
 
@@ -26,7 +25,7 @@ engine = "demo"
 family = "lhrm"
 """
 
-MakeApp = Callable[..., FastAPI]
+MakeApp = Callable[..., Application]
 MakeClient = Callable[..., httpx.AsyncClient]
 
 
@@ -51,7 +50,7 @@ def make_app(engine: ScriptedEngine, monkeypatch: pytest.MonkeyPatch) -> MakeApp
 
     def make(
         extra: str = "", keys: str = "", routes: str = ENGINE_AND_ROUTE, observers: Sequence[Observer] = ()
-    ) -> FastAPI:
+    ) -> Application:
         monkeypatch.setenv("REASOND_API_KEYS", keys)
         return create_app(parse_config(extra + routes, ROOT), {"demo": engine}, observers)
 
@@ -62,7 +61,7 @@ def make_app(engine: ScriptedEngine, monkeypatch: pytest.MonkeyPatch) -> MakeApp
 def make_client(make_app: MakeApp) -> MakeClient:
     """A client of `make_app`'s application, or of the one given."""
 
-    def make(app: FastAPI | None = None, **settings: str) -> httpx.AsyncClient:
+    def make(app: Application | None = None, **settings: str) -> httpx.AsyncClient:
         transport = httpx.ASGITransport(make_app(**settings) if app is None else app)
         return httpx.AsyncClient(transport=transport, base_url="http://reasond")
 

@@ -3,11 +3,10 @@
 from collections.abc import Callable
 
 import httpx
-from fastapi import FastAPI
 
 from models.engines.scripted import Line, ScriptedEngine
 from models.text.tokenizer import HubTokenizer
-from server.app import create_app
+from server.app import Application, create_app
 from server.config.load import parse_config
 from tests.judging import Reader, larger_number
 from tests.server.conftest import ROOT
@@ -43,7 +42,7 @@ class JudgeServer:
         self.reader = Reader(tokenizer, rule, single)
         self.engine = ScriptedEngine(tokenizer, self.reader, name="judge", context_length=context_length, **engine)
         config = parse_config(JUDGE.replace('"lhrm"', f'"{family}"') + settings, ROOT)
-        self.app: FastAPI = create_app(config, {"judge": self.engine, **(engines or {})})
+        self.app: Application = create_app(config, {"judge": self.engine, **(engines or {})})
         headers = {"authorization": f"Bearer {key}"} if key else {}
         transport = httpx.ASGITransport(self.app)
         self.client = httpx.AsyncClient(transport=transport, base_url="http://reasond", headers=headers)

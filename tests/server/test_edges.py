@@ -3,23 +3,35 @@
 from collections.abc import AsyncIterator
 
 import pytest
-from fastapi import FastAPI, Request
+from pydantic import BaseModel
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
 from starlette.types import Message
 
+from server.app import Application
+from server.edges.endpoints import Routes, json_body
 from server.edges.request_scope import RequestScope, choose_id
 
 LIMIT = "[server]\nmax_body_bytes = 100\n"
 
 
-def with_echo(app: FastAPI) -> FastAPI:
-    @app.post("/length")
-    async def length(request: Request) -> dict[str, object]:
-        return {"length": len(await request.body()), "id": request.state.request_id}
+class Anything(BaseModel):
+    pass
 
-    @app.post("/json")
-    async def json(body: dict[str, str]) -> int:
-        return len(body)
 
+def with_echo(app: Application) -> Application:
+    routes = Routes()
+
+    @routes.post("/length")
+    async def length(request: Request) -> Response:
+        return JSONResponse({"length": len(await request.body()), "id": request.state.request_id})
+
+    @routes.post("/json")
+    @json_body(Anything)
+    async def json(request: Request, body: Anything) -> Response:
+        return JSONResponse(None)
+
+    app.router.routes += routes
     return app
 
 
@@ -103,6 +115,8 @@ async def test_a_failure_after_the_first_byte_travels_on_so_that_the_connection_
         return {"type": "http.request"}
 
     with pytest.raises(RuntimeError):
-        await RequestScope(broken)({"type": "http", "headers": [(b"x-request-id", b"r1")]}, receive, send)
+        await RequestScope(broken, max_body_bytes=100)(
+            {"type": "http", "headers": [(b"x-request-id", b"r1")]}, receive, send
+        )
     assert [message["type"] for message in sent] == ["http.response.start", "http.response.body"]
     assert "request r1 failed after its answer had begun" in caplog.text

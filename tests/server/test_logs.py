@@ -171,3 +171,20 @@ def test_a_traceback_says_where_and_what_class_and_what_cannot_quote_a_request()
     assert told.splitlines()[-1] == "ExceptionGroup"
     assert SECRET not in told
     assert SECRET in logs.traceback_text(broken(), full=True)
+
+
+@pytest.mark.anyio
+async def test_a_response_in_the_background_has_its_line_when_it_has_ended(make_app, make_client, written):
+    capture(written, format="json")
+    app = make_app(observers=[logs.log_request])
+    async with make_client(app) as client:
+        body = {"model": "demo", "input": SECRET, "background": True}
+        await client.post("/v1/responses", json=body, headers={"x-request-id": "b1"})
+        await asyncio.wait(app.state.runtime.background)
+    lines = [line for line in map(json.loads, written.getvalue().splitlines()) if line.get("request_id") == "b1"]
+    answered, ended = lines
+    assert (answered["message"], answered["status"]) == ("request", 200)
+    assert "outcome" not in answered
+    assert (ended["message"], ended["path"]) == ("background", "/v1/responses")
+    assert (ended["route"], ended["outcome"], ended["mode"], ended["answer_tokens"]) == ("demo", "ok", "no_think", 2)
+    assert SECRET not in written.getvalue()

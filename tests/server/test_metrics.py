@@ -26,7 +26,7 @@ def observer(metrics: Metrics, *, stopping: bool = False) -> RequestObserver:
     cut = asyncio.Event()
     if stopping:
         cut.set()
-    return RequestObserver(metrics.route("demo"), cut)
+    return RequestObserver(metrics.routes["demo"], cut)
 
 
 def gauges(metrics: Metrics) -> tuple[float | None, float | None]:
@@ -113,7 +113,8 @@ def test_every_series_is_there_from_the_start_with_values_from_the_configuration
     everything = text_string_to_metric_families(metrics.text().decode())
     ours = [family for family in everything if family.name.startswith("reasond:") and "_created" not in family.name]
     without = {sample.name for family in ours for sample in family.samples if "route" not in sample.labels}
-    assert without == {"reasond:http_responses_total", "reasond:asyncio_tasks"}  # and no engine is given here
+    lag = {f"reasond:event_loop_lag_seconds_{what}" for what in ("bucket", "count", "sum")}
+    assert without == {"reasond:http_responses_total", "reasond:asyncio_tasks", *lag}  # and no engine is given here
     assert {sample.labels.get("route", "demo") for family in ours for sample in family.samples} == {"demo", "other"}
     with pytest.raises(KeyError):
-        metrics.route("invented")
+        metrics.routes["invented"]

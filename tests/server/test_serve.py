@@ -8,13 +8,16 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import AsyncGenerator
 
 import httpx
 import pytest
-from starlette.responses import StreamingResponse
+from starlette.responses import Response, StreamingResponse
 
 from server.config.load import Config, ConfigError, parse_config
+from server.edges.endpoints import Routes
+from server.observability.metrics import LAGS
 from server.serve import SIGNALS, build_server, require_free_port, unless_stopped
 from tests.server.conftest import ENGINE_AND_ROUTE, ROOT
 from tests.server.running import running, wait_until_ready
@@ -25,11 +28,13 @@ def config(drain_seconds: int) -> Config:
 
 
 def with_slow_stream(app, ended: list[str]):
-    @app.get("/slow")
-    async def slow(pieces: int) -> StreamingResponse:
+    routes = Routes()
+
+    @routes.get("/slow")
+    async def slow(request):
         async def stream() -> AsyncGenerator[bytes, None]:
             try:
-                for _ in range(pieces):
+                for _ in range(int(request.query_params["pieces"])):
                     yield b"x"
                     await asyncio.sleep(0.05)
                 ended.append("whole")
@@ -38,6 +43,7 @@ def with_slow_stream(app, ended: list[str]):
 
         return StreamingResponse(stream())
 
+    app.router.routes += routes
     return app
 
 
@@ -79,7 +85,7 @@ async def test_a_request_that_outlives_the_drain_is_closed(make_app):
 async def test_an_oversized_upload_over_a_real_socket_is_answered_and_the_server_lives_on(make_app):
     server = build_server(config(drain_seconds=1), make_app(extra="[server]\nmax_body_bytes = 1000\n"))
     async with running(server) as address, httpx.AsyncClient(base_url=address) as client:
-        answer = await client.post("/v1/models", content=b"x" * 1_000_000)
+        answer = await client.post("/v1/chat/completions", content=b"x" * 1_000_000)
         assert answer.status_code == 413
         assert (await client.get("/v1/models")).status_code == 200
 
@@ -137,3 +143,27 @@ def test_an_engine_that_cannot_start_is_one_clean_line(tmp_path, settings, told)
     assert ended.returncode == 2, ended.stderr
     assert "Traceback" not in ended.stderr
     assert re.search(told, ended.stderr.splitlines()[-1]), ended.stderr
+
+
+@pytest.mark.anyio
+async def test_what_holds_up_the_event_loop_is_seen_in_the_metrics(make_app):
+    app, routes = make_app(), Routes()
+
+    @routes.get("/block")
+    async def block(request):
+        time.sleep(0.6)  # noqa: ASYNC251 - on purpose
+        return Response()
+
+    app.router.routes += routes
+    async with running(build_server(config(drain_seconds=1), app)) as address, httpx.AsyncClient() as client:
+
+        def late(text: str) -> int:
+            """How often the loop was late by more than half a second."""
+            buckets = [line for line in text.splitlines() if line.startswith("reasond:event_loop_lag_seconds_bucket")]
+            counts = [float(line.split()[-1]) for line in buckets]
+            return int(counts[-1] - counts[LAGS.index(0.5)])
+
+        before = late((await client.get(f"{address}/metrics")).text)
+        await client.get(f"{address}/block")
+        await asyncio.sleep(0.3)
+        assert late((await client.get(f"{address}/metrics")).text) > before

@@ -1,5 +1,6 @@
 """One span a request, a child of its caller's, with the decision record; and nothing at all by default."""
 
+import asyncio
 import subprocess
 import sys
 from contextlib import AsyncExitStack
@@ -123,3 +124,17 @@ def test_without_the_setting_the_library_is_not_loaded():
     code = "import sys, server.serve; print(*(name for name in sys.modules if name.startswith('opentelemetry')))"
     told = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert told.stdout.strip() == ""
+
+
+@pytest.mark.anyio
+async def test_a_response_in_the_background_has_a_span_of_its_own(make_app, make_client, exporter, observers):
+    app = make_app(observers=observers)
+    async with make_client(app) as client:
+        await client.post("/v1/responses", json={"model": "demo", "input": SECRET, "background": True})
+        await asyncio.wait(app.state.runtime.background)
+    answered, ended = exporter.get_finished_spans()
+    assert (answered.name, answered.kind) == ("POST /v1/responses", SpanKind.SERVER)
+    assert "reasond.outcome" not in answered.attributes
+    assert (ended.name, ended.kind) == ("POST /v1/responses in the background", SpanKind.INTERNAL)
+    assert (ended.attributes["reasond.outcome"], ended.attributes["reasond.answer_tokens"]) == ("ok", 2)
+    assert SECRET not in str([answered.attributes, ended.attributes])

@@ -222,7 +222,7 @@ def test_input_tokens_are_counted_without_a_reply(client):
     [
         ({"model": "claude"}, anthropic.NotFoundError, "model"),
         ({"messages": []}, anthropic.BadRequestError, "messages"),
-        ({"messages": [{"role": "user", "content": [{"type": "image"}]}]}, anthropic.BadRequestError, "content"),
+        ({"messages": [{"role": "user", "content": [{"type": 7}]}]}, anthropic.BadRequestError, "content"),
         ({"extra_body": {"temperature": 9}}, anthropic.BadRequestError, "temperature"),
         ({"tool_choice": {"type": "any"}}, anthropic.BadRequestError, "tool_choice"),
         ({"output_config": {"effort": "extreme"}}, anthropic.BadRequestError, "output_config.effort"),

@@ -334,14 +334,14 @@ def test_input_tokens_are_counted_without_a_reply(client):
 @pytest.mark.parametrize(
     ("arguments", "param"),
     [
-        ({"input": [{"type": "web_search_call", "id": "x"}]}, "input.0"),
+        ({"input": [{"type": "mesage", "role": "user", "content": "x"}]}, "input.0"),
         ({"input": [{"role": "robot", "content": "x"}]}, "input.0.role"),
         ({"input": "word " * 2000}, "input"),
-        ({"tools": [{"type": "web_search"}]}, "tools.0.type"),
+        ({"tools": [{"type": 7}]}, "tools.0"),
         ({"text": {"format": {"type": "yaml"}}}, "text.format"),
         ({"reasoning": {"effort": "extreme"}}, "reasoning.effort"),
         ({"background": True, "stream": True}, "background"),
-        ({"truncation": "auto"}, "truncation"),
+        ({"truncation": "sometimes"}, "truncation"),
         ({"extra_body": {"temprature": 1}}, "temprature"),
     ],
 )

@@ -103,4 +103,5 @@ def budget_format_of(name: str, tokenizer: Tokenizer) -> BudgetFormat:
     if len(controls) != len(ids):
         raise UserError("the budget and solution tags must be tokens of the vocabulary")
     (end,) = tokenizer.eos_ids
+    tokenizer.protect(tokenizer.control_texts)
     return BudgetFormat(family, tokenizer, compile_tags(family, tokenizer), controls, end)

@@ -116,7 +116,7 @@ def format_of(name: str, tokenizer: Tokenizer) -> ReplyFormat:
     ids = {tag: i for tag in tags if (i := tokenizer.control_id(tag)) is not None}
     if len(ids) < len(set(tags)):
         raise UserError(f"{' and '.join(tags[:2])} must be tokens of the vocabulary: train the model with hft first")
-    tokenizer.protect(family.texts)
+    tokenizer.protect(tokenizer.control_texts)  # in questions they are text, whoever will serve the model
     compiled, encode = compile_tags(family, tokenizer), tokenizer.encode_control
     free = tokenizer.render(PROBE)
     begun = {

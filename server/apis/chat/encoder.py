@@ -8,7 +8,7 @@ import orjson
 from controllers.generation.events import Decision, Event, Finished, Progress, Working
 from models.engines.base import PositionLogprobs, Tokenizer
 from models.formats.chunks import CallPart, Chunk
-from server.apis.chat.schema import ChatBody
+from server.apis.chat.schema import ChatRequest
 from server.apis.shared.generation import Generation
 from server.apis.shared.reply import Choice, ReplyEncoder, decision_headers, progress_record
 from server.apis.shared.sampling_fields import StreamOptions
@@ -22,7 +22,7 @@ class ChatEncoder(ReplyEncoder):
     absent, never null (some clients let a null hide the text of the other key).
     """
 
-    def __init__(self, generation: Generation, body: ChatBody) -> None:
+    def __init__(self, generation: Generation, body: ChatRequest) -> None:
         super().__init__(generation.request.n, generation.hidden, generation.observer.usage)
         self._generation = generation
         self._hidden = generation.hidden

@@ -1,17 +1,18 @@
 """`POST /v1/chat/completions`."""
 
-from fastapi import APIRouter, Request, Response
+from starlette.requests import Request
+from starlette.responses import Response
 
 from server.apis.chat.encoder import ChatEncoder
-from server.apis.chat.schema import ChatBody, ChatRequest
+from server.apis.chat.schema import ChatRequest
 from server.apis.shared.generation import prepare, respond
-from server.edges.json_body import json_body
+from server.edges.endpoints import Routes, json_body
 
-router = APIRouter()
+routes = Routes()
 
 
-@router.post("/v1/chat/completions")
+@routes.post("/v1/chat/completions")
 @json_body(ChatRequest)
-async def chat_completions(request: Request, body: ChatBody) -> Response:
-    generation = prepare(body.asked(), request)
+async def chat_completions(request: Request, body: ChatRequest) -> Response:
+    generation = prepare(body.generation_request(), request)
     return await respond(request, generation.run, ChatEncoder(generation, body), stream=bool(body.stream))

@@ -6,7 +6,7 @@ from typing import Any
 import orjson
 
 from models.engines.base import Delta, PositionLogprobs, Tokenizer
-from server.apis.completions.schema import CompletionBody
+from server.apis.completions.schema import CompletionRequest
 from server.apis.shared.reply import Encoder
 from server.apis.shared.sampling_fields import StreamOptions
 from server.edges.sse import DONE
@@ -19,7 +19,7 @@ class CompletionEncoder(Encoder[Delta]):
     def __init__(
         self,
         head: dict[str, Any],
-        body: CompletionBody,
+        body: CompletionRequest,
         prompts: Sequence[Sequence[int]],
         tokenizer: Tokenizer,
         usage: UsageCounter,
@@ -54,7 +54,7 @@ class CompletionEncoder(Encoder[Delta]):
 class _CompletionChoice:
     """One choice while it grows."""
 
-    def __init__(self, index: int, prompt: Sequence[int], body: CompletionBody, tokenizer: Tokenizer) -> None:
+    def __init__(self, index: int, prompt: Sequence[int], body: CompletionRequest, tokenizer: Tokenizer) -> None:
         self.index = index
         self._tokenizer = tokenizer
         self._with_ids = bool(body.return_token_ids)

@@ -4,30 +4,32 @@ import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
+from functools import partial
 
-from fastapi import APIRouter, Request, Response
+from starlette.requests import Request
+from starlette.responses import Response
 
-from controllers.concurrency import gather
+from controllers.concurrency import gather, off_loop
 from controllers.generation.deltas import single
 from controllers.generation.route import Route
 from controllers.policy.controls import PolicyError
 from controllers.policy.fold import cap_of
 from models.engines.base import Delta, InvalidRequest, Prompt, Sampling
 from server.apis.completions.encoder import CompletionEncoder
-from server.apis.completions.schema import CompletionBody, CompletionRequest
+from server.apis.completions.schema import CompletionRequest
 from server.apis.shared.generation import Take, respond
 from server.assemble import runtime_of
-from server.edges.json_body import json_body
+from server.edges.endpoints import Routes, json_body
 from server.observability.request_observer import RequestObserver, watch
 
-router = APIRouter()
+routes = Routes()
 
 
-@router.post("/v1/completions")
+@routes.post("/v1/completions")
 @json_body(CompletionRequest)
-async def completions(request: Request, body: CompletionBody) -> Response:
+async def completions(request: Request, body: CompletionRequest) -> Response:
     request_id, created = request.scope["state"]["request_id"], int(time.time())
-    completion = prepare(body, request)
+    completion = await prepare(body, request)
     name, tokenizer = completion.route.name, completion.route.engine.tokenizer
     head = {"id": f"cmpl-{request_id}", "object": "text_completion", "created": created, "model": name}
     encoder = CompletionEncoder(head, body, completion.prompts, tokenizer, completion.observer.usage)
@@ -86,11 +88,14 @@ async def _opened_once(
                 yield step
 
 
-def prepare(body: CompletionBody, request: Request) -> Completion:
+async def prepare(body: CompletionRequest, request: Request) -> Completion:
     runtime = runtime_of(request)
     route = runtime.route(body.model)
     tokenizer = route.engine.tokenizer
-    prompts = [tokenizer.encode_control(prompt) if isinstance(prompt, str) else prompt for prompt in body.prompts]
+    prompts = [
+        await off_loop(len(prompt), partial(tokenizer.encode_control, prompt)) if isinstance(prompt, str) else prompt
+        for prompt in body.prompts
+    ]
     max_tokens = body.max_tokens or route.sampling.max_tokens or 16  # 16: the default of this API, kept for its clients
     sampling = body.sampling(route.sampling, max_tokens=max_tokens, logprobs=body.logprobs)
     cap = cap_of(route.defaults.budgets, runtime.limits(request))

@@ -12,14 +12,10 @@ Texts = Annotated[list[Text], Field(min_length=1, max_length=MAX_PROMPTS)]
 IdLists = Annotated[list[Ids], Field(min_length=1, max_length=MAX_PROMPTS)]
 
 
-class CompletionBody(OpenAISampling):
+@with_fields(*IGNORED_FIELDS)
+class CompletionRequest(OpenAISampling):
     model: Annotated[Text, Field(max_length=256)]
-    prompt: (
-        Text
-        | Ids
-        | Annotated[list[Text], Field(min_length=1, max_length=1024)]
-        | Annotated[list[Ids], Field(min_length=1, max_length=1024)]
-    )
+    prompt: Text | Ids | Texts | IdLists
     logprobs: Annotated[Count, Field(ge=0, le=20)] | None = None
     echo: Flag = False
     best_of: Count | None = None
@@ -40,6 +36,3 @@ class CompletionBody(OpenAISampling):
         if self.prompt and isinstance(self.prompt[0], int):
             return [list(self.prompt)]
         return [*self.prompt]
-
-
-CompletionRequest = with_fields("CompletionRequest", CompletionBody, *IGNORED_FIELDS)

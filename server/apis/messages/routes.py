@@ -2,29 +2,30 @@
 
 from uuid import uuid4
 
-from fastapi import APIRouter, Request, Response
+from starlette.requests import Request
+from starlette.responses import Response
 
 from controllers.generation.prompt import prompt_tokens
 from server.apis.messages.encoder import MessageEncoder
-from server.apis.messages.schema import CountBody, CountRequest, MessagesBody, MessagesRequest
+from server.apis.messages.schema import CountRequest, MessagesRequest
 from server.apis.shared.generation import json_response, prepare, respond
-from server.edges.json_body import json_body
+from server.edges.endpoints import Routes, json_body
 
-router = APIRouter(prefix="/v1/messages")
+routes = Routes("/v1/messages")
 
 
-@router.post("")
+@routes.post("")
 @json_body(MessagesRequest)
-async def create(request: Request, body: MessagesBody) -> Response:
-    generation = prepare(body.asked(), request, f"msg_{uuid4().hex}")
+async def create(request: Request, body: MessagesRequest) -> Response:
+    generation = prepare(body.generation_request(), request, f"msg_{uuid4().hex}")
     encoder = MessageEncoder(generation, request.scope["state"]["request_id"])
     return await respond(request, generation.run, encoder, stream=bool(body.stream))
 
 
-@router.post("/count_tokens")
+@routes.post("/count_tokens")
 @json_body(CountRequest)
-async def count(request: Request, body: CountBody) -> Response:
+async def count(request: Request, body: CountRequest) -> Response:
     """How many tokens the input of such a request has."""
-    generation = prepare(body.asked(), request)
+    generation = prepare(body.generation_request(), request)
     tokens = prompt_tokens(generation.route, generation.conversation, generation.policy)
     return json_response({"input_tokens": tokens})

@@ -1,120 +1,66 @@
 """Anthropic's `POST /v1/messages` and `/v1/messages/count_tokens`."""
 
-import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from models.engines.base import Grammar
-from models.tool_calls.tools import Choice, Tool
-from server.apis.chat.schema import call_as_template_input
-from server.apis.shared.request import GenerationRequest, OutputConstraints
+from models.tool_calls.tools import Tool
+from server.apis.shared.messages import Lenient, Message, Reader, TextPart, ToolUsePart, Unseal, sealed_elsewhere
+from server.apis.shared.request import GenerationRequest
 from server.apis.shared.sampling_fields import (
     MAX_STOPS,
     Body,
     Controlled,
     Count,
     Flag,
+    JsonObject,
     SamplingFields,
     StopString,
     Text,
     by_type,
     of_type,
-    with_controls,
+    with_fields,
 )
-from server.apis.shared.tools import MAX_TOOLS, JsonObject, ToolName, check_choice
-
-Turn = dict[str, Any]
-
-
-class TextBlock(Body):
-    type: Literal["text"]
-    text: Text
-    cache_control: Any = None
-    citations: Any = None
-
-
-class ThinkingBlock(Body):
-    """The signature is what this server gave; it is not verified, as another server may have given it."""
-
-    type: Literal["thinking"]
-    thinking: Text
-    signature: Text = ""
+from server.apis.shared.tools import (
+    MAX_TOOLS,
+    JsonSchemaFormat,
+    ReadTool,
+    ToolChoice,
+    ToolName,
+    ToolSet,
+    check_choice,
+    format_grammar,
+    named_tool,
+)
+from server.edges.errors import ApiError
 
 
-class RedactedThinkingBlock(Body):
-    type: Literal["redacted_thinking"]
-    data: Text
+class ToolParam(Lenient):
+    """A tool of the client's own, or by its `type` one that Anthropic's servers run."""
 
+    type: Text | None = None
+    name: ToolName | None = None
+    description: Text | None = None
+    input_schema: JsonObject | None = None
+    strict: Flag | None = None  # arguments always keep to the schema
+    defer_loading: Flag | None = None
 
-class ToolUseBlock(Body):
-    type: Literal["tool_use"]
-    id: Text
-    name: Text
-    input: JsonObject
-    cache_control: Any = None
-    caller: Any = None
-    toolset_name: Any = None
-
-
-class ToolResultBlock(Body):
-    type: Literal["tool_result"]
-    tool_use_id: Text
-    content: Text | list[Annotated[Annotated[TextBlock, of_type("text")], by_type()]] | None = None
-    is_error: Flag | None = None
-    cache_control: Any = None
-    toolset_name: Any = None
+    @model_validator(mode="after")
+    def _defined(self) -> Self:
+        if self.own and (self.name is None or self.input_schema is None):
+            raise ValueError(f"{'name' if self.name is None else 'input_schema'}: Field required")
+        return self
 
     @property
-    def text(self) -> str:
-        return self.content if isinstance(self.content, str) else "\n".join(block.text for block in self.content or ())
+    def own(self) -> bool:
+        return self.type in (None, "custom")
 
-
-Block = Annotated[
-    Annotated[TextBlock, of_type("text")]
-    | Annotated[ThinkingBlock, of_type("thinking")]
-    | Annotated[RedactedThinkingBlock, of_type("redacted_thinking")]
-    | Annotated[ToolUseBlock, of_type("tool_use")]
-    | Annotated[ToolResultBlock, of_type("tool_result")],
-    by_type(),
-]
-
-
-class MessageParam(Body):
-    role: Literal["user", "assistant", "system"]
-    content: Text | list[Block]
-
-    def turns(self) -> Iterator[Turn]:
-        """The message as chat templates read it: results of tools are turns of their own, before the user's words."""
-        blocks = [TextBlock(type="text", text=self.content)] if isinstance(self.content, str) else self.content
-        for block in blocks:
-            if isinstance(block, ToolResultBlock):
-                yield {"role": "tool", "content": block.text, "tool_call_id": block.tool_use_id}
-        texts = [block.text for block in blocks if isinstance(block, TextBlock)]
-        thought = "".join(block.thinking for block in blocks if isinstance(block, ThinkingBlock))
-        calls = [
-            call_as_template_input(block.id, block.name, json.dumps(block.input))
-            for block in blocks
-            if isinstance(block, ToolUseBlock)
-        ]
-        said = {"reasoning_content": thought, "tool_calls": calls}
-        if texts or any(said.values()):
-            turn: Turn = {"role": self.role, "content": "\n".join(texts)}
-            yield turn | {key: value for key, value in said.items() if value}
-
-
-class ToolParam(Body):
-    type: Literal["custom"] | None = None
-    name: ToolName
-    description: Text | None = None
-    input_schema: JsonObject
-    strict: Flag | None = None  # arguments always keep to the schema
-    cache_control: Any = None
-    allowed_callers: Any = None
-    defer_loading: Any = None
-    eager_input_streaming: Any = None
-    input_examples: Any = None
+    def read(self, field: str) -> ReadTool:
+        if not self.own or self.name is None:
+            return ReadTool(field, self.type or "")
+        tool = Tool(self.name, self.input_schema, self.description)
+        return ReadTool(field, "function", tool, deferred=bool(self.defer_loading))
 
 
 class AutoChoice(Body):
@@ -129,6 +75,7 @@ class AnyChoice(Body):
 
 class NoChoice(Body):
     type: Literal["none"]
+    disable_parallel_tool_use: Flag = False
 
 
 class NamedChoice(Body):
@@ -137,7 +84,7 @@ class NamedChoice(Body):
     disable_parallel_tool_use: Flag = False
 
 
-ToolChoice = Annotated[
+Choice = Annotated[
     Annotated[AutoChoice, of_type("auto")]
     | Annotated[AnyChoice, of_type("any")]
     | Annotated[NoChoice, of_type("none")]
@@ -146,45 +93,68 @@ ToolChoice = Annotated[
 ]
 
 
-class JsonOutput(Body):
-    type: Literal["json_schema"]
-    schema_: Annotated[JsonObject, Field(alias="schema")]
-
-
 class OutputConfig(Body):
     """`effort` is a control, read by the policy."""
 
     effort: Any = None
-    format: JsonOutput | None = None
+    format: JsonSchemaFormat | None = None
 
 
-class CountBody(SamplingFields, Controlled):
+NOT_DONE = {
+    "context_management": "nothing of the conversation is cleared: the model reads it as it was sent",
+    "safeguards": "no tool use is checked",
+    "mcp_servers": "no MCP server is asked",
+    "container": "there are no containers",
+    "fallbacks": "there are no fallbacks",
+    "compaction": "nothing of the conversation is summed up",
+}
+"""Fields that clients of Anthropic's own servers send, and what is therefore not done."""
+
+IGNORED = (
+    "betas",
+    "billing_policy",
+    "cache_control",
+    "diagnostics",
+    "fallback_credit_token",
+    "inference_geo",
+    "speed",
+    "thread",
+    "user_profile_id",
+    "workspace_id",
+)
+
+
+@with_fields(*IGNORED, *NOT_DONE)
+class CountRequest(SamplingFields, Controlled):
     """A conversation whose tokens are to be counted."""
 
     model: Annotated[Text, Field(max_length=256)]
-    messages: Annotated[list[MessageParam], Field(min_length=1, max_length=10_000)]
-    system: Text | list[TextBlock] | None = None
+    messages: Annotated[list[Message], Field(min_length=1, max_length=10_000)]
+    system: Text | list[TextPart] | None = None
     tools: Annotated[list[ToolParam], Field(max_length=MAX_TOOLS)] | None = None
-    tool_choice: ToolChoice | None = None
+    tool_choice: Choice | None = None
     output_config: OutputConfig | None = None
+    output_format: JsonSchemaFormat | None = None
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
-        check_choice([tool.name for tool in self.tools or ()], self.choice, self.named)
+        check_choice(self.tool_set.names, self.choice)
         return self
 
     @property
-    def named(self) -> str | None:
-        return self.tool_choice.name if isinstance(self.tool_choice, NamedChoice) else None
+    def tool_set(self) -> ToolSet:
+        return ToolSet([tool.read(f"tools.{i}") for i, tool in enumerate(self.tools or ())])
 
     @property
-    def choice(self) -> Choice:
+    def choice(self) -> ToolChoice:
         match self.tool_choice:
-            case AnyChoice() | NamedChoice():
-                return "required"
+            case NamedChoice(name=name):
+                return named_tool(name)
+            case AnyChoice():
+                return ToolChoice("required")
             case NoChoice():
-                return "none"
-        return "auto"
+                return ToolChoice("none")
+        return ToolChoice()
 
     def controls(self) -> Mapping[str, Any]:
         """`output_config` holds a format beside its control."""
@@ -197,32 +167,49 @@ class CountBody(SamplingFields, Controlled):
     def limit(self) -> int | None:
         return None
 
-    def asked(self) -> GenerationRequest:
+    @property
+    def continued(self) -> bool:
+        """The reply goes on from a last turn of the assistant, unless that waits for its tools."""
+        last = self.messages[-1]
+        return last.role == "assistant" and not any(isinstance(part, ToolUsePart) for part in last.parts)
+
+    def generation_request(self, unseal: Unseal = sealed_elsewhere) -> GenerationRequest:
         """The request in the controllers' words."""
-        system = self.system if isinstance(self.system, str) else "\n".join(block.text for block in self.system or ())
+        if getattr(self, "thread", None) is not None:  # ignored, the next request would hold its last turn alone
+            raise ApiError(
+                400,
+                "thread: conversations are not kept here; send all messages",
+                param="thread",
+                code="unknown_parameter",
+                details={"error_code": "thread_unsupported_request", "unsupported": ["thread"]},
+            )
+        reader = Reader(unseal)
+        system = [Message(role="system", content=self.system)] if self.system else []
         form = self.output_config.format if self.output_config else None
         return GenerationRequest(
             model=self.model,
             controls=self.controls(),
-            messages=[
-                *([{"role": "system", "content": system}] if system else []),
-                *(turn for message in self.messages for turn in message.turns()),
-            ],
+            messages=reader.turns([*system, *self.messages]),
             sampling=lambda defaults: self.sampling(defaults, max_tokens=self.limit, logprobs=None),
-            answer=OutputConstraints(
-                [Tool(tool.name, tool.input_schema, tool.description) for tool in self.tools or ()],
+            answer=self.tool_set.constraints(
                 self.choice,
-                self.named,
-                not getattr(self.tool_choice, "disable_parallel_tool_use", False),
-                Grammar("json", form.schema_) if form else None,
-                "output_config.format",
+                (name for message in self.messages for name in message.tools_named),
+                not (self.tool_choice and self.tool_choice.disable_parallel_tool_use),
+                text=format_grammar(form or self.output_format),
+                format_field="output_config.format" if form else "output_format",
             ),
             template_kwargs=self.template_kwargs,
+            continue_final=self.continued,
             cache_salt=self.cache_salt,
+            hosted=self.tool_set.hosted,
+            notes=(*reader.notes, *self._not_done()),
         )
 
+    def _not_done(self) -> list[str]:
+        return [f"{name}: {says}" for name, says in NOT_DONE.items() if getattr(self, name, None)]
 
-class MessagesBody(CountBody):
+
+class MessagesRequest(CountRequest):
     """A request for a message."""
 
     max_tokens: Annotated[Count, Field(ge=1, lt=2**31)]
@@ -236,17 +223,3 @@ class MessagesBody(CountBody):
     @property
     def limit(self) -> int | None:
         return self.max_tokens
-
-
-IGNORED = (
-    "cache_control",
-    "context_management",
-    "diagnostics",
-    "inference_geo",
-    "speed",
-    "user_profile_id",
-    "workspace_id",
-)
-
-CountRequest = with_controls("CountRequest", CountBody, *IGNORED)
-MessagesRequest = with_controls("MessagesRequest", MessagesBody, *IGNORED)

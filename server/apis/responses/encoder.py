@@ -8,7 +8,7 @@ from controllers.generation.events import Decision, Event, Finished
 from models.engines.base import PositionLogprobs
 from models.formats.chunks import Chunk, Kind
 from server.apis.chat.encoder import logprob_items
-from server.apis.responses.schema import ResponsesBody
+from server.apis.responses.schema import ResponsesRequest
 from server.apis.shared.generation import Generation
 from server.apis.shared.reply import Part, ReplyEncoder, decision_headers
 from server.edges.errors import ApiError
@@ -23,7 +23,7 @@ TEXTS = {"reasoning": "reasoning_text", "message": "output_text"}
 class ResponseEncoder(ReplyEncoder):
     """One reply. `response` is the response object without its output."""
 
-    def __init__(self, generation: Generation, body: ResponsesBody) -> None:
+    def __init__(self, generation: Generation, body: ResponsesRequest) -> None:
         super().__init__(1, generation.hidden, generation.observer.usage)
         self._tokenizer = generation.route.engine.tokenizer
         self._logprobs = body.wants_logprobs
@@ -162,7 +162,7 @@ class ResponseEncoder(ReplyEncoder):
         return {"type": kind, **fields, "sequence_number": self._sequence}
 
 
-def _created(generation: Generation, request: ResponsesBody) -> dict[str, Any]:
+def _created(generation: Generation, request: ResponsesRequest) -> dict[str, Any]:
     """The response object as it is before there is any output: what was asked for, and what holds for it."""
     asked = request.model_dump(mode="json", by_alias=True, exclude_unset=True)
     return {

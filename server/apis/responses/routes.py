@@ -2,35 +2,38 @@
 
 import asyncio
 from collections.abc import Awaitable, Coroutine
+from functools import partial
 from itertools import chain
 from typing import Any
 from uuid import uuid4
 
-from fastapi import APIRouter, Request, Response
-from pydantic import TypeAdapter
+from starlette.requests import Request
+from starlette.responses import Response
 
 from controllers.generation.events import Event
 from controllers.generation.prompt import prompt_tokens
 from server.apis.responses.encoder import ResponseEncoder
-from server.apis.responses.schema import InputItem, ResponsesBody, ResponsesRequest, Turn, turns
+from server.apis.responses.items import ITEMS, resolved, turns
+from server.apis.responses.schema import ResponsesRequest, kept_items
 from server.apis.shared.generation import Run, Take, json_response, prepare, respond
+from server.apis.shared.messages import Reader, Turn
 from server.assemble import runtime_of
+from server.edges.endpoints import Routes, json_body
 from server.edges.errors import ApiError, api_error, reported
-from server.edges.json_body import json_body
 from server.stores.responses import ResponseStore, Stored
 
-router = APIRouter(prefix="/v1/responses")
-ITEMS: TypeAdapter[list[InputItem]] = TypeAdapter(list[InputItem])
+routes = Routes("/v1/responses")
 
 
-@router.post("")
+@routes.post("")
 @json_body(ResponsesRequest)
-async def create(request: Request, body: ResponsesBody) -> Response:
+async def create(request: Request, body: ResponsesRequest) -> Response:
     store, key_name = _store(request)
     earlier = _earlier(store, key_name, body.previous_response_id)
-    generation = prepare(body.asked(earlier), request, f"resp_{uuid4().hex}")
+    items = resolved(body.items, partial(store.item, key_name))
+    generation = prepare(body.generation_request(items, earlier), request, f"resp_{uuid4().hex}")
     encoder = ResponseEncoder(generation, body)
-    stored = Stored(encoder.whole(), earlier, body.input_items(), generation.interrupt, encoder.whole)
+    stored = Stored(encoder.whole(), earlier, kept_items(items), generation.interrupt, encoder.whole)
     kept = _kept(generation.run, store, key_name, stored, encoder)
     if body.background:
         _admit(request, stored, encoder)
@@ -45,45 +48,48 @@ async def create(request: Request, body: ResponsesBody) -> Response:
     return answer
 
 
-@router.get("/{response_id}")
-async def retrieve(response_id: str, request: Request) -> Response:
+@routes.get("/{response_id}")
+async def retrieve(request: Request) -> Response:
     if request.query_params.get("stream", "false") != "false":
         raise ApiError(400, "stream: a kept response is told at once", param="stream", code="invalid_value")
-    return json_response(_found(response_id, request).read())
+    return json_response(_found(request).read())
 
 
-@router.get("/{response_id}/input_items")
-async def input_items(response_id: str, request: Request) -> Response:
-    items = _found(response_id, request).items
+@routes.get("/{response_id}/input_items")
+async def input_items(request: Request) -> Response:
+    items = _found(request).items
     ends = {"first_id": items[0]["id"], "last_id": items[-1]["id"]} if items else {"first_id": "", "last_id": ""}
     return json_response({"object": "list", "data": items, "has_more": False, **ends})
 
 
-@router.post("/{response_id}/cancel")
-async def cancel(response_id: str, request: Request) -> Response:
+@routes.post("/{response_id}/cancel")
+async def cancel(request: Request) -> Response:
     """Ends a response that runs, with what it has said so far."""
-    stored = _found(response_id, request)
+    stored = _found(request)
     if stored.interrupt is None:
         raise ApiError(409, "this response has ended", param="response_id", code="cannot_cancel")
     stored.interrupt.ask("cancel")
     return json_response(stored.read())
 
 
-@router.delete("/{response_id}")
-async def delete(response_id: str, request: Request) -> Response:
+@routes.delete("/{response_id}")
+async def delete(request: Request) -> Response:
     """Forgets a response. One that runs goes on and is not kept."""
-    _found(response_id, request)
     store, key_name = _store(request)
-    store.delete(key_name, response_id)
+    store.delete(key_name, response_id := _found(request).id)
     return json_response({"id": response_id, "object": "response", "deleted": True})
 
 
-@router.post("/input_tokens")
+@routes.post("/input_tokens")
 @json_body(ResponsesRequest)
-async def count(request: Request, body: ResponsesBody) -> Response:
+async def count(request: Request, body: ResponsesRequest) -> Response:
     """How many tokens the input of such a request has."""
     store, key_name = _store(request)
-    generation = prepare(body.asked(_earlier(store, key_name, body.previous_response_id)), request)
+    items, earlier = (
+        resolved(body.items, partial(store.item, key_name)),
+        _earlier(store, key_name, body.previous_response_id),
+    )
+    generation = prepare(body.generation_request(items, earlier), request)
     tokens = prompt_tokens(generation.route, generation.conversation, generation.policy)
     return json_response({"object": "response.input_tokens", "input_tokens": tokens})
 
@@ -92,9 +98,9 @@ def _store(request: Request) -> tuple[ResponseStore, str | None]:
     return runtime_of(request).responses, request.scope["state"].get("key_name")
 
 
-def _found(response_id: str, request: Request) -> Stored:
+def _found(request: Request) -> Stored:
     store, key_name = _store(request)
-    if (stored := store.find(key_name, response_id)) is None:
+    if (stored := store.find(key_name, request.path_params["response_id"])) is None:
         raise ApiError(404, "there is no such response", param="response_id", code="not_found")
     return stored
 
@@ -108,7 +114,7 @@ def _earlier(store: ResponseStore, key_name: str | None, response_id: str | None
         raise ApiError(404, f"{field}: there is no such response", param=field, code="previous_response_not_found")
     if stored.interrupt is not None:
         raise ApiError(409, f"{field}: this response has not ended", param=field, code="previous_response_runs")
-    said = [turns(ITEMS.validate_python(items)) for items in (stored.items, stored.body["output"])]
+    said = [turns(ITEMS.validate_python(items), Reader()) for items in (stored.items, stored.body["output"])]
     return [*stored.earlier, *chain.from_iterable(said)]
 
 
@@ -159,14 +165,19 @@ def _admit(request: Request, stored: Stored, encoder: ResponseEncoder) -> None:
 
 
 def _in_background(request: Request, work: Coroutine[Any, Any, None]) -> None:
-    """Nobody waits for this work: its failure is told in the response, and logged where it was not foreseen."""
-    request_id = request.scope["state"]["request_id"]
+    """Nobody waits for this work: its failure is told in the response, and logged where it was not foreseen. Observers
+    of requests hear of the reply when it has ended, not with the answer that it has begun."""
+    state = request.scope["state"]
+    observer = state.pop("watch")
 
     async def unattended() -> None:
         try:
             await work
         except Exception as error:  # noqa: BLE001 - the response tells it to whoever asks
-            reported(error, request_id)
+            reported(error, state["request_id"])
+        finally:
+            state["watch"] = observer
+            state["report"](background=True)
 
     background = runtime_of(request).background
     task = asyncio.create_task(unattended())

@@ -4,8 +4,6 @@
 by a file of its own and a line here.
 """
 
-from fastapi import APIRouter
-
 from server.apis.reward_protocols.base import RewardProtocol, endpoint
 from server.apis.reward_protocols.nemo_gym import Compare, Verify, nemo_compare, seed_session, verify
 from server.apis.reward_protocols.openrlhf import GetReward, get_reward
@@ -13,6 +11,7 @@ from server.apis.reward_protocols.rerank import Rerank, rerank
 from server.apis.reward_protocols.score import Score, vllm_score
 from server.apis.reward_protocols.slime import SlimeReward, slime
 from server.apis.reward_protocols.verl import Classify, classify
+from server.edges.endpoints import Routes
 
 REWARD_PROTOCOLS: dict[str, RewardProtocol] = {
     "/get_reward": RewardProtocol(GetReward, get_reward),
@@ -28,9 +27,9 @@ REWARD_PROTOCOLS: dict[str, RewardProtocol] = {
 }
 
 
-def routes() -> APIRouter:
-    router = APIRouter()
-    router.post("/seed_session")(seed_session)
+def routes() -> Routes:
+    routes = Routes()
+    routes.post("/seed_session")(seed_session)
     for path, protocol in REWARD_PROTOCOLS.items():
-        router.post(path)(endpoint(protocol))
-    return router
+        routes.post(path)(endpoint(protocol))
+    return routes

@@ -15,8 +15,9 @@ from functools import partial
 from typing import Annotated, Any
 
 import orjson
-from fastapi import Request, Response
 from pydantic import BaseModel, ConfigDict, Field
+from starlette.requests import Request
+from starlette.responses import Response
 
 from controllers.concurrency import gather_bounded
 from controllers.judging.judge import Judge, JudgeParams, Vote
@@ -28,8 +29,8 @@ from server.apis.rewards.encoder import usage
 from server.apis.rewards.schema import MAX_VOTES
 from server.apis.shared.sampling_fields import Body, Text
 from server.assemble import runtime_of
-from server.edges.errors import ApiError
-from server.edges.json_body import Endpoint, json_body
+from server.edges.endpoints import Handler, json_body
+from server.edges.errors import ApiError, validated
 from server.edges.sse import while_connected
 from server.observability.request_observer import watch
 
@@ -193,11 +194,11 @@ class RewardProtocol:
     answer: Callable[[ProtocolCall, Any], Awaitable[Any]]
 
 
-def endpoint(protocol: RewardProtocol) -> Endpoint:
+def endpoint(protocol: RewardProtocol) -> Handler:
     """The route of a protocol."""
 
     async def handle(request: Request, body: TrainerBody) -> Response:
-        runtime, query = runtime_of(request), JudgeQuery.model_validate(dict(request.query_params))
+        runtime, query = runtime_of(request), validated(JudgeQuery.model_validate, dict(request.query_params))
         judge = runtime.judge(query.model or body.judge_name(runtime.judges))
         params = judge.params(query.votes, query.seed, runtime.limits(request))
         marks = runtime.marks[judge.route.name]

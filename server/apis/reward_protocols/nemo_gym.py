@@ -3,8 +3,9 @@
 from typing import Annotated, Any
 
 import orjson
-from fastapi import Response
 from pydantic import ConfigDict, Field
+from starlette.requests import Request
+from starlette.responses import Response
 
 from controllers.judging.best_of_n import conversation_text
 from controllers.judging.ranking import JudgedMatch
@@ -70,7 +71,7 @@ class Compare(TrainerBody):
     principle: Text | None = None
 
 
-async def seed_session() -> Response:
+async def seed_session(request: Request) -> Response:
     """NeMo-Gym's agents begin every episode with this. A judge has nothing to prepare, whatever the body is."""
     return Response(b"{}", media_type="application/json")
 

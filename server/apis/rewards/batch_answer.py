@@ -10,14 +10,13 @@ from functools import partial
 from typing import Any
 
 import orjson
-from pydantic import ValidationError
 
 from controllers.judging.judge import ignore
 from controllers.judging.scoring import NothingToJudgeBy
 from server.apis.rewards.batch import NotJudged, WorkItem, in_order
 from server.apis.rewards.encoder import event_frame, usage
 from server.apis.rewards.judging import ItemResult, JudgingJob
-from server.edges.errors import ApiError, reported
+from server.edges.errors import ApiError, InvalidBody, reported
 from server.edges.sse import DONE
 from server.observability.request_observer import RequestObserver
 
@@ -68,7 +67,7 @@ class BatchAnswer:
         try:
             item = self._job.body.item(sent)
             plan = self._job.plan(item)
-        except (ValidationError, NothingToJudgeBy) as error:
+        except (InvalidBody, NothingToJudgeBy) as error:
             return error
         return WorkItem(plan.max_votes, partial(self._job.judge_item, self._job, item, ignore))
 

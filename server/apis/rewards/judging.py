@@ -13,7 +13,8 @@ from controllers.judging.tournament import VoteCount, matches_of, max_parallel
 from controllers.judging.verdicts import JudgeComparison
 from controllers.policy.fold import KeyLimits, fold
 from server.apis.rewards.encoder import ranking_json, verdict_json
-from server.apis.rewards.schema import CompareItem, Item, RankBody, RankItem, RatedBody, RewardBody, ScoreItem
+from server.apis.rewards.schema import CompareItem, Item, RankItem, RankRequest, RatedBody, RewardBody, ScoreItem
+from server.apis.shared.messages import text_turns
 from server.assemble import Runtime
 
 Notify = Callable[[RankingProgress | VoteCount], None]
@@ -85,7 +86,7 @@ def params_of(body: RewardBody, judge: Judge, key: KeyLimits) -> JudgeParams:
 def rules_of(body: RewardBody, judge: Judge) -> TournamentRules:
     if not isinstance(body, RatedBody):
         return TournamentRules()
-    method = body.method if isinstance(body, RankBody) else "round_robin"
+    method = body.method if isinstance(body, RankRequest) else "round_robin"
     teams = judge.teams if body.teams is None else body.teams
     return TournamentRules(method, body.rating, body.elo_k, body.elo_start, teams)
 
@@ -114,4 +115,4 @@ async def score_item(job: JudgingJob, item: ScoreItem, notify: Notify) -> ItemRe
 def query_of(item: Item) -> str:
     if item.query is not None:
         return item.query
-    return conversation_text([message.as_template_input() for message in item.messages or ()])
+    return conversation_text(text_turns(item.messages or ()))

@@ -7,7 +7,8 @@ from functools import partial
 from typing import Any
 
 import orjson
-from fastapi import APIRouter, Request, Response
+from starlette.requests import Request
+from starlette.responses import Response
 
 from controllers.concurrency import with_progress
 from controllers.judging.judge import ignore
@@ -25,17 +26,14 @@ from server.apis.rewards.judging import (
     score_item,
 )
 from server.apis.rewards.schema import (
-    CompareBody,
     CompareRequest,
     Item,
-    RankBody,
     RankRequest,
     RewardBody,
-    ScoreBody,
     ScoreRequest,
 )
 from server.assemble import runtime_of
-from server.edges.json_body import json_body
+from server.edges.endpoints import Routes, json_body
 from server.edges.sse import DONE, EventStream, while_connected
 from server.observability.request_observer import RequestObserver, watch
 
@@ -89,22 +87,22 @@ async def item_events(
     yield DONE
 
 
-router = APIRouter()
+routes = Routes()
 
 
-@router.post("/v1/rewards/compare")
+@routes.post("/v1/rewards/compare")
 @json_body(CompareRequest)
-async def compare(request: Request, body: CompareBody) -> Response:
+async def compare(request: Request, body: CompareRequest) -> Response:
     return await _answer(request, body, compare_item, "reward.comparison")
 
 
-@router.post("/v1/rewards/rank")
+@routes.post("/v1/rewards/rank")
 @json_body(RankRequest)
-async def ranking(request: Request, body: RankBody) -> Response:
+async def ranking(request: Request, body: RankRequest) -> Response:
     return await _answer(request, body, rank_item, "reward.ranking")
 
 
-@router.post("/v1/rewards/score")
+@routes.post("/v1/rewards/score")
 @json_body(ScoreRequest)
-async def scores(request: Request, body: ScoreBody) -> Response:
+async def scores(request: Request, body: ScoreRequest) -> Response:
     return await _answer(request, body, score_item, "reward.scores")

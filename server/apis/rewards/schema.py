@@ -7,8 +7,10 @@ from pydantic import Field, SkipValidation, model_validator
 
 from controllers.judging.scoring import Criterion
 from controllers.policy.controls import CONTROLS, MOST_REPLIES
-from server.apis.chat.schema import Message
-from server.apis.shared.sampling_fields import Body, Count, Finite, Flag, Text, with_fields
+from server.apis.shared.messages import Message
+from server.apis.shared.sampling_fields import Body, Count, Flag, Text, with_fields
+from server.config.sampling import MaxTokens, Temperature, TopP
+from server.edges.errors import validated
 
 MAX_ITEMS, MAX_VOTES = 100_000, 128
 
@@ -58,6 +60,10 @@ class ScoreItem(Item):
         return Criterion.of(self.reference, self.rubric, self.rival)
 
 
+_CONTROLS = tuple(name for name in CONTROLS if name != "include_reasoning")
+
+
+@with_fields(*_CONTROLS)
 class RewardBody(Body):
     """What all three take: the judge and how it judges. Items are checked one by one, so that one may fail alone."""
 
@@ -71,9 +77,9 @@ class RewardBody(Body):
     replies: SkipValidation[list[Text] | None] = None
     votes: Annotated[Count, Field(ge=1, le=MAX_VOTES)] | None = None
     seed: Annotated[Count, Field(ge=-(2**63), lt=2**63)] = 0
-    temperature: Annotated[Finite, Field(ge=0, le=2)] | None = None
-    top_p: Annotated[Finite, Field(gt=0, le=1)] | None = None
-    max_tokens: Annotated[Count, Field(ge=1, lt=2**31)] | None = None
+    temperature: Temperature | None = None
+    top_p: TopP | None = None
+    max_tokens: MaxTokens | None = None
     priority: Annotated[Count, Field(ge=-(2**31), lt=2**31)] = 0
     cache_salt: Annotated[Text, Field(min_length=1, max_length=256)] | None = None
     include_reasoning: Flag = False
@@ -91,14 +97,14 @@ class RewardBody(Body):
         return self
 
     def item(self, sent: Any) -> Item:
-        """One item, checked. Raises `ValidationError`."""
-        return self.of.model_validate(sent)
+        """One item, checked. Raises `InvalidBody`."""
+        return validated(self.of.model_validate, sent)
 
     def controls(self) -> Mapping[str, Any]:
         return {name: value for name in _CONTROLS if (value := getattr(self, name)) is not None}
 
 
-class CompareBody(RewardBody):
+class CompareRequest(RewardBody):
     of = CompareItem
 
 
@@ -106,28 +112,21 @@ class RatedBody(RewardBody):
     """How a group is rated."""
 
     rating: Literal["bradley_terry", "elo"] = "bradley_terry"
-    elo_k: Annotated[Finite, Field(gt=0, le=1000)] = 32.0
-    elo_start: Annotated[Finite, Field(ge=-100_000, le=100_000)] = 1000.0
+    elo_k: Annotated[float, Field(gt=0, le=1000)] = 32.0
+    elo_start: Annotated[float, Field(ge=-100_000, le=100_000)] = 1000.0
     teams: Flag | None = None
 
 
-class RankBody(RatedBody):
+class RankRequest(RatedBody):
     of = RankItem
 
     method: Literal["round_robin", "knockout"] = "round_robin"
 
 
-class ScoreBody(RatedBody):
+class ScoreRequest(RatedBody):
     of = ScoreItem
     names = ("query", "messages", "replies", "reference", "rubric", "rival")
 
     reference: SkipValidation[Text | None] = None
     rubric: SkipValidation[Text | None] = None
     rival: SkipValidation[Text | None] = None
-
-
-_CONTROLS = tuple(name for name in CONTROLS if name != "include_reasoning")
-
-CompareRequest = with_fields("CompareRequest", CompareBody, *_CONTROLS)
-RankRequest = with_fields("RankRequest", RankBody, *_CONTROLS)
-ScoreRequest = with_fields("ScoreRequest", ScoreBody, *_CONTROLS)

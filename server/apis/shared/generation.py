@@ -7,10 +7,11 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import orjson
-from fastapi import Request, Response
+from starlette.requests import Request
+from starlette.responses import Response
 
 from controllers.concurrency import gather
-from controllers.generation.events import Conversation, Event, Interrupt
+from controllers.generation.events import Conversation, Event, Interrupt, noted
 from controllers.generation.route import Route
 from controllers.policy.fold import Policy, fold
 from models.engines.base import InvalidRequest, Sampling
@@ -62,7 +63,8 @@ class Generation:
     async def _choice(self, index: int, sampling: Sampling, take: Take[Event]) -> None:
         route, saw = self.route, self.observer.saw
         async with aclosing(route.controller(route, self.conversation, self.policy, sampling)) as events:
-            async for event in events:
+            async for raw in events:
+                event = noted(raw, self.conversation.notes)
                 saw(index, event)
                 if (taking := take(index, event)) is not None:
                     await taking
@@ -94,15 +96,7 @@ def prepare(asked: GenerationRequest, request: Request, reply_id: str = "") -> G
         raise InvalidRequest("the conversation is empty", asked.conversation_field)
     policy = fold(asked.controls, route.family, route.defaults, runtime.limits(request))
     interrupt = Interrupt()
-    conversation = Conversation(
-        messages=asked.messages,
-        tools=[tool.as_template_input() for tool in asked.answer.shown],
-        template_kwargs=asked.template_kwargs,
-        continue_final=asked.continue_final,
-        cache_salt=asked.cache_salt,
-        interrupt=interrupt,
-        shape=asked.answer.shape(route),
-    )
+    conversation = asked.conversation(route, interrupt)
     reply_id = reply_id or f"chatcmpl-{request_id}"
     return Generation(
         request=asked,

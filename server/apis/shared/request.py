@@ -5,23 +5,28 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from controllers.generation.answer_format import AnswerFormat, shape
+from controllers.generation.events import Conversation, Interrupt
 from controllers.generation.route import Route
 from controllers.policy.controls import PolicyError
 from models.engines.base import Grammar, Sampling
 from models.tool_calls.tools import Choice, Tool
+from server.apis.shared.messages import fitted
 
 
 @dataclass(frozen=True, slots=True)
 class OutputConstraints:
-    """How the answer is wanted. `named` is the only tool that may be called, `format_field` the API's name for what
-    `text` came from."""
+    """How the answer is wanted. `allowed` are the only tools that may be called (None: all), `format_field` is the
+    API's name for what `text` came from. `custom` are the tools whose input is one string, `namespaces` the namespace
+    and the name there of tools that their client keeps in namespaces."""
 
     tools: Sequence[Tool] = ()
     choice: Choice = "auto"
-    named: str | None = None
+    allowed: frozenset[str] | None = None
     parallel: bool = True
     text: Grammar | None = None
     format_field: str = "response_format"
+    custom: frozenset[str] = frozenset()
+    namespaces: Mapping[str, tuple[str, str]] = field(default_factory=dict)
 
     @property
     def shown(self) -> Sequence[Tool]:
@@ -32,11 +37,15 @@ class OutputConstraints:
         """The answer's shape on a route. Raises `PolicyError` for what its model cannot do."""
         if self.shown and route.calls is None:
             raise PolicyError("tools: the model of this route is shown no tools", "tools")
-        offered = [tool for tool in self.shown if self.named in (None, tool.name)]
-        single = not self.parallel or self.named is not None
+        offered = [tool for tool in self.shown if self.allowed is None or tool.name in self.allowed]
         try:
             return shape(
-                route.calls, offered, self.choice, single=single, text=self.text, constrained=route.calls_constrained
+                route.calls,
+                offered,
+                self.choice,
+                single=not self.parallel,
+                text=self.text,
+                constrained=route.calls_constrained,
             )
         except ValueError as error:
             field = self.format_field if self.text is not None else "tool_choice"
@@ -46,7 +55,8 @@ class OutputConstraints:
 @dataclass(frozen=True, slots=True)
 class GenerationRequest:
     """One request in the controllers' words. `sampling` gives its own over a route's defaults; `conversation_field` is
-    the API's name for the messages."""
+    the API's name for the messages. `hosted` are the fields of tools that nobody here runs, with the kind of each;
+    `notes` say what else of the request is not done."""
 
     model: str
     controls: Mapping[str, Any]
@@ -58,3 +68,21 @@ class GenerationRequest:
     continue_final: bool = False
     cache_salt: str | None = None
     conversation_field: str = "messages"
+    hosted: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    def conversation(self, route: Route, interrupt: Interrupt) -> Conversation:
+        """The conversation as the model of a route reads it. Raises `PolicyError` for what it cannot do."""
+        tags = route.family.thinking
+        read = fitted(self.messages, route.system_place, tags, continued=self.continue_final)
+        hosted = (f"{field}: {kind} is run by nobody here and was left out" for field, kind in self.hosted.items())
+        return Conversation(
+            messages=read.turns,
+            tools=[tool.as_template_input() for tool in self.answer.shown],
+            template_kwargs=self.template_kwargs,
+            continue_final=self.continue_final,
+            cache_salt=self.cache_salt,
+            interrupt=interrupt,
+            shape=self.answer.shape(route),
+            notes=(*self.notes, *hosted, *read.notes),
+        )

@@ -1,10 +1,13 @@
 """Fields that several requests share."""
 
-from collections.abc import Mapping
-from typing import Annotated, Any, Self, TypeVar
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, TypeVar
 
+import orjson
 from pydantic import (
+    AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Discriminator,
     Field,
@@ -12,20 +15,40 @@ from pydantic import (
     WithJsonSchema,
     create_model,
     field_validator,
-    model_validator,
 )
 
 from controllers.policy.controls import CONTROLS, TEMPLATE_CONTROLS, control_schema
 from models.engines.base import Sampling
+from server.config.sampling import (
+    FrequencyPenalty,
+    MaxTokens,
+    MinP,
+    PresencePenalty,
+    RepetitionPenalty,
+    Temperature,
+    TopK,
+    TopP,
+)
 
-Finite = Annotated[float, Field(allow_inf_nan=False)]
 StopString = Annotated[str, Field(min_length=1, max_length=1000)]
 TokenId = Annotated[int, Field(strict=True, ge=0)]
 Count = Annotated[int, Field(strict=True)]
 Flag = Annotated[bool, Field(strict=True)]
 Text = Annotated[str, Field(strict=True)]
-Unread = Annotated[Any, Field(exclude=True)]
-"""A field that clients send back as they got it, and that nobody reads."""
+
+
+def _written(value: dict[str, Any]) -> dict[str, Any]:
+    """Raises `ValueError` for numbers and depths that JSON can spell and no other end of the wire would read."""
+    try:
+        orjson.dumps(value)
+    except TypeError as error:
+        raise ValueError(str(error)) from error
+    return value
+
+
+JsonObject = Annotated[dict[str, Any], AfterValidator(_written)]
+Limit = Annotated[MaxTokens | None, BeforeValidator(lambda value: None if value == -1 else value)]
+"""The most tokens of a reply; -1 is how clients of llama.cpp say that there is no limit."""
 
 MAX_STOPS = 64
 
@@ -61,20 +84,20 @@ class SamplingFields(Body):
     """Sampling as every API here names it, with the fields that vLLM's server adds."""
 
     min_tokens: Annotated[Count, Field(ge=0, lt=2**31)] = 0
-    temperature: Annotated[Finite, Field(ge=0, le=2)] | None = None
-    top_p: Annotated[Finite, Field(gt=0, le=1)] | None = None
-    top_k: Annotated[Count, Field(ge=-1, lt=2**31)] | None = None
-    min_p: Annotated[Finite, Field(ge=0, le=1)] | None = None
-    presence_penalty: Annotated[Finite, Field(ge=-2, le=2)] | None = None
-    frequency_penalty: Annotated[Finite, Field(ge=-2, le=2)] | None = None
-    repetition_penalty: Annotated[Finite, Field(gt=0, le=10)] | None = None
+    temperature: Temperature | None = None
+    top_p: TopP | None = None
+    top_k: TopK | None = None
+    min_p: MinP | None = None
+    presence_penalty: PresencePenalty | None = None
+    frequency_penalty: FrequencyPenalty | None = None
+    repetition_penalty: RepetitionPenalty | None = None
     seed: Annotated[Count, Field(ge=-(2**63), lt=2**63)] | None = None
     stop_token_ids: Annotated[list[TokenId], Field(max_length=1024)] | None = None
     include_stop_str_in_output: Flag = False
     ignore_eos: Flag = False
     skip_special_tokens: Flag = True
     spaces_between_special_tokens: Flag = True
-    logit_bias: Annotated[dict[str, Annotated[Finite, Field(ge=-100, le=100)]], Field(max_length=1024)] | None = None
+    logit_bias: Annotated[dict[str, Annotated[float, Field(ge=-100, le=100)]], Field(max_length=1024)] | None = None
     allowed_token_ids: Annotated[list[TokenId], Field(min_length=1, max_length=4096)] | None = None
     bad_words: Annotated[list[StopString], Field(max_length=256)] | None = None
     priority: Annotated[Count, Field(ge=-(2**31), lt=2**31)] = 0
@@ -125,18 +148,12 @@ class SamplingFields(Body):
 class OpenAISampling(SamplingFields):
     """What OpenAI's chat and completion APIs add."""
 
-    max_tokens: Annotated[Count, Field(ge=1, lt=2**31)] | None = None
+    max_tokens: Limit = None
     stop: StopString | Annotated[list[StopString], Field(max_length=MAX_STOPS)] | None = None
     n: Annotated[Count, Field(ge=1, le=128)] | None = None
     stream: Flag | None = None
     stream_options: StreamOptions | None = None
     return_token_ids: Flag | None = None
-
-    @model_validator(mode="after")
-    def _consistent(self) -> Self:
-        if self.stream_options is not None and not self.stream:
-            raise ValueError("stream_options is only allowed with stream: true")
-        return self
 
     @property
     def stops(self) -> tuple[str, ...]:
@@ -159,8 +176,26 @@ IGNORED_FIELDS = (
 """Fields that clients are known to send and that change nothing about a reply here: accepted and not read."""
 
 
+B = TypeVar("B", bound=Body)
+
+
+def with_fields(*fields: str) -> Callable[[type[B]], type[B]]:
+    """A class with fields of any JSON beside its own. The OpenAPI document tells what controls may hold."""
+
+    def extended(base: type[B]) -> type[B]:
+        untyped: dict[str, Any] = {field: (_any(field), None) for field in fields}
+        return create_model(base.__name__, __base__=base, __doc__=base.__doc__, **untyped)
+
+    return extended
+
+
+def _any(field: str) -> Any:
+    return Annotated[Any, WithJsonSchema(control_schema(field))] if field in CONTROLS else Any
+
+
+@with_fields(*CONTROLS, *IGNORED_FIELDS)
 class Controlled(Body):
-    """A body that may carry controls. `with_controls` gives it their fields."""
+    """A body that may carry every control, read by the policy, and fields that are accepted and not read."""
 
     def controls(self) -> Mapping[str, Any]:
         """The control fields as sent, for `controllers.policy.fold.fold`."""
@@ -172,21 +207,3 @@ class Controlled(Body):
         sent = getattr(self, "chat_template_kwargs", None)
         arguments = sent if isinstance(sent, dict) else {}
         return {key: value for key, value in arguments.items() if key not in TEMPLATE_CONTROLS}
-
-
-B = TypeVar("B", bound=Body)
-
-
-def with_fields(name: str, base: type[B], *fields: str) -> type[B]:
-    """`base` with fields of any JSON beside its own. The OpenAPI document tells what controls may hold."""
-    untyped: dict[str, Any] = {field: (_any(field), None) for field in fields if field not in base.model_fields}
-    return create_model(name, __base__=base, __doc__=base.__doc__, **untyped)
-
-
-def with_controls(name: str, base: type[B], *ignored: str) -> type[B]:
-    """`base` with every control field, and those that are accepted and not read. Controls are read by the policy."""
-    return with_fields(name, base, *CONTROLS, *IGNORED_FIELDS, *ignored)
-
-
-def _any(field: str) -> Any:
-    return Annotated[Any, WithJsonSchema(control_schema(field))] if field in CONTROLS else Any

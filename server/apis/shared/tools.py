@@ -1,32 +1,102 @@
-"""Tools and formats of answers, as OpenAI's chat API writes them."""
+"""Tools and formats of answers: what each API writes comes to the same few forms here."""
 
+from collections import Counter
+from collections.abc import Container, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Self, get_args
 
-import orjson
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import Field, model_validator
 
 from models.engines.base import Grammar, GrammarKind
 from models.tool_calls.tools import Choice, Tool
+from server.apis.shared.messages import CUSTOM_INPUT, Lenient
 from server.apis.shared.request import OutputConstraints
-from server.apis.shared.sampling_fields import Body, Flag, Text, by_type, of_type
+from server.apis.shared.sampling_fields import Body, Flag, JsonObject, Text, by_type, of_type
 
-MAX_TOOLS = 128
+MAX_TOOLS = 4096
 ToolName = Annotated[str, Field(strict=True, pattern=r"^[A-Za-z0-9_.:/-]{1,128}$")]
 
 
-def _written(value: dict[str, Any]) -> dict[str, Any]:
-    """Raises `ValueError` for numbers and depths that JSON can spell and no other end of the wire would read."""
-    try:
-        orjson.dumps(value)
-    except TypeError as error:
-        raise ValueError(str(error)) from error
-    return value
+@dataclass(frozen=True, slots=True)
+class ReadTool:
+    """A tool as its client sent it. `tool` is what the model may be shown of it, None where nobody here runs it; a
+    `deferred` one is shown when a message names it."""
+
+    field: str
+    kind: str
+    tool: Tool | None = None
+    deferred: bool = False
+    namespace: tuple[str, str] | None = None
 
 
-JsonObject = Annotated[dict[str, Any], AfterValidator(_written)]
+@dataclass(frozen=True, slots=True)
+class ToolSet:
+    """The tools of a request."""
+
+    tools: Sequence[ReadTool] = ()
+
+    @property
+    def names(self) -> list[str]:
+        return [read.tool.name for read in self.tools if read.tool is not None]
+
+    @property
+    def hosted(self) -> Mapping[str, str]:
+        return {read.field: read.kind for read in self.tools if read.tool is None}
+
+    @property
+    def custom(self) -> frozenset[str]:
+        return frozenset(read.tool.name for read in self.tools if read.tool is not None and read.kind == "custom")
+
+    @property
+    def namespaces(self) -> Mapping[str, tuple[str, str]]:
+        return {read.tool.name: read.namespace for read in self.tools if read.tool is not None and read.namespace}
+
+    def shown(self, named: Container[str]) -> list[Tool]:
+        """Deferred ones only if named, unless who was to find them is a tool that nobody here runs."""
+        lost = any("tool_search" in kind for kind in self.hosted.values())
+        read = [each for each in self.tools if each.tool is not None]
+        return [each.tool for each in read if each.tool and (lost or not each.deferred or each.tool.name in named)]
+
+    def constraints(self, choice: "ToolChoice", named: Iterable[str], parallel: bool, **text: Any) -> OutputConstraints:
+        """With the tools that messages have `named`, and those that the choice names."""
+        return OutputConstraints(
+            self.shown({*named, *(choice.allowed or ())}),
+            choice.choice,
+            choice.allowed,
+            parallel and not choice.single,
+            custom=self.custom,
+            namespaces=self.namespaces,
+            **text,
+        )
 
 
-class FunctionDefinition(Body):
+@dataclass(frozen=True, slots=True)
+class ToolChoice:
+    """Whether tools are called, and which may be (None: all of them)."""
+
+    choice: Choice = "auto"
+    allowed: frozenset[str] | None = None
+    single: bool = False
+
+
+def named_tool(name: str) -> ToolChoice:
+    return ToolChoice("required", frozenset({name}), single=True)
+
+
+def custom_tool(name: str, description: str | None, form: Mapping[str, Any] | None) -> Tool:
+    """A tool of one string, as a function: models know no other kind. A grammar of its input is told in words."""
+    grammar = (form or {}).get("definition")
+    said = [description, f"The input keeps to this grammar:\n{grammar}" if isinstance(grammar, str) else None]
+    parameters = {
+        "type": "object",
+        "properties": {CUSTOM_INPUT: {"type": "string"}},
+        "required": [CUSTOM_INPUT],
+        "additionalProperties": False,
+    }
+    return Tool(name, parameters, "\n\n".join(filter(None, said)) or None)
+
+
+class FunctionDefinition(Lenient):
     name: ToolName
     description: Text | None = None
     parameters: JsonObject | None = None
@@ -36,18 +106,28 @@ class FunctionDefinition(Body):
         return Tool(self.name, self.parameters, self.description)
 
 
-class FunctionTool(Body):
+class FunctionTool(Lenient):
     type: Literal["function"]
     function: FunctionDefinition
 
 
-class FunctionName(Body):
+class FunctionName(Lenient):
     name: ToolName
 
 
-class NamedFunction(Body):
+class NamedFunction(Lenient):
     type: Literal["function"]
     function: FunctionName
+
+
+class AllowedFunctions(Body):
+    mode: Literal["auto", "required"]
+    tools: list[NamedFunction]
+
+
+class AllowedTools(Body):
+    type: Literal["allowed_tools"]
+    allowed_tools: AllowedFunctions
 
 
 class TextFormat(Body):
@@ -58,24 +138,39 @@ class JsonObjectFormat(Body):
     type: Literal["json_object"]
 
 
-class JsonSchema(Body):
-    name: Text
+class JsonSchemaFormat(Body):
+    """A schema. The Responses API and Anthropic's have it for a format as it is, chat completions one level deeper."""
+
+    type: Literal["json_schema"] = "json_schema"
+    name: Text | None = None
     schema_: Annotated[JsonObject, Field(alias="schema")]
     description: Text | None = None
     strict: Flag | None = None
 
 
-class JsonSchemaFormat(Body):
+class NestedSchemaFormat(Body):
+    """Chat completions."""
+
     type: Literal["json_schema"]
-    json_schema: JsonSchema
+    json_schema: JsonSchemaFormat
 
 
 ResponseFormat = Annotated[
     Annotated[TextFormat, of_type("text")]
     | Annotated[JsonObjectFormat, of_type("json_object")]
-    | Annotated[JsonSchemaFormat, of_type("json_schema")],
+    | Annotated[NestedSchemaFormat, of_type("json_schema")],
     by_type(),
 ]
+
+
+def format_grammar(form: Body | None) -> Grammar | None:
+    """The grammar of an answer's format; None: any text will do."""
+    match form:
+        case JsonSchemaFormat(schema_=schema) | NestedSchemaFormat(json_schema=JsonSchemaFormat(schema_=schema)):
+            return Grammar("json", schema)
+        case JsonObjectFormat():
+            return Grammar("json_object", True)
+    return None
 
 
 class StructuredOutputs(Body):
@@ -104,53 +199,44 @@ class AnswerFields(Body):
     """How the answer is wanted."""
 
     tools: Annotated[list[FunctionTool], Field(max_length=MAX_TOOLS)] | None = None
-    tool_choice: Literal["none", "auto", "required"] | NamedFunction | None = None
+    tool_choice: Literal["none", "auto", "required"] | NamedFunction | AllowedTools | None = None
     parallel_tool_calls: Flag | None = None
     response_format: ResponseFormat | None = None
     structured_outputs: StructuredOutputs | None = None
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
-        check_choice([tool.function.name for tool in self.tools or ()], self.choice, self.named)
+        check_choice(self.tool_set.names, self.choice)
         if self.structured_outputs and self.response_format and self.response_format.type != "text":
             raise ValueError("response_format and structured_outputs contradict each other")
         return self
 
     @property
-    def named(self) -> str | None:
-        return self.tool_choice.function.name if isinstance(self.tool_choice, NamedFunction) else None
+    def tool_set(self) -> ToolSet:
+        tools = enumerate(self.tools or ())
+        return ToolSet([ReadTool(f"tools.{i}", tool.type, tool.function.as_tool()) for i, tool in tools])
 
     @property
-    def choice(self) -> Choice:
-        if isinstance(self.tool_choice, NamedFunction):
-            return "required"
-        return self.tool_choice or "auto"
+    def choice(self) -> ToolChoice:
+        match self.tool_choice:
+            case NamedFunction(function=function):
+                return named_tool(function.name)
+            case AllowedTools(allowed_tools=allowed):
+                return ToolChoice(allowed.mode, frozenset(tool.function.name for tool in allowed.tools))
+            case _:
+                return ToolChoice(self.tool_choice or "auto")
 
-    def answer_wish(self) -> OutputConstraints:
-        return OutputConstraints(
-            [tool.function.as_tool() for tool in self.tools or ()],
-            self.choice,
-            self.named,
-            self.parallel_tool_calls is not False,
-            self._text(),
-        )
-
-    def _text(self) -> Grammar | None:
-        if self.structured_outputs is not None:
-            return self.structured_outputs.as_grammar()
-        match self.response_format:
-            case JsonSchemaFormat(json_schema=wanted):
-                return Grammar("json", wanted.schema_)
-            case JsonObjectFormat():
-                return Grammar("json_object", True)
-        return None
+    def constraints(self) -> OutputConstraints:
+        constraint = self.structured_outputs
+        text = constraint.as_grammar() if constraint is not None else format_grammar(self.response_format)
+        return self.tool_set.constraints(self.choice, (), self.parallel_tool_calls is not False, text=text)
 
 
-def check_choice(names: list[str], choice: Choice, named: str | None) -> None:
+def check_choice(names: Sequence[str], choice: ToolChoice) -> None:
     """Raises `ValueError` where the choice does not fit the tools."""
-    if twice := {name for name in names if names.count(name) > 1}:
-        raise ValueError(f"tools: there are two tools called {min(twice)}")
-    if choice == "required" and not names:
+    if names and (most := Counter(names).most_common(1)[0])[1] > 1:
+        raise ValueError(f"tools: there are two tools called {most[0]}")
+    if choice.choice == "required" and not names:
         raise ValueError("tool_choice: there are no tools to choose from")
-    if named is not None and named not in names:
-        raise ValueError(f"tool_choice: there is no tool called {named}")
+    if unknown := (choice.allowed or frozenset()).difference(names):
+        raise ValueError(f"tool_choice: there is no tool called {min(unknown)}")
