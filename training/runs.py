@@ -17,7 +17,7 @@ from training.algorithms.preferences import DpoRecipe
 from training.config.sections import PolicyRecipe, RowRecipe, TrainingRecipe
 from training.config.source import open_source
 from training.data.errors import UserError
-from training.data.questions import Question, QuestionSource
+from training.data.questions import QuestionSource, TrainingQuestion
 from training.data.rows import PairRow, Row
 from training.sampling.policy import sampler_of
 from training.trl_adapter import PairTrainer, PolicyTrainer, RowTrainer, prompts
@@ -60,7 +60,7 @@ def fit_policy(parts: Callable[[Any, Material], PolicyParts[Any]], config: Polic
         _fit(config, resume, PolicyTrainer, arguments, made)
 
 
-def questions_of(config: PolicyRecipe, source: QuestionSource) -> Sequence[Question]:
+def questions_of(config: PolicyRecipe, source: QuestionSource) -> Sequence[TrainingQuestion]:
     """The questions of a whole run."""
     count, seed = config.steps * config.questions, config.run.seed + 1
     if config.curriculum is not None:

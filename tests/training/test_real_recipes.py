@@ -25,7 +25,7 @@ from tests.training.test_replies import OPENINGS, TEMPLATE
 from tests.training.test_runs import metrics
 from training.cli import read
 from training.config.sections import PolicyRecipe
-from training.data.questions import Question
+from training.data.questions import TrainingQuestion
 from training.data.samples import SampledReply
 from training.weights import store
 
@@ -68,7 +68,15 @@ def files(tmp_path: Path) -> Path:
     (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in pairs))
     samples = [
         SampledReply(
-            Question(row["prompt"], answer=row["answer"]), None, None, None, "", f"so {row['answer']}", 5, True, 1.0
+            TrainingQuestion(row["prompt"], answer=row["answer"]),
+            None,
+            None,
+            None,
+            "",
+            f"so {row['answer']}",
+            5,
+            True,
+            1.0,
         )
         for row in rows
     ]

@@ -8,7 +8,7 @@ from models.text.tokenizer import HubTokenizer
 from training.algorithms.hgpo import earned_score
 from training.algorithms.parts import PolicyParts
 from training.data.errors import UserError
-from training.data.questions import GeneratedQuestions, Question
+from training.data.questions import GeneratedQuestions, TrainingQuestion
 from training.data.replies import MODES, ParsedReply, format_of
 from training.trl_adapter import check_replies
 
@@ -136,7 +136,7 @@ def test_a_reward_that_cannot_be_computed_is_an_error():
 def parts(text: str) -> PolicyParts[ParsedReply]:
     return PolicyParts(
         source=GeneratedQuestions(TASKS["chain"]),
-        questions=[Question(text)],
+        questions=[TrainingQuestion(text)],
         render=LHRM.render,
         read=lambda _, ids: LHRM.read(ids),
         reward=earned_score,
