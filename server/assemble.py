@@ -22,10 +22,11 @@ from models.formats.reasoning import ReasoningFormat
 from models.formats.template import prove
 from models.judge_prompts.families import JUDGE_FAMILIES, load_forms
 from models.text.template_marks import Marks, marks_of
+from server.admission import Admission
 from server.apis.messages.seal import Seal
 from server.config.load import Config, ConfigError, RouteConfig
 from server.edges.errors import model_not_found, no_judge, not_a_judge
-from server.observability.engines import EngineCollector
+from server.observability.collectors import AdmissionCollector, EngineCollector
 from server.observability.metrics import Metrics
 from server.running_requests import Running
 from server.stores.responses import ResponseStore
@@ -54,6 +55,7 @@ class Runtime:
     running: Running
     keys: Mapping[str, KeyLimits]
     responses: ResponseStore
+    admission: Admission
     background: set[asyncio.Task[None]]
     seal: Seal
     names: Mapping[str, str]
@@ -97,7 +99,12 @@ def assemble(config: Config, engines: Mapping[str, Engine], started: int) -> Run
     if missing := config.engines.keys() - engines.keys():
         raise ConfigError(f"engines.{min(missing)}: not given")
     metrics = Metrics(config.routes, {name: engine.running for name, engine in engines.items()})
+    admission = Admission(
+        {name: route.admission for name, route in config.routes.items()},
+        {name: (key.max_requests, key.tokens_per_minute) for name, key in config.keys.items()},
+    )
     metrics.registry.register(EngineCollector(engines))
+    metrics.registry.register(AdmissionCollector(admission))
     models = {name: LoadedModel(engine, ThroughputEstimate(), CircuitBreaker()) for name, engine in engines.items()}
     judges = {name: _judge(name, config, models, metrics) for name in config.routes if _judges(config, name)}
     routes = {
@@ -121,6 +128,7 @@ def assemble(config: Config, engines: Mapping[str, Engine], started: int) -> Run
         running=Running(),
         keys=keys,
         responses=ResponseStore(config.server.stored_responses, config.server.stored_bytes),
+        admission=admission,
         background=set(),
         seal=Seal(config.server.seal_key.get_secret_value() or token_bytes(32)),
         names={name: route for route, each in config.routes.items() for name in (route, *each.names)},

@@ -16,7 +16,7 @@ from server import __version__
 from server.apis import openapi
 from server.assemble import Runtime, runtime_of
 from server.edges.endpoints import Endpoint, Routes
-from server.observability.engines import engine_state
+from server.observability.collectors import engine_state
 
 log = logging.getLogger(__name__)
 routes = Routes()

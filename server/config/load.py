@@ -32,6 +32,7 @@ from models.engines import EngineConfig
 from models.formats import FAMILIES
 from models.formats.reasoning import ReasoningFormat
 from models.judge_prompts.families import JUDGE_FAMILIES, Kind, parse_form
+from server.admission import AdmissionConfig
 from server.config.engines import AnyEngineConfig, memory_problems
 from server.config.sampling import SamplingConfig
 from server.config.speculative import SpeculativeConfig
@@ -60,6 +61,7 @@ class ServerConfig(Section):
 
     `drain_seconds`: how long running requests may go on after a stop signal. `notice_seconds`: how long before that
     the server says at /ready that it drains and still takes new requests, for balancers that ask now and then.
+    `keep_alive_seconds`: after so much silence a stream sends a comment, or a ping, so that nobody takes it for dead.
     `page`: the built-in page at `/` and `/status`.
     `stored_responses` and `stored_bytes` bound what /v1/responses keeps in memory for all keys together, and how many
     responses run in the background; of the key that keeps the most, the oldest go first. `max_replies` bounds how many
@@ -74,6 +76,7 @@ class ServerConfig(Section):
     keys_file: str = ""
     page: bool = True
     max_body_bytes: int = Field(default=32 * 1024 * 1024, ge=1)
+    keep_alive_seconds: float = Field(default=10.0, gt=0)
     drain_seconds: float = Field(default=30.0, ge=0)
     notice_seconds: float = Field(default=0.0, ge=0)
     stored_responses: int = Field(default=1000, ge=0)
@@ -156,10 +159,13 @@ class LoopConfig(Section):
 
 
 class KeyConfig(Section):
-    """`[keys.NAME]`: what one API key gets. `budget` goes before a route's default, `budget_cap` beside its cap."""
+    """`[keys.NAME]`: what one API key gets. `budget` goes before a route's default, `budget_cap` beside its cap.
+    `max_requests` at once and `tokens_per_minute`, prompts and replies together, bound its use; 0: no bound."""
 
     budget: Tokens | None = None
     budget_cap: Tokens | None = None
+    max_requests: int = Field(default=0, ge=0)
+    tokens_per_minute: Tokens = 0
 
 
 class JudgeConfig(Section):
@@ -220,6 +226,7 @@ class RouteConfig(Section):
     loop: LoopConfig = LoopConfig()
     auto: SerializeAsAny[DeciderConfig] | None = None
     speculative: SpeculativeConfig | None = None
+    admission: AdmissionConfig = AdmissionConfig()
 
     @field_validator("auto", mode="before")
     @classmethod

@@ -22,6 +22,7 @@ from controllers.judging.judge import CannotJudge
 from controllers.judging.scoring import NothingToJudgeBy
 from controllers.policy.controls import PolicyError
 from models.engines.base import EngineBusy, EngineDead, EngineRestarting, InvalidRequest, PromptTooLong
+from server.admission import Refusal
 from server.apis.rewards.batch import NotJudged
 
 log = logging.getLogger(__name__)
@@ -177,6 +178,15 @@ def _engine_restarting(exc: EngineRestarting) -> ApiError:
     return ApiError(503, message, type="server_error", code="engine_restarting", headers=headers)
 
 
+def _refusal(exc: Refusal) -> ApiError:
+    """A key's own limit is a 429, a full route a 503."""
+    headers = {"retry-after": str(exc.retry_after)}
+    if exc.cause in ("key_requests", "key_tokens"):
+        return ApiError(429, str(exc), type="rate_limit_error", code="rate_limit_exceeded", headers=headers)
+    message = f"too much is asked of this model: {exc}"
+    return ApiError(503, message, type="server_error", code="overloaded", headers=headers)
+
+
 def _engine_busy(exc: EngineBusy) -> ApiError:
     return ApiError(
         503, "the model's queue is full", type="server_error", code="overloaded", headers={"retry-after": "1"}
@@ -262,6 +272,7 @@ _ANSWERS: Mapping[type[Exception], Callable[[Any], ApiError]] = MappingProxyType
         EngineDead: _engine_dead,
         EngineRestarting: _engine_restarting,
         EngineBusy: _engine_busy,
+        Refusal: _refusal,
         NothingToJudgeBy: _unjudgeable,
         CannotJudge: _cannot_judge,
         NotJudged: _not_judged,

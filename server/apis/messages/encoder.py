@@ -33,6 +33,10 @@ class MessageEncoder(ReplyEncoder):
     def failed(self, error: ApiError) -> bytes:
         return b"event: error\ndata: " + error.anthropic_body(self._request_id) + b"\n\n"
 
+    def alive(self) -> bytes:
+        """A ping; before the message has started, which is what clients expect first, a comment."""
+        return named_event({"type": "ping"}) if self.choices[0].decision is not None else super().alive()
+
     def whole(self) -> dict[str, Any]:
         choice = self.choices[0]
         return self._message([_block(part) for part in choice.parts], *_stop(choice.end), choice.record)
