@@ -18,8 +18,9 @@ routes = Routes("/v1/messages")
 @routes.post("")
 @json_body(MessagesRequest)
 async def create(request: Request, body: MessagesRequest) -> Response:
-    generation = prepare(body.generation_request(runtime_of(request).seal.unseal), request, f"msg_{uuid4().hex}")
-    encoder = MessageEncoder(generation, request.scope["state"]["request_id"])
+    seal = runtime_of(request).seal
+    generation = prepare(body.generation_request(seal.unseal), request, f"msg_{uuid4().hex}")
+    encoder = MessageEncoder(generation, body, seal, request.scope["state"]["request_id"])
     return await respond(request, generation.run, encoder, stream=bool(body.stream))
 
 

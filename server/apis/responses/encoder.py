@@ -18,10 +18,14 @@ from server.observability.request_observer import UsageCounter
 
 IDS = {"reasoning": "rs", "function_call": "fc", "custom_tool_call": "ctc", "message": "msg"}
 TEXTS = {"reasoning": "reasoning_text", "message": "output_text"}
+Item = dict[str, Any]
 
 
 class ResponseEncoder(ReplyEncoder):
-    """One reply. `response` is the response object without its output."""
+    """One reply. `response` is the response object without its output.
+
+    Who asks for a summary of the thinking gets the thinking itself in its place, too: most clients show nothing else.
+    """
 
     def __init__(self, generation: Generation, body: ResponsesRequest) -> None:
         super().__init__(1, generation.hidden, generation.observer.usage)
@@ -34,6 +38,7 @@ class ResponseEncoder(ReplyEncoder):
         self._input = CustomInput()  # of the open item, if it calls a custom tool
         self._answer = generation.request.answer
         self.response = _created(generation, body)
+        self._summary = self.response["reasoning"]["summary"] is not None
 
     def add(self, index: int, event: Event) -> None:
         super().add(index, event)
@@ -112,6 +117,8 @@ class ResponseEncoder(ReplyEncoder):
             yield self._at("response.function_call_arguments.delta", part.id, delta=chunk.text)
         elif part.kind == "reasoning":
             yield self._at("response.reasoning_text.delta", part.id, content_index=0, delta=chunk.text)
+            if self._summary:
+                yield self._at("response.reasoning_summary_text.delta", part.id, summary_index=0, delta=chunk.text)
         else:
             logprobs = self._items(chunk.logprobs or ())
             yield self._at("response.output_text.delta", part.id, content_index=0, delta=chunk.text, logprobs=logprobs)
@@ -120,10 +127,12 @@ class ResponseEncoder(ReplyEncoder):
         self._open, self._input = part, CustomInput()
         self._index += 1
         item = self._item(part, "in_progress", text="")
-        shown = item if part.kind == "tool" else {**item, "content": []}
-        yield self._event("response.output_item.added", output_index=self._index, item=shown)
-        if part.kind != "tool":
-            yield self._at("response.content_part.added", part.id, content_index=0, part=item["content"][0])
+        empty: Item = {name: [] for name in ("summary", "content") if name in item}
+        yield self._event("response.output_item.added", output_index=self._index, item=item | empty)
+        for content in item.get("content", ()):
+            yield self._at("response.content_part.added", part.id, content_index=0, part=content)
+        for summary in item.get("summary", ()):
+            yield self._at("response.reasoning_summary_part.added", part.id, summary_index=0, part=summary)
 
     def _close(self, status: str) -> Iterator[dict[str, Any]]:
         part, self._open = self._open, None
@@ -142,6 +151,10 @@ class ResponseEncoder(ReplyEncoder):
             done = {name: content[name] for name in ("text", "logprobs") if name in content}
             yield self._at(f"response.{content['type']}.done", part.id, content_index=0, **done)
             yield self._at("response.content_part.done", part.id, content_index=0, part=content)
+        for summary in item.get("summary", ()):
+            text = summary["text"]
+            yield self._at("response.reasoning_summary_text.done", part.id, summary_index=0, text=text)
+            yield self._at("response.reasoning_summary_part.done", part.id, summary_index=0, part=summary)
         yield self._event("response.output_item.done", output_index=self._index, item=item)
 
     def _kind(self, part: Part) -> str:
@@ -163,7 +176,8 @@ class ResponseEncoder(ReplyEncoder):
             return {**head, **named, **sent, "status": status}
         content: dict[str, Any] = {"type": TEXTS[kind], "text": told}
         if kind == "reasoning":
-            return {**head, "summary": [], "content": [content], "status": status}
+            summary = [{"type": "summary_text", "text": told}] if self._summary else []
+            return {**head, "summary": summary, "content": [content], "status": status}
         content |= {"annotations": [], "logprobs": self._items(part.logprobs if text is None else ())}
         return {**head, "role": "assistant", "content": [content], "status": status}
 
