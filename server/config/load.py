@@ -42,7 +42,8 @@ class ServerConfig(Section):
     the server says at /ready that it drains and still takes new requests, for balancers that ask now and then.
     `page`: the built-in page at `/` and `/status`.
     `stored_responses` and `stored_bytes` bound what /v1/responses keeps in memory for all keys together, and how many
-    responses run in the background; of the key that keeps the most, the oldest go first.
+    responses run in the background; of the key that keeps the most, the oldest go first. `store` keeps them elsewhere,
+    for `store_seconds`: a file (`sqlite:PATH`) or `redis://...`, or what the variable `store_env` holds.
     """
 
     host: str = "127.0.0.1"
@@ -55,6 +56,9 @@ class ServerConfig(Section):
     notice_seconds: float = Field(default=0.0, ge=0)
     stored_responses: int = Field(default=1000, ge=0)
     stored_bytes: int = Field(default=64 * 1024 * 1024, ge=0)
+    store: str = Field(default="", pattern=r"^(sqlite:.+|(redis|rediss|unix)://.+)?$")
+    store_env: str = ""
+    store_seconds: float = Field(default=30 * 86400.0, gt=0)
 
     @field_validator("keys_file")
     @classmethod
