@@ -31,6 +31,7 @@ from server.observability.collectors import AdmissionCollector, EngineCollector
 from server.observability.metrics import Metrics
 from server.running_requests import Running
 from server.stores.responses import ResponseStore
+from server.stores.shared import Responses
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +56,7 @@ class Runtime:
     started: int
     running: Running
     keys: Mapping[str, KeyLimits]
-    responses: ResponseStore
+    responses: Responses
     admission: Admission
     background: set[asyncio.Task[None]]
     seal: Seal
@@ -95,7 +96,9 @@ def runtime_of(request: Request) -> Runtime:
     return runtime
 
 
-def assemble(config: Config, engines: Mapping[str, Engine], started: int) -> Runtime:
+def assemble(
+    config: Config, engines: Mapping[str, Engine], started: int, responses: Responses | None = None
+) -> Runtime:
     """Routes over engines that are up. Raises `ConfigError` where an engine turns out not to fit its route."""
     if missing := config.engines.keys() - engines.keys():
         raise ConfigError(f"engines.{min(missing)}: not given")
@@ -128,7 +131,7 @@ def assemble(config: Config, engines: Mapping[str, Engine], started: int) -> Run
         started=started,
         running=Running(),
         keys=keys,
-        responses=ResponseStore(config.server.stored_responses, config.server.stored_bytes),
+        responses=responses or Responses(ResponseStore(config.server.stored_responses, config.server.stored_bytes)),
         admission=admission,
         background=set(),
         seal=Seal(config.server.seal_key.get_secret_value() or token_bytes(32)),
