@@ -112,6 +112,12 @@ class ReplyParser:
                 chunks.append(Chunk(kind, piece, (token_id,), None if at is None else (at,)))
         return chunks
 
+    def resume(self, token_ids: Sequence[int], pieces: Sequence[str]) -> None:
+        """Takes what the prompt has of the reply. Its tokens are no output, whatever becomes of their text."""
+        self.feed(token_ids, pieces)
+        for token in self._pending:
+            token.placed = True
+
     def flush(self) -> list[Chunk]:
         """What was held back for a tag or a call that never came, once the reply has ended."""
         chunks: list[Chunk] = []

@@ -83,6 +83,13 @@ def test_what_is_not_done_for_a_client_is_told(asks):
     assert asks(*message(USER, **extra)).notes == ["safeguards: no tool use is checked"]
 
 
+def test_a_tool_is_called_without_thinking(asks):
+    answer = '<tool_call>\n{"name": "find", "arguments": {"a": 1}}\n</tool_call>'
+    seen = asks(*message(USER, tools=[FIND], thinking={"type": "disabled"}), TOOLS + SHOWS, reply=answer)
+    assert seen.records[-1]["mode"] == "no_think"
+    assert '"tool_use"' in seen.text
+
+
 def test_a_thread_is_refused_so_that_the_client_sends_all_itself(asks):
     seen = asks(*message(USER, thread={"type": "create"}))
     assert seen.status == 400

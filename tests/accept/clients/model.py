@@ -6,7 +6,7 @@ rendered prompt and nothing else, so what a client loses on the way is lost here
 """
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -38,7 +38,7 @@ LATE = "{% for m in messages[1:] if m.role == 'system' %}{{ raise_exception('sys
 
 @dataclass
 class Reader:
-    """The model. `prompts` are those that it was asked with, `refused` counts nothing but helps to look on."""
+    """The model. `prompts` are those that it was asked with."""
 
     tokenizer: HubTokenizer
     prompts: list[str] = field(default_factory=list)
@@ -90,6 +90,3 @@ def clients_server(family: str, config: str = CONFIG) -> Iterator[tuple[Served, 
     reader = Reader(tokenizer)
     with served(tokenizer, reader, settings, context_length=2_000_000) as server:
         yield server, reader
-
-
-Clients = Callable[[Served, Reader], None]
