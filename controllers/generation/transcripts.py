@@ -53,7 +53,7 @@ class Transcript:
         self.history += [token_id for token_id in token_ids if token_id < size]
 
     def _tail(self) -> list[int]:
-        """The end of the history, from where a character begins: a decoder may lose a whole run of bytes to a half one."""
+        """The end of the history, from where a character begins: a decoder may lose a run of bytes to a half one."""
         sizes = range(SEAM_TOKENS, SEAM_TOKENS + BYTES_OF_CHARACTER)
         tails = (self.history[-size:] for size in sizes)
         decode = self.route.engine.tokenizer.decode
