@@ -63,6 +63,7 @@ class ReplyParser:
         "_tools",
         "calls_begun",
         "calls_closed",
+        "section",
     )
 
     def __init__(self, tags: Tags, tools: Sequence[Tool] | None = None) -> None:
@@ -77,13 +78,9 @@ class ReplyParser:
         self.calls_begun = self.calls_closed = 0
         self._go("start", ())
 
-    @property
-    def section(self) -> Section:
-        return SECTION_OF[self._place.stage]
-
-    @section.setter
-    def section(self, section: Section) -> None:
-        self._go("begun" if section == "answer" else section, ())
+    def begin_answer(self) -> None:
+        """The answer begins here, without a tag."""
+        self._go("begun", ())
 
     @property
     def in_call(self) -> bool:
@@ -157,6 +154,7 @@ class ReplyParser:
 
     def _go(self, stage: Stage, closers: tuple[str, ...]) -> None:
         self._closers = closers
+        self.section: Section = SECTION_OF[stage]
         self._place: Place = self._tags.place(stage, closers, self._tools is not None)
         self._alerts = _nothing if self._place.alert is None else self._place.alert.search
         waits = stage == "start" and self._place.pattern is not None

@@ -44,6 +44,7 @@ async def test_the_model_list_tells_what_each_route_can_do(make_client):
         "modes": ["think", "no_think", "auto"],
         "default_mode": "auto",
         "auto": True,
+        "decider": "model",
         "think_threshold": 0.25,
         "budgets": {
             "scope": "thinking",
