@@ -1,6 +1,7 @@
 """Anthropic's `POST /v1/messages` and `/v1/messages/count_tokens`."""
 
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
@@ -141,7 +142,7 @@ class CountRequest(SamplingFields, Controlled):
         check_choice(self.tool_set.names, self.choice)
         return self
 
-    @property
+    @cached_property
     def tool_set(self) -> ToolSet:
         return ToolSet([tool.read(f"tools.{i}") for i, tool in enumerate(self.tools or ())])
 

@@ -1,6 +1,7 @@
 """`POST /v1/responses`."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from typing import Annotated, Any, Literal, Self
 from uuid import uuid4
 
@@ -180,7 +181,7 @@ class ResponsesRequest(SamplingFields, Controlled):
             raise ValueError("background: needs store")
         return self
 
-    @property
+    @cached_property
     def tool_set(self) -> ToolSet:
         return ToolSet([read for i, tool in enumerate(self.tools or ()) for read in _read(tool, f"tools.{i}")])
 
