@@ -247,6 +247,7 @@ def _route(
         sampling=Sampling(**config.sampling.model_dump(exclude_none=True)),
         description=config.description,
         pace=model.pace,
+        found_by=config.found_by,
     )
     if config.auto is None:
         return built

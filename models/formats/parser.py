@@ -208,7 +208,7 @@ class ReplyParser:
                 self._release(found.end(), "control", chunks)
             return True
         ready = len(held) - overlap(held, place.leads)
-        if place.spaces:
+        if place.spaces and not (self._fresh and not held[:ready].strip("\n")):  # behind a tag newlines are layout
             said = len(held[:ready].rstrip())
             ready = said if ready - said <= MOST_SPACES and (said == 0 or self._tools is not None) else ready
         if ready or not held:
@@ -303,4 +303,4 @@ def _add(chunks: list[Chunk], chunk: Chunk) -> None:
         chunks.append(chunk)
         return
     token_ids, logprobs = last.token_ids + chunk.token_ids, (last.logprobs or ()) + (chunk.logprobs or ())
-    chunks[-1] = Chunk(last.kind, last.text + chunk.text, token_ids, logprobs or None, call=last.call)
+    chunks[-1] = Chunk(last.kind, last.text + chunk.text, token_ids, logprobs or None, call=last.call or chunk.call)
