@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
+from secrets import token_bytes
 
 from starlette.requests import Request
 
@@ -22,6 +23,7 @@ from models.formats.template import prove
 from models.judge_prompts.families import JUDGE_FAMILIES, load_forms
 from models.text.template_marks import Marks, marks_of
 from server.admission import Admission
+from server.apis.messages.seal import Seal
 from server.config.load import Config, ConfigError, RouteConfig
 from server.edges.errors import model_not_found, no_judge, not_a_judge
 from server.observability.collectors import AdmissionCollector, EngineCollector
@@ -38,7 +40,7 @@ class Runtime:
     `draining` is set when the server has been told to stop, `closing` when the notice of it is over and nothing new is
     to be begun, `cut` when its time to drain is over as well: what then still runs is cancelled. `background` holds the
     work that no connection waits for. `started` is the Unix time, in seconds, at which the engines were up. `marks` are
-    those of the judges' templates.
+    those of the judges' templates. `names` are all that clients may put in `model`, with the route of each.
     """
 
     config: Config
@@ -56,6 +58,8 @@ class Runtime:
     responses: Responses
     admission: Admission
     background: set[asyncio.Task[None]]
+    seal: Seal
+    names: Mapping[str, str]
 
     @property
     def targets(self) -> Mapping[str, str]:
@@ -68,9 +72,9 @@ class Runtime:
 
     def route(self, name: str) -> Route:
         """The route that a client named. Raises the API's 404."""
-        if name not in self.routes:
-            raise model_not_found(name)
-        return self.routes[name]
+        if name not in self.names:
+            raise model_not_found(name, self.names)
+        return self.routes[self.names[name]]
 
     def limits(self, request: Request) -> KeyLimits:
         """Those of the request's key."""
@@ -80,6 +84,7 @@ class Runtime:
     def judge(self, name: str | None) -> Judge:
         """The judge route that a client named, or the one for clients that cannot. Raises the API's errors."""
         name = name or self.config.rewards.judge or next(iter(self.judges), "")
+        name = self.names.get(name, name)
         if name not in self.judges:
             raise not_a_judge(self.route(name).name) if name else no_judge()
         return self.judges[name]
@@ -128,6 +133,8 @@ def assemble(
         responses=responses or Responses(ResponseStore(config.server.stored_responses, config.server.stored_bytes)),
         admission=admission,
         background=set(),
+        seal=Seal(config.server.seal_key.get_secret_value() or token_bytes(32)),
+        names={name: route for route, each in config.routes.items() for name in (route, *each.names)},
     )
 
 

@@ -10,27 +10,19 @@ HERMES = FAMILIES["hermes"].tools
 assert HERMES is not None
 
 FOLDER = Path(__file__).parents[1] / "demo/tokenizer"
-TEMPLATE = (FOLDER / "chat_template.jinja").read_text("utf-8")
+SWITCHES = (FOLDER / "chat_template.jinja").read_text("utf-8")
+"""The demo's template. It has Qwen3's switch."""
+
+CLOSED = (FOLDER.parent / "hybrid/chat_template.jinja").read_text("utf-8")
+"""The same without the switch."""
+
 HEADER = "assistant\\n' }}{% endif %}"
-assert TEMPLATE.endswith(HEADER)
-
-
-def ending(text: str) -> str:
-    """The demo's template with this behind the header of a reply."""
-    return TEMPLATE.removesuffix(HEADER) + f"assistant\\n' }}}}{text}{{% endif %}}"
-
-
-OPENS = ending("{{- '<think>\\n' }}")
+assert CLOSED.endswith(HEADER)
+OPENS = CLOSED.removesuffix(HEADER) + "assistant\\n<think>\\n' }}{% endif %}"
 """A template that opens the thinking itself."""
-
-SWITCHES = ending("{% if enable_thinking is false %}{{- '<think>\\n\\n</think>\\n\\n' }}{% endif %}")
-"""A template that has Qwen3's switch."""
-
-OF_FAMILY = {"qwen3": SWITCHES, "deepseek_r1": OPENS}
-"""The template that a family needs, where it is not the demo's own."""
 
 
 @cache
 def tokenizer_of(family: str) -> HubTokenizer:
     """The demo's tokenizer with a template that fits the family."""
-    return HubTokenizer(FOLDER, chat_template=OF_FAMILY.get(family))
+    return HubTokenizer(FOLDER, chat_template=OPENS if family == "deepseek_r1" else None)

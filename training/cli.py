@@ -1,6 +1,7 @@
 """`reasond-train`: runs a recipe file. Nothing heavy is imported before the recipe is read and valid."""
 
 import argparse
+import errno
 import gc
 import signal
 import sys
@@ -15,6 +16,7 @@ from training.config.source import DataSection
 from training.data.check import report
 from training.data.errors import UserError
 
+DEVICE_TROUBLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
 DESCRIPTION = "Makes the models that reasond serves, and measures them."
 
 
@@ -46,6 +48,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         recipe = read(arguments.recipe, arguments.overrides)
         run(recipe, arguments.resume, not arguments.no_evaluate)
     except UserError as error:
+        print(f"reasond-train: {arguments.recipe}: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        if error.errno not in DEVICE_TROUBLE:
+            raise
         print(f"reasond-train: {arguments.recipe}: {error}", file=sys.stderr)
         return 2
     return 0

@@ -5,7 +5,8 @@ logged step), TensorBoard's events under `tensorboard/`, a progress bar with the
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -125,6 +126,18 @@ def write_route(out: Path, family: str) -> None:
         f'[engines.{name}]\nkind = "vllm"\nmodel = "."\n\n[routes.{name}]\nengine = {name}\nfamily = "{family}"\n',
         encoding="utf-8",
     )
+
+
+@contextmanager
+def progress_closed(trainer: Any) -> Iterator[None]:
+    """Ends the progress bar's line where the block fails, so that what is told of it has one of its own."""
+    try:
+        yield
+    except Exception:
+        for callback in trainer.callback_handler.callbacks:
+            if isinstance(callback, Bar) and callback.training_bar is not None:
+                callback.training_bar.close()
+        raise
 
 
 def show_progress(trainer: Any) -> None:

@@ -17,7 +17,7 @@ from training.algorithms.preferences import DpoRecipe
 from training.config.sections import PolicyRecipe, RowRecipe, TrainingRecipe
 from training.config.source import open_source
 from training.data.errors import UserError
-from training.data.questions import Question, QuestionSource
+from training.data.questions import QuestionSource, TrainingQuestion
 from training.data.rows import PairRow, Row
 from training.sampling.policy import sampler_of
 from training.trl_adapter import PairTrainer, PolicyTrainer, RowTrainer, prompts
@@ -60,7 +60,7 @@ def fit_policy(parts: Callable[[Any, Material], PolicyParts[Any]], config: Polic
         _fit(config, resume, PolicyTrainer, arguments, made)
 
 
-def questions_of(config: PolicyRecipe, source: QuestionSource) -> Sequence[Question]:
+def questions_of(config: PolicyRecipe, source: QuestionSource) -> Sequence[TrainingQuestion]:
     """The questions of a whole run."""
     count, seed = config.steps * config.questions, config.run.seed + 1
     if config.curriculum is not None:
@@ -91,7 +91,8 @@ def _fit(
         **parts(HubTokenizer(config.run.out)),
     )
     run_artifacts.show_progress(trainer)
-    trainer.train(resume_from_checkpoint=checkpoint)
+    with run_artifacts.progress_closed(trainer):
+        trainer.train(resume_from_checkpoint=checkpoint)
     if trainer.is_world_process_zero():
         trained = trainer.accelerator.unwrap_model(trainer.model)
         store.save_adapter(trained, config.run.out)
@@ -180,6 +181,7 @@ def _arguments(arguments_class: type[Any], config: TrainingRecipe, rows_a_step: 
         bf16=config.model.dtype == "bfloat16",
         use_cpu=on_cpu,
         logging_steps=run.log_every,
+        logging_nan_inf_filter=False,
         save_strategy="steps" if run.checkpoint_every else "no",
         save_steps=run.checkpoint_every or 500,
         save_total_limit=2,

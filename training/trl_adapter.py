@@ -37,8 +37,9 @@ from training.plain_head import log_probabilities, scored_logits
 LOG_HALF = math.log(0.5)
 
 
-class OwnOptimizer:
-    """Makes the recipe's optimizer and schedule, when the trainer asks for them: by then the model is sharded."""
+class RecipeTrainer:
+    """What all trainers share: the recipe's optimizer and schedule, made when the trainer asks for them, as by then the
+    model is sharded; and a loss that is no number ends the run."""
 
     settings: OptimizerSection
     optimizer: Any
@@ -49,13 +50,20 @@ class OwnOptimizer:
             self.optimizer = optimizers.build(model or self.model, self.settings)  # type: ignore[attr-defined]
         return self.optimizer
 
+    def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
+        loss: Tensor = super().training_step(*args, **kwargs)  # type: ignore[misc]
+        if not torch.isfinite(loss):
+            step = self.state.global_step + 1  # type: ignore[attr-defined]
+            raise UserError(f"the loss is no number at step {step}; --resume goes on from the last checkpoint")
+        return loss
+
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
         if self.lr_scheduler is None:
             self.lr_scheduler = optimizers.schedule(optimizer or self.optimizer, num_training_steps, self.settings)
         return self.lr_scheduler
 
 
-class RowTrainer(OwnOptimizer, SFTTrainer):  # type: ignore[misc]
+class RowTrainer(RecipeTrainer, SFTTrainer):  # type: ignore[misc]
     """Next-token loss, through TRL's fused head or the model's own (see `plain_head`)."""
 
     def __init__(self, *args: Any, settings: OptimizerSection, fused_head: bool, **kwargs: Any) -> None:
@@ -76,7 +84,7 @@ class RowTrainer(OwnOptimizer, SFTTrainer):  # type: ignore[misc]
         return (loss, {"logits": logits}) if return_outputs else loss
 
 
-class PairTrainer(OwnOptimizer, DPOTrainer):  # type: ignore[misc]
+class PairTrainer(RecipeTrainer, DPOTrainer):  # type: ignore[misc]
     """Direct preference optimization on pairs that are token ids already."""
 
     def __init__(self, *args: Any, settings: OptimizerSection, fused_head: bool, **kwargs: Any) -> None:
@@ -88,7 +96,7 @@ class PairTrainer(OwnOptimizer, DPOTrainer):  # type: ignore[misc]
         return dataset
 
 
-class PolicyTrainer(OwnOptimizer, GRPOTrainer):  # type: ignore[misc]
+class PolicyTrainer(RecipeTrainer, GRPOTrainer):  # type: ignore[misc]
     """GRPO of an algorithm's `parts`: the first N/k replies of a group begin with prefix 0, the next with prefix 1, …
 
     `sampler` writes the replies; TRL does where it is None.

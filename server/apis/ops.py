@@ -14,7 +14,7 @@ from controllers.policy.fold import modes
 from models.engines.base import Engine, EngineError
 from server import __version__
 from server.apis import openapi
-from server.assemble import runtime_of
+from server.assemble import Runtime, runtime_of
 from server.edges.endpoints import Endpoint, Routes
 from server.observability.collectors import engine_state
 
@@ -28,14 +28,20 @@ CHECK_SECONDS = 5.0
 @routes.get("/v1/models")
 async def models(request: Request) -> Response:
     runtime = runtime_of(request)
-    cards = [model_card(route, runtime.started, runtime.judges.get(name)) for name, route in runtime.routes.items()]
+    cards = [_card(runtime, name) for name in runtime.names]
     return JSONResponse({"object": "list", "data": cards})
 
 
 @routes.get("/v1/models/{name:path}")
 async def model(request: Request) -> Response:
     runtime, name = runtime_of(request), request.path_params["name"]
-    return JSONResponse(model_card(runtime.route(name), runtime.started, runtime.judges.get(name)))
+    return JSONResponse(_card(runtime, name))
+
+
+def _card(runtime: Runtime, name: str) -> dict[str, Any]:
+    """The card of a route, under any of its names."""
+    route = runtime.route(name)
+    return {**model_card(route, runtime.started, runtime.judges.get(route.name)), "id": name}
 
 
 def model_card(route: Route, created: int, judge: Judge | None = None) -> dict[str, Any]:

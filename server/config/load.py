@@ -5,11 +5,21 @@ Imports neither the web framework nor any engine, so that `reasond check` and `r
 
 import re
 import tomllib
+from base64 import b64decode
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, SerializeAsAny, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    SecretBytes,
+    SerializeAsAny,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from controllers.deciders import DECIDERS
 from controllers.deciders.base import DeciderConfig
@@ -35,15 +45,30 @@ class ConfigError(Exception):
     """The configuration cannot be used. The message has one line a problem, each beginning with its key."""
 
 
+def key_bytes(text: str) -> bytes:
+    """A key that is written in hex or base64."""
+    try:
+        key = bytes.fromhex(text) if re.fullmatch(r"[0-9a-fA-F]*", text) else b64decode(text, validate=True)
+    except (ValueError, TypeError) as error:
+        raise ValueError("expected hex or base64") from error
+    if text and len(key) < 16:
+        raise ValueError(f"{len(key)} bytes; a key has at least 16")
+    return key
+
+
 class ServerConfig(Section):
     """`[server]`: the HTTP edge.
 
     `drain_seconds`: how long running requests may go on after a stop signal. `notice_seconds`: how long before that
     the server says at /ready that it drains and still takes new requests, for balancers that ask now and then.
+    `keep_alive_seconds`: after so much silence a stream sends a comment, or a ping, so that nobody takes it for dead.
     `page`: the built-in page at `/` and `/status`.
     `stored_responses` and `stored_bytes` bound what /v1/responses keeps in memory for all keys together, and how many
-    responses run in the background; of the key that keeps the most, the oldest go first. `store` keeps them elsewhere,
-    for `store_seconds`: a file (`sqlite:PATH`) or `redis://...`, or what the variable `store_env` holds.
+    responses run in the background; of the key that keeps the most, the oldest go first. `max_replies` bounds how many
+    replies one request may have drawn. Tools that the server would have to run are left out of a request and told in
+    its record; with `refuse_hosted_tools` the request is refused. `seal_key`, at least 16 bytes in hex or base64, seals
+    the thinking that clients carry unread; left out, each process has its own. `store` keeps responses elsewhere, for
+    `store_seconds`: a file (`sqlite:PATH`), `redis://...`, or what the variable `store_env` holds.
     """
 
     host: str = "127.0.0.1"
@@ -52,6 +77,7 @@ class ServerConfig(Section):
     keys_file: str = ""
     page: bool = True
     max_body_bytes: int = Field(default=32 * 1024 * 1024, ge=1)
+    keep_alive_seconds: float = Field(default=10.0, gt=0)
     drain_seconds: float = Field(default=30.0, ge=0)
     notice_seconds: float = Field(default=0.0, ge=0)
     stored_responses: int = Field(default=1000, ge=0)
@@ -59,6 +85,9 @@ class ServerConfig(Section):
     store: str = Field(default="", pattern=r"^(sqlite:.+|(redis|rediss|unix)://.+)?$")
     store_env: str = ""
     store_seconds: float = Field(default=30 * 86400.0, gt=0)
+    max_replies: int = Field(default=1024, ge=1)
+    refuse_hosted_tools: bool = False
+    seal_key: Annotated[SecretBytes, BeforeValidator(key_bytes)] = SecretBytes(b"")
 
     @field_validator("keys_file")
     @classmethod
@@ -178,7 +207,8 @@ class JudgeConfig(Section):
 
 
 class RouteConfig(Section):
-    """A name that clients put in `model`. `mode` left out: auto where the family chooses, else think, else no_think.
+    """A name that clients put in `model`, and further `names` for it. `mode` left out: auto where the family chooses,
+    else think, else no_think.
 
     `judge` is for routes whose controller is `judge`. `judged_by` names such a route, which ranks replies where a
     request, or `best_of` here, wants the best of several. `auto` names the decider of mode `auto`.
@@ -191,6 +221,7 @@ class RouteConfig(Section):
     judge: JudgeConfig = JudgeConfig()
     judged_by: str = ""
     best_of: int = Field(default=1, ge=1, le=MOST_REPLIES)
+    names: tuple[str, ...] = ()
     mode: Wish | None = None
     think_threshold: float | None = Field(default=None, ge=0, le=1)
     description: str = ""
@@ -298,10 +329,14 @@ def parse_config(text: str, folder: Path) -> Config:
 
 
 def _route_problems(config: Config) -> Iterator[str]:
+    names = [*config.routes, *(name for route in config.routes.values() for name in route.names)]
     for name, route in config.routes.items():
         key = f"routes.{name}"
         if not ROUTE_NAME.fullmatch(name):
             yield f"{key}: a route's name is letters, digits and . _ : / -, at most 128"
+        for other in route.names:
+            if not ROUTE_NAME.fullmatch(other) or names.count(other) > 1:
+                yield f"{key}.names: {other!r} is no name, or another route's too"
         engine = config.engines.get(route.engine)
         if engine is None:
             yield f"{key}.engine: no engine {route.engine!r}; there is {', '.join(config.engines)}"

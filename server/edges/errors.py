@@ -7,7 +7,7 @@ words of its API.
 
 import logging
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import Any, TypeVar
 
@@ -120,8 +120,9 @@ class ServerStopping(Exception):
     """The server stopped before the reply was complete."""
 
 
-def model_not_found(name: str) -> ApiError:
-    return ApiError(404, f"the model {_short(name)!r} does not exist", param="model", code="model_not_found")
+def model_not_found(name: str, known: Iterable[str]) -> ApiError:
+    message = f"the model {_short(name)!r} does not exist; there is {_short(', '.join(known), MESSAGE_CHARACTERS)}"
+    return ApiError(404, message, param="model", code="model_not_found")
 
 
 def not_a_judge(name: str) -> ApiError:

@@ -20,7 +20,7 @@ from models.formats.chunks import Chunk
 from models.formats.reasoning import ReasoningFormat
 from models.text.tokenizer import HubTokenizer
 from models.tool_calls.tools import Tool
-from tests.formats import HERMES, OF_FAMILY, tokenizer_of
+from tests.formats import HERMES, tokenizer_of
 
 JSON = AnswerFormat(Grammar("json_object", True), required=True)
 CALL = '<tool_call>\n{"name": "add", "arguments": {"a": 1}}\n</tool_call>'
@@ -50,7 +50,7 @@ class Model:
 
 def route_of(model: Model, family: str | ReasoningFormat = "lhrm", **engine: float) -> Route:
     kind = FAMILIES[family] if isinstance(family, str) else family
-    known = tokenizer_of(kind.name) if kind.name in OF_FAMILY else model.tokenizer
+    known = tokenizer_of(kind.name) if kind.name == "deepseek_r1" else model.tokenizer
     over = ScriptedEngine(known, model, **engine)  # type: ignore[arg-type]
     return build_route("r", CONTROLLERS["mode"], kind, over, Defaults("auto"))
 

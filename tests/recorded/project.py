@@ -14,14 +14,12 @@ from models.text.tokenizer import HubTokenizer
 from server.app import Application, create_app
 from server.config.load import parse_config
 from tests.controllers.stories import other_tokenizer, said
-from tests.formats import SWITCHES
 from tests.judging import Reader, boxed, larger_number, same_text
 from tests.virtual_time import VirtualTime
 
 __all__ = [
     "OPENS_THINKING",
     "ROOT",
-    "SWITCHES",
     "EngineBusy",
     "EngineDead",
     "Reader",

@@ -5,7 +5,6 @@ from typing import Any
 
 from tests.recorded.project import (
     OPENS_THINKING,
-    SWITCHES,
     EngineBusy,
     EngineDead,
     Reader,
@@ -146,6 +145,7 @@ def lhrm(writer: Writer, more: str = "", keys: str = "") -> Setup:
 
 
 THINKS = lhrm(writes())
+SEALS = lhrm(writes(), more=f'[server]\nseal_key = "{"ab" * 32}"\n')
 DIRECTLY = lhrm(says(f"<no_think>{ANSWER}</no_think>"))
 RAMBLES = lhrm(writes(thought=LONG))
 TAKES_TIME = lhrm(writes(thought=LONG, first_token_delay=0.125))
@@ -168,9 +168,9 @@ RAW_DIES = lhrm(says(ScriptedReply("so far", error=EngineDead("gone"))))
 
 QWEN3 = Setup(
     engine("demo") + '[routes.demo]\nengine = "demo"\nfamily = "qwen3"\n',
-    {"demo": Writer(writes(thought=LONG).script, template=SWITCHES)},
+    {"demo": writes(thought=LONG)},
 )
-QWEN3_CALLS = Setup(QWEN3.config, {"demo": Writer(writes(CALL).script, template=SWITCHES)})
+QWEN3_CALLS = Setup(QWEN3.config, {"demo": writes(CALL)})
 R1 = Setup(
     engine("demo") + '[routes.demo]\nengine = "demo"\nfamily = "deepseek_r1"\n',
     {"demo": Writer(writes(thought=LONG).script, template=OPENS_THINKING)},

@@ -18,7 +18,7 @@ from training.algorithms.curriculum import Curriculum
 from training.algorithms.parts import CheckedReply
 from training.config.sections import CurriculumSection
 from training.data.errors import UserError
-from training.data.questions import GeneratedQuestions, Question
+from training.data.questions import GeneratedQuestions, TrainingQuestion
 from training.data.replies import ParsedReply, format_of
 from training.data.rows import IGNORED
 from training.data.samples import SampledReply
@@ -30,7 +30,9 @@ FORM = format_of("lhrm", HubTokenizer("demo/tokenizer"))
 
 def reply(question: str, mode: str, score: float, tokens: int, answer: str = "6") -> SampledReply:
     thought = "2 a*3=6" if mode == "think" else ""
-    return SampledReply(Question(question, difficulty=1), mode, mode, None, thought, answer, tokens, True, score)
+    return SampledReply(
+        TrainingQuestion(question, difficulty=1), mode, mode, None, thought, answer, tokens, True, score
+    )
 
 
 @pytest.fixture
@@ -121,14 +123,16 @@ def test_adaptthink_takes_the_references_accuracy_off(tmp_path, samples):
     known = adaptthink.reference_scores(samples)
     assert known == {"A": 0.5, "B": 1.0, "C": 0.0}
     read = ParsedReply("think", "", "6", True, 4)
-    assert adaptthink.gain([CheckedReply(Question("A"), read, 1.0)], 0.0, QUIET, known) == [0.5]
+    assert adaptthink.gain([CheckedReply(TrainingQuestion("A"), read, 1.0)], 0.0, QUIET, known) == [0.5]
     with pytest.raises(UserError, match="holds no reply to the question 'D'"):
-        adaptthink.gain([CheckedReply(Question("D"), read, 1.0)], 0.0, QUIET, known)
+        adaptthink.gain([CheckedReply(TrainingQuestion("D"), read, 1.0)], 0.0, QUIET, known)
 
 
 def test_thinkless_rewards_a_right_direct_answer_most():
     cases = [("no_think", 1.0, 1.0), ("think", 1.0, 0.5), ("think", 0.0, -1.0), (None, 0.0, -1.0)]
-    replies = [CheckedReply(Question("q"), ParsedReply(mode, "", "6", True, 4), score) for mode, score, _ in cases]
+    replies = [
+        CheckedReply(TrainingQuestion("q"), ParsedReply(mode, "", "6", True, 4), score) for mode, score, _ in cases
+    ]
     logged: dict[str, float] = {}
     assert thinkless.reward(replies, 0.0, logged.__setitem__, 0.5) == [earned for *_, earned in cases]
     assert logged == {"thinkless/think_ratio": 0.5}
@@ -153,7 +157,7 @@ def test_thinkless_weighs_the_mode_token_apart_from_the_mean_of_the_others():
 )
 def test_l1_rewards_a_length_that_is_kept(tmp_path, goal, tokens, score, earned):
     recipe = policy_recipe(l1.L1Recipe, tmp_path, goal=goal, alpha=0.01)
-    one = CheckedReply(Question("q", budget=100), ParsedReply("think", "", "6", True, tokens), score)
+    one = CheckedReply(TrainingQuestion("q", budget=100), ParsedReply("think", "", "6", True, tokens), score)
     assert l1.reward([one], 0.0, QUIET, recipe) == [pytest.approx(earned)]
 
 

@@ -15,7 +15,7 @@ from training.config.source import DataSection, open_source
 from training.data.checkers import CHECKERS, Checker, checker_of
 from training.data.errors import UserError
 from training.data.files import read_file
-from training.data.questions import Question, split_of
+from training.data.questions import TrainingQuestion, split_of
 
 ROWS = [
     {"prompt": "What is 2 + 2?", "answer": "4", "thinking": "2+2=4", "difficulty": 1},
@@ -160,7 +160,7 @@ def test_a_gym_scores_its_own_questions_and_partly_right_is_wrong():
     ],
 )
 def test_checkers(checker, reference, answer, score):
-    assert checker_of(checker).scores([(Question("q", answer=reference), answer)]) == [score]
+    assert checker_of(checker).scores([(TrainingQuestion("q", answer=reference), answer)]) == [score]
 
 
 @pytest.mark.parametrize(
@@ -178,7 +178,7 @@ def test_checkers(checker, reference, answer, score):
 )
 def test_a_score_that_cannot_be_computed_is_an_error(checker, reference, answer, wrong):
     with pytest.raises(UserError, match=wrong):
-        checker_of(checker).scores([(Question("q", answer=reference, origin="f:1"), answer)])
+        checker_of(checker).scores([(TrainingQuestion("q", answer=reference, origin="f:1"), answer)])
 
 
 @pytest.mark.parametrize(
@@ -198,12 +198,12 @@ def test_a_checker_is_one_line_in_the_table(file, monkeypatch):
     class LengthChecker(Checker):
         most: int = 3
 
-        def score(self, question: Question, answer: str) -> float:
+        def score(self, question: TrainingQuestion, answer: str) -> float:
             return float(len(answer) <= self.most)
 
     monkeypatch.setitem(CHECKERS, "length", LengthChecker)
     found = source(file, checker={"type": "length", "most": 2})
-    assert found.scores([(Question("q"), "ab"), (Question("q"), "abc")]) == [1.0, 0.0]
+    assert found.scores([(TrainingQuestion("q"), "ab"), (TrainingQuestion("q"), "abc")]) == [1.0, 0.0]
 
 
 @pytest.fixture
@@ -223,7 +223,7 @@ def tokenizer():
 
 def test_a_judge_rates_the_answers_to_a_question_against_each_other(judge):
     checker = checker_of({"type": "judge", "url": judge, "model": "judge"})
-    first, second = Question("Largest?"), Question("Again?")
+    first, second = TrainingQuestion("Largest?"), TrainingQuestion("Again?")
     scores = checker.scores([(first, "1"), (first, "2"), (first, "3"), (second, "9"), (second, "4")])
     assert scores[0] < scores[1] < scores[2]
     assert scores[3] > scores[4]
@@ -231,22 +231,22 @@ def test_a_judge_rates_the_answers_to_a_question_against_each_other(judge):
 
 def test_a_judge_holds_an_answer_against_the_reference(judge):
     checker = checker_of({"type": "judge", "url": judge, "reference": True})
-    question = Question("q", answer="5")
+    question = TrainingQuestion("q", answer="5")
     assert checker.scores([(question, "5"), (question, "6")]) == [1.0, 0.0]
 
 
 def test_a_judge_that_gives_no_verdict_is_an_error_or_a_score_of_the_recipes(judge):
     with pytest.raises(UserError, match="no verdict"):
-        checker_of({"type": "judge", "url": judge}).scores([(Question("q"), "5")])
+        checker_of({"type": "judge", "url": judge}).scores([(TrainingQuestion("q"), "5")])
     lone = checker_of({"type": "judge", "url": judge, "no_verdict": 0.5})
-    assert lone.scores([(Question("q"), "5")]) == [0.5]
+    assert lone.scores([(TrainingQuestion("q"), "5")]) == [0.5]
 
 
 def test_a_judge_that_is_down_or_refuses_is_told_in_a_line(judge):
     with pytest.raises(UserError, match="cannot be reached"):
-        checker_of({"type": "judge", "url": "http://127.0.0.1:9"}).scores([(Question("q"), "5")])
+        checker_of({"type": "judge", "url": "http://127.0.0.1:9"}).scores([(TrainingQuestion("q"), "5")])
     with pytest.raises(UserError, match="refused"):
-        checker_of({"type": "judge", "url": judge, "model": "nobody"}).scores([(Question("q"), "5")])
+        checker_of({"type": "judge", "url": judge, "model": "nobody"}).scores([(TrainingQuestion("q"), "5")])
 
 
 def test_a_reward_model_scores_the_conversation_by_its_first_logit(tmp_path):
@@ -258,7 +258,7 @@ def test_a_reward_model_scores_the_conversation_by_its_first_logit(tmp_path):
     model = Qwen3ForSequenceClassification(config).eval()
     model.save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
-    question = Question("2 + 2?")
+    question = TrainingQuestion("2 + 2?")
     found = checker_of({"type": "reward-model", "path": str(tmp_path)}).scores([(question, "4"), (question, "five")])
     for answer, score in zip(("4", "five"), found, strict=True):
         turn = [*question.messages, {"role": "assistant", "content": answer}]

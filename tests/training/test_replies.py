@@ -8,7 +8,7 @@ from models.text.tokenizer import HubTokenizer
 from training.algorithms.hgpo import earned_score
 from training.algorithms.parts import PolicyParts
 from training.data.errors import UserError
-from training.data.questions import GeneratedQuestions, Question
+from training.data.questions import GeneratedQuestions, TrainingQuestion
 from training.data.replies import MODES, ParsedReply, format_of
 from training.trl_adapter import check_replies
 
@@ -101,6 +101,12 @@ def test_a_template_that_knows_no_mode_gets_an_empty_thought():
     assert form.mode_position == 1  # behind <think>: one line end, or two
 
 
+def test_a_template_that_tells_the_mode_in_the_system_message_is_refused():
+    template = "{{ 'think' if enable_thinking else 'direct' }}" + TEMPLATE.replace("OPENING", "<think>\n")
+    with pytest.raises(UserError, match="before the reply: no reply can choose it"):
+        format_of("qwen3.5", HubTokenizer("demo/tokenizer", chat_template=template))
+
+
 def test_a_template_that_always_thinks_is_refused():
     with pytest.raises(UserError, match="knows no way not to think"):
         format_of("deepseek_v3.1", TOKENIZER)
@@ -130,7 +136,7 @@ def test_a_reward_that_cannot_be_computed_is_an_error():
 def parts(text: str) -> PolicyParts[ParsedReply]:
     return PolicyParts(
         source=GeneratedQuestions(TASKS["chain"]),
-        questions=[Question(text)],
+        questions=[TrainingQuestion(text)],
         render=LHRM.render,
         read=lambda _, ids: LHRM.read(ids),
         reward=earned_score,

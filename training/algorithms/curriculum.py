@@ -8,10 +8,10 @@ from typing import overload
 
 from training.config.sections import CurriculumSection
 from training.data.errors import UserError
-from training.data.questions import Question, QuestionSource
+from training.data.questions import QuestionSource, TrainingQuestion
 
 
-class Curriculum(Sequence[Question]):
+class Curriculum(Sequence[TrainingQuestion]):
     """`length` questions, each drawn when it is first asked for, and the same from then on."""
 
     def __init__(
@@ -21,16 +21,16 @@ class Curriculum(Sequence[Question]):
             raise UserError("a curriculum needs several data.difficulties")
         self.settings, self.source, self.length, self.seed = settings, source, length, seed
         self.weights = dict.fromkeys(sorted(set(difficulties)), 1.0)
-        self._drawn: dict[int, Question] = {}
+        self._drawn: dict[int, TrainingQuestion] = {}
 
     def __len__(self) -> int:
         return self.length
 
     @overload
-    def __getitem__(self, index: int) -> Question: ...
+    def __getitem__(self, index: int) -> TrainingQuestion: ...
     @overload
-    def __getitem__(self, index: slice) -> Sequence[Question]: ...
-    def __getitem__(self, index: int | slice) -> Question | Sequence[Question]:
+    def __getitem__(self, index: slice) -> Sequence[TrainingQuestion]: ...
+    def __getitem__(self, index: int | slice) -> TrainingQuestion | Sequence[TrainingQuestion]:
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(self.length))]
         if not 0 <= index < self.length:

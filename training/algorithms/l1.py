@@ -14,7 +14,7 @@ from pydantic import PositiveFloat, PositiveInt, model_validator
 
 from training.algorithms.parts import CheckedReply, LogMetric, Material, PolicyParts
 from training.config.sections import PolicyRecipe
-from training.data.questions import Question
+from training.data.questions import TrainingQuestion
 from training.data.replies import ParsedReply, format_of
 
 
@@ -60,12 +60,12 @@ def parts(config: L1Recipe, material: Material) -> PolicyParts[ParsedReply]:
     )
 
 
-def with_lengths(config: L1Recipe, questions: Sequence[Question]) -> list[Question]:
+def with_lengths(config: L1Recipe, questions: Sequence[TrainingQuestion]) -> list[TrainingQuestion]:
     rng = Random(config.run.seed + 2)
     return [replace(one, budget=rng.randint(config.shortest, config.longest)) for one in questions]
 
 
-def instructed(question: Question, sentence: str) -> list[Any]:
+def instructed(question: TrainingQuestion, sentence: str) -> list[Any]:
     text = f"{question.text}{sentence.replace('{tokens}', str(question.budget))}"
     return [*question.earlier, {"role": "user", "content": text}]
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar
 
 from models.engines.base import Tokenizer
-from training.data.questions import Question, QuestionSource
+from training.data.questions import QuestionSource, TrainingQuestion
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -36,7 +36,7 @@ class Material:
 
     tokenizer: Tokenizer
     source: QuestionSource
-    questions: Sequence[Question] = ()
+    questions: Sequence[TrainingQuestion] = ()
 
 
 R = TypeVar("R", bound=AnsweredReply)
@@ -46,7 +46,7 @@ R = TypeVar("R", bound=AnsweredReply)
 class CheckedReply(Generic[R]):
     """A reply to a question, and what its answer is worth: 0 where the reply is not complete."""
 
-    question: Question
+    question: TrainingQuestion
     reply: R
     score: float
 
@@ -68,11 +68,11 @@ class PolicyParts(Generic[R]):
     """
 
     source: QuestionSource
-    questions: Sequence[Question]
+    questions: Sequence[TrainingQuestion]
     render: Callable[[Sequence[Mapping[str, Any]]], list[int]]
-    read: Callable[[Question, Sequence[int]], R]
+    read: Callable[[TrainingQuestion, Sequence[int]], R]
     reward: Reward[R]
-    messages: Callable[[Question], list[Mapping[str, Any]]] | None = None
+    messages: Callable[[TrainingQuestion], list[Mapping[str, Any]]] | None = None
     prefixes: Sequence[Sequence[int]] = ((),)
     mode_position: int | None = None
     advantages: TokenAdvantages | None = None

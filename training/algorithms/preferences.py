@@ -16,7 +16,7 @@ from pydantic import Field, PositiveFloat, model_validator
 from training.algorithms.parts import Material
 from training.config.sections import RowRecipe
 from training.data.errors import UserError
-from training.data.questions import Question, ReadQuestions
+from training.data.questions import ReadQuestions, TrainingQuestion
 from training.data.replies import ReplyFormat, format_of
 from training.data.rows import PairRow, Row, by_length, learned_row
 from training.data.samples import SampledReply, by_question, read_samples
@@ -104,7 +104,7 @@ def _text(form: ReplyFormat, reply: str | None) -> list[int]:
     return [*form.tokenizer.encode_control(reply or ""), form.end]
 
 
-def _pair_row(form: ReplyFormat, question: Question, chosen: list[int], rejected: list[int]) -> PairRow:
+def _pair_row(form: ReplyFormat, question: TrainingQuestion, chosen: list[int], rejected: list[int]) -> PairRow:
     return {"prompt_ids": form.render(question.messages), "chosen_ids": chosen, "rejected_ids": rejected}
 
 

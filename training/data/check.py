@@ -8,11 +8,11 @@ from typing import Any
 from training.data.checkers import Checker
 from training.data.errors import UserError
 from training.data.files import lines_of, question_in
-from training.data.questions import Question, split_of
+from training.data.questions import TrainingQuestion, split_of
 
 SHOWN = 5
 """So many faults of a kind are told."""
-PARTS: Mapping[str, Callable[[Question], str | None]] = {
+PARTS: Mapping[str, Callable[[TrainingQuestion], str | None]] = {
     "prompt": lambda one: "\n".join(message["content"] for message in one.messages),
     "thinking": lambda one: one.thought,
     "answer": lambda one: one.answer,
@@ -26,7 +26,7 @@ def report(
     path: Path, columns: Mapping[Any, str], checker: Checker, test_share: float, count: Callable[[str], int], unit: str
 ) -> tuple[str, int]:
     """The page, and how many faults there are. Texts are measured by `count`, in `unit`."""
-    questions: list[Question] = []
+    questions: list[TrainingQuestion] = []
     faults: dict[str, list[str]] = {"lines that cannot be read": [], "answers that the checker cannot read": []}
     unread, unscored = faults.values()
     for origin, line in lines_of(path):
@@ -57,7 +57,7 @@ def report(
     return "\n".join(lines), len(unread) + len(unscored)
 
 
-def _lengths(questions: Sequence[Question], count: Callable[[str], int], unit: str) -> list[str]:
+def _lengths(questions: Sequence[TrainingQuestion], count: Callable[[str], int], unit: str) -> list[str]:
     """A line for each part that any question has."""
     lines = []
     for name, part in PARTS.items():

@@ -132,6 +132,9 @@ def format_of(name: str, tokenizer: Tokenizer) -> ReplyFormat:
         )  # an empty thought, where the template knows none
     if not prefixes["no_think"] or prefixes["think"] == prefixes["no_think"]:
         raise UserError(f"the chat template knows no way not to think, as family {name!r} asks for it")
+    layout = [tokenizer.token_text(i) for prefix in prefixes.values() for i in prefix if i not in ids.values()]
+    if any(text.strip() for text in layout):
+        raise UserError(f"the chat template writes family {name!r}'s mode before the reply: no reply can choose it")
     after_thought = f"{chr(10) * family.closing.endswith(chr(10))}{family.closing}"
     closings = {"think": after_thought, "no_think": family.direct[1] if family.direct else ""}
     tagged: Mapping[Mode, tuple[str, str]] = {"think": family.thinking, "no_think": family.direct or family.thinking}

@@ -18,6 +18,7 @@ from models.engines.base import Delta, InvalidRequest, Prompt, Sampling
 from server.apis.completions.encoder import CompletionEncoder
 from server.apis.completions.schema import CompletionRequest
 from server.apis.shared.generation import Take, respond
+from server.apis.shared.request import check_replies
 from server.assemble import runtime_of
 from server.edges.endpoints import Routes, json_body
 from server.observability.request_observer import RequestObserver, watch
@@ -93,6 +94,7 @@ async def _opened_once(
 async def prepare(body: CompletionRequest, request: Request) -> Completion:
     runtime = runtime_of(request)
     route = runtime.route(body.model)
+    check_replies({"n": body.n or 1, "prompt": len(body.prompts)}, runtime.config.server.max_replies)
     tokenizer = route.engine.tokenizer
     prompts = [
         await off_loop(len(prompt), partial(tokenizer.encode_control, prompt)) if isinstance(prompt, str) else prompt

@@ -31,7 +31,9 @@ async def create(request: Request, body: ResponsesRequest) -> Response:
     store, key_name = _store(request)
     earlier = await _earlier(store, key_name, body.previous_response_id)
     items = await _resolved(store, key_name, body)
-    generation = prepare(body.generation_request(items, earlier), request, f"resp_{uuid4().hex}")
+    generation = prepare(
+        body.generation_request(items, earlier, runtime_of(request).seal.unseal), request, f"resp_{uuid4().hex}"
+    )
     encoder = ResponseEncoder(generation, body)
     stored = Stored(encoder.whole(), earlier, kept_items(items), generation.interrupt, encoder.whole)
     kept = _kept(generation.run, store, key_name, stored, encoder)
@@ -90,7 +92,7 @@ async def count(request: Request, body: ResponsesRequest) -> Response:
     store, key_name = _store(request)
     items = await _resolved(store, key_name, body)
     earlier = await _earlier(store, key_name, body.previous_response_id)
-    generation = prepare(body.generation_request(items, earlier), request)
+    generation = prepare(body.generation_request(items, earlier, runtime_of(request).seal.unseal), request)
     tokens = prompt_tokens(generation.route, generation.conversation, generation.policy)
     return json_response({"object": "response.input_tokens", "input_tokens": tokens})
 

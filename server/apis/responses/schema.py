@@ -8,7 +8,7 @@ from pydantic import Discriminator, Field, Tag, model_validator
 
 from models.tool_calls.tools import Tool
 from server.apis.responses.items import InputItem, InputMessage, flat_name, turns
-from server.apis.shared.messages import Lenient, Reader, TextPart, Turn
+from server.apis.shared.messages import Lenient, Reader, TextPart, Turn, Unseal
 from server.apis.shared.request import GenerationRequest
 from server.apis.shared.sampling_fields import (
     Body,
@@ -206,11 +206,9 @@ class ResponsesRequest(SamplingFields, Controlled):
             return [InputMessage(id=f"msg_{uuid4().hex}", role="user", content=[text])]
         return self.input
 
-    def generation_request(
-        self, items: Sequence[Any], earlier: Sequence[Turn] = (), notes: Sequence[str] = ()
-    ) -> GenerationRequest:
+    def generation_request(self, items: Sequence[Any], earlier: Sequence[Turn], unseal: Unseal) -> GenerationRequest:
         """The request in the controllers' words: `items` behind the turns of an earlier response."""
-        reader = Reader(notes=dict.fromkeys(notes))
+        reader = Reader(unseal)
         instructions = [{"role": "system", "content": self.instructions}] if self.instructions else []
         messages = [*instructions, *earlier, *turns(items, reader)]
         logprobs = (self.top_logprobs or 0) if self.wants_logprobs else None

@@ -99,6 +99,7 @@ def prepare(asked: GenerationRequest, request: Request, reply_id: str = "") -> G
     if not asked.messages:
         raise InvalidRequest("the conversation is empty", asked.conversation_field)
     policy = fold(asked.controls, route.family, route.defaults, runtime.limits(request))
+    asked.check(runtime.config.server, policy)
     interrupt = Interrupt()
     conversation = asked.conversation(route, interrupt)
     reply_id = reply_id or f"chatcmpl-{request_id}"
@@ -133,7 +134,7 @@ async def respond(request: Request, run: Run[E], encoder: Encoder[E], *, stream:
         if end := encoder.end():
             await put(end)
 
-    return EventStream(frames, encoder.headers, encoder.failed)
+    return EventStream(frames, encoder.headers, encoder.failed, encoder.alive)
 
 
 async def complete(run: Run[E], encoder: Encoder[E]) -> Response:

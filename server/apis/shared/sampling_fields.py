@@ -1,7 +1,7 @@
 """Fields that several requests share."""
 
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import orjson
 from pydantic import (
@@ -151,6 +151,7 @@ class OpenAISampling(SamplingFields):
     max_tokens: Limit = None
     stop: StopString | Annotated[list[StopString], Field(max_length=MAX_STOPS)] | None = None
     n: Annotated[Count, Field(ge=1, le=128)] | None = None
+    separate_reasoning: Literal[True] | None = None  # SGLang's; thinking always has its own field
     stream: Flag | None = None
     stream_options: StreamOptions | None = None
     return_token_ids: Flag | None = None
@@ -172,6 +173,8 @@ IGNORED_FIELDS = (
     "verbosity",
     "session_id",
     "stream_interval",
+    "cache_prompt",
+    "timings_per_token",
 )
 """Fields that clients are known to send and that change nothing about a reply here: accepted and not read."""
 

@@ -77,6 +77,7 @@ export function rows(record, threshold) {
   if (thrown) row("Thrown away", count(thrown, "token"));
   if (record.best_of) row("The judge wrote", count(record.best_of.judge_tokens, "token"));
   if (record.segments > 1) row("Engine requests", number(record.segments));
+  for (const note of record.notes ?? []) row("Note", note);
   return found;
 }
 
