@@ -69,9 +69,8 @@ class ServerConfig(Section):
     responses run in the background; of the key that keeps the most, the oldest go first. `max_replies` bounds how many
     replies one request may have drawn. Tools that the server would have to run are left out of a request and told in
     its record; with `refuse_hosted_tools` the request is refused. `seal_key`, at least 16 bytes in hex or base64, seals
-    the thinking that clients carry unread; left out, each process has its own.
-    responses run in the background; of the key that keeps the most, the oldest go first. `store` keeps them elsewhere,
-    for `store_seconds`: a file (`sqlite:PATH`) or `redis://...`, or what the variable `store_env` holds.
+    the thinking that clients carry unread; left out, each process has its own. `store` keeps responses elsewhere, for
+    `store_seconds`: a file (`sqlite:PATH`), `redis://...`, or what the variable `store_env` holds.
     """
 
     host: str = "127.0.0.1"
@@ -85,12 +84,12 @@ class ServerConfig(Section):
     notice_seconds: float = Field(default=0.0, ge=0)
     stored_responses: int = Field(default=1000, ge=0)
     stored_bytes: int = Field(default=64 * 1024 * 1024, ge=0)
-    max_replies: int = Field(default=1024, ge=1)
-    refuse_hosted_tools: bool = False
-    seal_key: Annotated[SecretBytes, BeforeValidator(key_bytes)] = SecretBytes(b"")
     store: str = Field(default="", pattern=r"^(sqlite:.+|(redis|rediss|unix)://.+)?$")
     store_env: str = ""
     store_seconds: float = Field(default=30 * 86400.0, gt=0)
+    max_replies: int = Field(default=1024, ge=1)
+    refuse_hosted_tools: bool = False
+    seal_key: Annotated[SecretBytes, BeforeValidator(key_bytes)] = SecretBytes(b"")
 
     @field_validator("keys_file")
     @classmethod
