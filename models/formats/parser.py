@@ -187,6 +187,7 @@ class ReplyParser:
             else:
                 self._enter(lead)
                 self._release(found.end(), "control", chunks)
+                return bool(self._held)
             return True
         ready = len(held) - overlap(held, place.leads)
         if place.spaces:
