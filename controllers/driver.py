@@ -207,6 +207,7 @@ class Driver:
         chunks = state.take(token)
         if was_in_scope and not self.limits.in_scope(state) and self._engine_closed(before):
             chunks = [replace(chunk, logprobs=None, forced=True) for chunk in chunks]
+            state.parser.shut()
         events = self._emit(chunks)
         for rule in self._rules:
             if (action := rule.after_token(state)) is not None:
@@ -225,6 +226,8 @@ class Driver:
         if action.begins_answer:
             state.parser.begin_answer()
         chunks = [chunk for text in action.write for chunk in state.write(text)]
+        if action.cut is not None:
+            state.parser.shut()
         if action.finish is not None or state.full:
             chunks += state.end(action.finish or "length")
         state.segment_over = True

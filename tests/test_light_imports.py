@@ -14,7 +14,7 @@ from tests.conftest import ROOT
 HEAVY = ("torch", "transformers", "vllm")
 LIGHT = [
     "models.engines.base",
-    "models.formats.families",
+    "models.formats",
     "models.text.stop_strings",
     "models.engines",
     "models.memory",

@@ -272,7 +272,7 @@ def new_reply(route: Route, sampling: Sampling, prompt: RenderedPrompt, answer: 
         spans=[Span(own)],
     )
     tokenizer = route.engine.tokenizer
-    state.parser.feed(prompt.opening, [tokenizer.token_text(token_id) for token_id in prompt.opening])
+    state.parser.resume(prompt.opening, [tokenizer.token_text(token_id) for token_id in prompt.opening])
     return state
 
 

@@ -16,18 +16,23 @@ from models.tool_calls.patterns import CallPatterns
 
 FIRST_MARK = 0xFDD1  # noncharacters: never valid for interchange, so no text holds them; 0xFDD0 is the tokenizer's seam
 MARKS = 31
+QUOTES = r"`|['\"“‘«]\Z"  # what may make the tag behind it text
 
-Stage = Literal["start", "budget", "reasoning", "closed", "begun", "said", "after"]
-"""Where a reply stands. Of an answer: right behind the end of the thinking (`closed`), before any text of it (`begun`),
-and behind some (`said`)."""
+Stage = Literal["start", "budget", "reasoning", "closed", "shut", "begun", "said", "resumed", "final", "after"]
+"""Where a reply stands. Of an answer: right behind the end of the thinking (`closed`; `shut` where no more thinking may
+follow), before any text of it (`begun`), and behind some (`said`). Where the server has closed the thinking, the model
+may go on with it in the answer (`resumed`) until its own closing tag, which is dropped (`final`)."""
 
 SECTION_OF: Mapping[Stage, Section] = {
     "start": "start",
     "budget": "budget",
     "reasoning": "reasoning",
     "closed": "answer",
+    "shut": "answer",
     "begun": "answer",
     "said": "answer",
+    "resumed": "answer",
+    "final": "answer",
     "after": "after",
 }
 
@@ -41,11 +46,13 @@ class Tag:
 
 @dataclass(frozen=True, slots=True)
 class Lead:
-    """Where a tag leads; `closers` end the answer that it opens. `calls`: it begins a call."""
+    """Where a tag leads; `closers` end the answer that it opens. `calls`: it begins a call. A `quotable` one is text
+    within code and behind a quotation mark: the answer speaks of it."""
 
     to: Stage
     closers: tuple[str, ...] = ()
     calls: bool = False
+    quotable: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,12 +122,13 @@ class Tags:
     def _place(self, stage: Stage, closers: tuple[str, ...], calls: bool) -> Place:
         leads = {self.mark(text): lead for text, lead in _leads(self.form, stage, closers).items()}
         if calls and self.calls is not None and stage not in ("budget", "after"):
-            silent = stage in ("start", "closed", "begun")
+            silent = stage in ("start", "closed", "shut", "begun")
             begins = (text for text in self.calls.openings if silent or text not in self.calls.at_start)
             leads = {**{text: Lead(stage, closers, calls=True) for text in begins}, **leads}
         spaces = bool(leads) and (stage == "start" or (calls and SECTION_OF[stage] == "answer"))
         firsts = {text[0] for text in leads if text[0] not in self.texts}
-        alerts = [f"[{re.escape(''.join(sorted(firsts)))}]"] * bool(firsts) + [r"\s\Z"] * spaces
+        quotes = [QUOTES] * any(lead.quotable for lead in leads.values())
+        alerts = quotes + [f"[{re.escape(''.join(sorted(firsts)))}]"] * bool(firsts) + [r"\s\Z"] * spaces
         longest_first = sorted(leads, key=len, reverse=True)
         return Place(
             stage,
@@ -140,11 +148,11 @@ def compile_tags(form: ReasoningFormat, tokenizer: Tokenizer) -> Tags:
 def _leads(form: ReasoningFormat, stage: Stage, closers: tuple[str, ...]) -> dict[str, Lead]:
     """Where each tag leads from a stage; a tag that leads nowhere is text.
 
-    An opening tag counts where nothing of the answer has been said, so a reply that thinks although it was told not to
-    is read as thinking. Behind the end of the thinking one more closing tag is dropped, any further one is text.
+    An opening tag counts wherever the answer does not quote it, so a reply that thinks although it was told not to, or
+    once more, is read as thinking. Behind the end of the thinking one more closing tag is dropped, any further one is
+    text. Behind a cut of the thinking no more may follow: an opening tag is text, and one closing tag is dropped.
     """
     leads: dict[str, Lead] = {}
-    silent = stage in ("start", "closed", "begun")
     if stage == "start":
         strays = (form.direct, form.budget, form.solution, *form.answer)
         leads |= {pair[1]: Lead("start") for pair in strays if pair}
@@ -158,12 +166,16 @@ def _leads(form: ReasoningFormat, stage: Stage, closers: tuple[str, ...]) -> dic
     if form.thinking:
         opening, closing = form.thinking
         behind: Stage = "start" if form.answer else "closed"
-        if silent:
+        if stage in ("start", "closed", "begun"):
             leads[opening] = Lead("reasoning")
         if stage in ("start", "reasoning"):
             leads[closing] = Lead(behind)
+        if stage == "said":
+            leads[opening] = Lead("reasoning", quotable=True)
         if stage == "closed":
             leads[closing] = Lead("begun")
+        if stage in ("shut", "resumed"):
+            leads[closing] = Lead("final", quotable=True)
     if form.budget and stage == "budget":
         leads[form.budget[1]] = Lead("start")
     if form.solution and stage != "after" and not closers:

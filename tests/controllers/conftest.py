@@ -12,6 +12,7 @@ from models.engines.scripted import Line, Script, ScriptedEngine
 from models.formats import FAMILIES
 from models.judge_prompts.families import JUDGE_FAMILIES, load_forms
 from models.text.tokenizer import HubTokenizer
+from tests.formats import tokenizer_of
 from tests.judging import Reader, larger_number
 
 MakeRoute = Callable[..., Route]
@@ -25,7 +26,8 @@ def tokenizer() -> HubTokenizer:
 @pytest.fixture
 def make_route(tokenizer: HubTokenizer, stepping: Mapping[str, int]) -> MakeRoute:
     def make(script: Script | list[Line], family: str = "lhrm", mode: str = "auto", **engine: float) -> Route:
-        replayed = ScriptedEngine(tokenizer, script, **{**stepping, **engine})  # type: ignore[arg-type]
+        known = tokenizer_of(family) if family == "deepseek_r1" else tokenizer
+        replayed = ScriptedEngine(known, script, **{**stepping, **engine})  # type: ignore[arg-type]
         return build_route("r", CONTROLLERS["mode"], FAMILIES[family], replayed, Defaults(mode))  # type: ignore[arg-type]
 
     return make

@@ -4,6 +4,7 @@ import asyncio
 import math
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from dataclasses import replace
 
 import pytest
 
@@ -14,6 +15,7 @@ from controllers.policy.fold import Policy
 from models.engines.base import Delta, EngineDead, Prompt, PromptTooLong, Sampling
 from models.engines.scripted import Line, ScriptedReply
 from models.formats.chunks import Chunk
+from models.formats.vocabulary import compile_tags
 from models.text.tokenizer import HubTokenizer
 from tests.controllers.conftest import MakeRoute
 
@@ -136,11 +138,8 @@ def test_one_choice_is_its_run(make_route: MakeRoute) -> None:
 
 def test_a_first_word_that_is_held_back_waits_for_its_section(make_route: MakeRoute) -> None:
     route = make_route(["<think>"], family="lhrm")
-    from dataclasses import replace
-
-    from models.formats.vocabulary import Tag, Tags
-
-    spelled = replace(route, tags=Tags({}, (Tag("<thinking>", {"start": "reasoning"}),), "start"))
+    thinking = replace(route.family, thinking=("<thinking>", "</thinking>"), direct=None)
+    spelled = replace(route, tags=compile_tags(thinking, route.engine.tokenizer))
     events = reply(spelled)
     assert (text(events, "answer"), end(events).decision.mode) == ("<think>", "no_think")
 

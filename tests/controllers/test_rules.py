@@ -279,7 +279,7 @@ def test_tokens_that_the_server_wrote_have_no_log_probabilities(thinker: MakeThi
 
 
 def test_where_tags_are_text_the_watcher_cuts_by_itself(thinker: MakeThinker) -> None:
-    spelled = replace(FAMILIES["deepseek_r1"], thinking=("<t>", "</t>"), closing="</t>", template_opens=True)
+    spelled = replace(FAMILIES["deepseek_r1"], thinking=("<t>", "</t>"), closing="</t>", behind={"think": "<t>"})
     route, _ = thinker("1+1=2+2=4", family=spelled, native=True)
     assert not route.native_budget
     events = reply(route, budget(4))
@@ -505,7 +505,7 @@ def test_a_whole_reply_is_not_to_be_longer_than_its_own_budget(budgeter: MakeBud
 
 
 def test_a_token_that_is_half_tag_and_half_text_counts_once(tokenizer: HubTokenizer) -> None:
-    spelled = replace(FAMILIES["lhrm"], thinking=("1 ", "2 "), closing="2 ", direct=None, prefixes={"think": ""})
+    spelled = replace(FAMILIES["lhrm"], thinking=("1 ", "2 "), closing="2 ", direct=None, behind={"think": ""})
     one, half = tokenizer.encode("1"), tokenizer.encode("1 a")[1]
     assert tokenizer.token_text(half) == " a"
     engine = ScriptedEngine(tokenizer, lambda prompt, sampling: [*one, half, *one * 30])

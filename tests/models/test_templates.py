@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from models.formats import FAMILIES
 from models.formats.template import writes_calls
 from models.text.tokenizer import HubTokenizer
-from tests.formats import HERMES
 
 TEMPLATE = Path("demo/tokenizer/chat_template.jinja").read_text(encoding="utf-8")
 CALL = "'<tool_call>' + {'name': call.function.name, 'arguments': call.function.arguments} | tojson + '</tool_call>'"
@@ -28,4 +28,4 @@ REFUSAL = "raise_exception('no tools here')"
 )
 def test_calls_are_offered_where_the_template_writes_them_as_they_are_read(template: str, offers: bool) -> None:
     assert CALL in TEMPLATE
-    assert writes_calls(HubTokenizer("demo/tokenizer", chat_template=template), HERMES) == offers
+    assert writes_calls(FAMILIES["hermes"], HubTokenizer("demo/tokenizer", chat_template=template)) == offers

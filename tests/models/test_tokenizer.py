@@ -7,6 +7,7 @@ from models.text.tokenizer import NO_TEXT, SEAM, HubTokenizer
 from tests.conftest import ROOT
 
 TOKENIZER = HubTokenizer(ROOT / "demo" / "tokenizer")
+TOKENIZER.protect(TOKENIZER.control_texts)
 CONTROLS = {
     TOKENIZER.token_text(token_id): token_id
     for token_id in range(TOKENIZER.vocab_size)
@@ -58,6 +59,7 @@ def test_ordinary_text_is_no_control_token() -> None:
 USER = [{"role": "user", "content": "hi"}]
 NOTES = "{% for note in notes %}{{ note.text + 1 if note.sum else note.text }}{% endfor %}{{ messages[0].content }}"
 PRINTS = HubTokenizer(ROOT / "demo" / "tokenizer", chat_template=NOTES)
+PRINTS.protect(PRINTS.control_texts)
 
 
 @given(HOSTILE)
@@ -99,3 +101,20 @@ def test_a_conversation_that_the_template_cannot_work_with_is_refused() -> None:
     with pytest.raises(InvalidRequest) as refused:
         PRINTS.render([{"role": "assistant"}], continue_final=True)
     assert refused.value.field == "messages"
+
+
+def test_only_what_is_special_or_written_by_the_template_or_a_family_is_kept_from_clients() -> None:
+    tokenizer = HubTokenizer(ROOT / "demo" / "tokenizer")
+    kept = {text for text in CONTROLS if CONTROLS[text] not in tokenizer.encode(text)}
+    assert {"<|im_end|>", "<think>", "<tool_call>"} <= kept
+    assert "[[A]]" not in kept
+    tokenizer.protect(["[[A]]"])
+    assert CONTROLS["[[A]]"] not in tokenizer.encode("[[A]]")
+
+
+def test_what_is_forced_behind_a_prompt_is_encoded_together_with_it() -> None:
+    messages = [{"role": "user", "content": "hi"}]
+    prompt = TOKENIZER.render(messages)
+    ids = TOKENIZER.render(messages, behind="\n\n<think>")
+    assert TOKENIZER.decode(ids, False) == TOKENIZER.decode(prompt, False) + "\n\n<think>"
+    assert ids != [*prompt, *TOKENIZER.encode_control("\n\n<think>")]

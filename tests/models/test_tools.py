@@ -1,39 +1,54 @@
 import json
+import re
 from itertools import pairwise
 
 import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from models.GONE.CallParser import CallParser
-from models.GONE.HERMES import HERMES
-from models.GONE.Written import Written
 
 from models.engines.base import Grammar
+from models.formats import FAMILIES
+from models.formats.chunks import CallPart, Chunk
+from models.formats.parser import ReplyParser
+from models.formats.vocabulary import compile_tags
+from models.text.tokenizer import HubTokenizer
 from models.tool_calls.grammar import answer_grammar
 from models.tool_calls.tools import Tool, json_object
+from tests.formats import HERMES
 
 ONE = '<tool_call>\n{"name": "add", "arguments": {"a": 1, "b": "}\\"</tool_call>{"}}\n</tool_call>'
 ARGUMENTS = '{"a": 1, "b": "}\\"</tool_call>{"}'
 
 
+TAGS = compile_tags(FAMILIES["hermes"], HubTokenizer("demo/tokenizer"))
+TOKENS = {text: token_id for token_id, text in ((token_id, tag.text) for token_id, tag in TAGS.by_id.items())}
+
+
 def read(text: str, cuts: list[int] | None = None) -> tuple[str, list[tuple[str, str]]]:
-    """The text and the calls of an answer that arrives cut at `cuts`."""
-    parser = CallParser(HERMES)
-    edges = [0, *sorted(cut % (len(text) + 1) for cut in cuts or ()), len(text)]
-    said = [piece for a, b in pairwise(edges) for piece in parser.feed(text[a:b])]
-    return gathered([*said, *parser.flush()])
+    """The text and the calls of an answer that arrives cut at `cuts`, its tags as tokens."""
+    parser = ReplyParser(TAGS, [Tool("add")])
+    parts = [part for part in re.split("(</?tool_call>)", text) if part]
+    chunks = []
+    for part in parts:
+        if part in TOKENS:
+            chunks += parser.feed([TOKENS[part]], [part])
+            continue
+        edges = [0, *sorted(cut % (len(part) + 1) for cut in cuts or ()), len(part)]
+        for a, b in pairwise(edges):
+            chunks += parser.feed([0], [part[a:b]])
+    return gathered([*chunks, *parser.flush()])
 
 
-def gathered(said: list[str | Written]) -> tuple[str, list[tuple[str, str]]]:
+def gathered(chunks: list[Chunk]) -> tuple[str, list[tuple[str, str]]]:
     calls: list[tuple[str, str]] = []
-    for piece in said:
-        if isinstance(piece, Written):
-            if piece.name is not None:
-                assert piece.number == len(calls)
-                calls.append((piece.name, ""))
-            calls[piece.number] = (calls[piece.number][0], calls[piece.number][1] + piece.arguments)
-    return "".join(piece for piece in said if isinstance(piece, str)), calls
+    for chunk in chunks:
+        if chunk.call is not None:
+            if chunk.call.name is not None:
+                assert chunk.call.number == len(calls)
+                calls.append((chunk.call.name, ""))
+            calls[chunk.call.number] = (calls[chunk.call.number][0], calls[chunk.call.number][1] + chunk.text)
+    return "".join(chunk.text for chunk in chunks if chunk.kind == "answer"), calls
 
 
 @given(st.lists(st.integers(0, 10_000), max_size=12))
@@ -65,14 +80,18 @@ def test_what_is_a_call_and_what_is_text(text: str, expected: tuple[str, list[tu
 
 
 def test_arguments_leave_as_they_come_and_the_name_comes_first() -> None:
-    parser = CallParser(HERMES)
-    assert parser.feed('<tool_call>\n{"name": "add", "arguments": ') == []
-    assert parser.feed("{") == [Written(0, "add", ""), Written(0, None, "{")]
-    assert parser.feed('"a": 1') == [Written(0, None, '"a": 1')]
-    assert parser.inside
-    assert parser.feed("}") == [Written(0, None, "}")]
-    assert (parser.feed("}\n"), parser.closed) == ([], 0)
-    assert (parser.feed("</tool_call>"), parser.closed, parser.inside) == ([], 1, False)
+    parser = ReplyParser(TAGS, [Tool("add")])
+    assert parser.feed([TOKENS["<tool_call>"], 1], ["<tool_call>", '\n{"name": "add", "arguments": ']) == []
+    assert (parser.pending, parser.in_call, parser.section) == (2, False, "start")
+    (first,) = parser.feed([2], ["{"])
+    assert first.call is not None
+    assert (first.call.number, first.call.name, first.text, first.token_ids[1:]) == (0, "add", "{", (1, 2))
+    assert [(chunk.call, chunk.text) for chunk in parser.feed([3], ['"a": 1'])] == [(CallPart(0), '"a": 1')]
+    assert (parser.in_call, parser.section) == (True, "answer")
+    assert [chunk.text for chunk in parser.feed([4], ["}"])] == ["}"]
+    assert (parser.feed([5], ["}\n"]), parser.calls_closed) == ([], 0)
+    (last,) = parser.feed([TOKENS["</tool_call>"]], ["</tool_call>"])
+    assert (last.kind, last.call, last.text, parser.calls_closed, parser.in_call) == ("tool", None, "", 1, False)
 
 
 def test_the_grammar_of_a_call_writes_what_the_parser_reads() -> None:

@@ -42,7 +42,6 @@ OPENS_THINKING = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n<think>\n{% endif %}"
 )
-
 MakeScript = Callable[[HubTokenizer], Any]
 
 

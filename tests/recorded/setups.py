@@ -145,6 +145,7 @@ def lhrm(writer: Writer, more: str = "", keys: str = "") -> Setup:
 
 
 THINKS = lhrm(writes())
+SEALS = lhrm(writes(), more=f'[server]\nseal_key = "{"ab" * 32}"\n')
 DIRECTLY = lhrm(says(f"<no_think>{ANSWER}</no_think>"))
 RAMBLES = lhrm(writes(thought=LONG))
 TAKES_TIME = lhrm(writes(thought=LONG, first_token_delay=0.125))
@@ -165,7 +166,10 @@ RAW_IN_TURN = lhrm(says("one. two", "three", "four. five", "six"))
 RAW_TAGGED = lhrm(says("<think>a</think>b"))
 RAW_DIES = lhrm(says(ScriptedReply("so far", error=EngineDead("gone"))))
 
-QWEN3 = Setup(engine("demo") + '[routes.demo]\nengine = "demo"\nfamily = "qwen3"\n', {"demo": writes(thought=LONG)})
+QWEN3 = Setup(
+    engine("demo") + '[routes.demo]\nengine = "demo"\nfamily = "qwen3"\n',
+    {"demo": writes(thought=LONG)},
+)
 QWEN3_CALLS = Setup(QWEN3.config, {"demo": writes(CALL)})
 R1 = Setup(
     engine("demo") + '[routes.demo]\nengine = "demo"\nfamily = "deepseek_r1"\n',

@@ -3,19 +3,12 @@
 import pytest
 
 from models.engines.scripted import ScriptedEngine
-from models.formats import FAMILIES
-from models.formats.template import opens_thinking
 from models.text.tokenizer import HubTokenizer
 from server.app import create_app
 from server.assemble import assemble
 from server.config.load import ConfigError, parse_config
+from tests.formats import CLOSED, OPENS, SWITCHES
 from tests.server.conftest import ENGINE_AND_ROUTE, ROOT
-
-CLOSED = (
-    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}<|im_start|>assistant\n"
-)
-OPEN = CLOSED + "<think>\n"
-EMPTY_BLOCK = OPEN + "\n</think>\n\n"
 
 
 def engine_with(template: str) -> ScriptedEngine:
@@ -26,15 +19,8 @@ def config_for(family: str):
     return parse_config(ENGINE_AND_ROUTE.replace("lhrm", family), ROOT)
 
 
-def test_only_a_template_that_ends_inside_the_tag_opens_thinking():
-    family = FAMILIES["deepseek_r1"]
-    explains = "Write <think> before you think.\n" + CLOSED
-    opened = [opens_thinking(family, engine_with(t).tokenizer) for t in (CLOSED, OPEN, EMPTY_BLOCK, explains)]
-    assert opened == [False, True, False, False]
-
-
 @pytest.mark.parametrize(
-    ("family", "template"), [("lhrm", CLOSED), ("qwen3", CLOSED), ("deepseek_r1", OPEN), ("plain", OPEN)]
+    ("family", "template"), [("lhrm", CLOSED), ("qwen3", SWITCHES), ("qwq", OPENS), ("plain", CLOSED)]
 )
 def test_a_family_and_a_template_that_agree_make_a_route(family, template):
     runtime = assemble(config_for(family), {"demo": engine_with(template)}, 0)
@@ -42,14 +28,20 @@ def test_a_family_and_a_template_that_agree_make_a_route(family, template):
     assert not runtime.draining.is_set()
 
 
-@pytest.mark.parametrize(("family", "template"), [("lhrm", OPEN), ("qwen3", OPEN), ("deepseek_r1", CLOSED)])
-def test_a_family_and_a_template_that_disagree_are_refused(family, template):
-    with pytest.raises(ConfigError, match=r"routes\.demo\.family: .*<think>"):
+@pytest.mark.parametrize(
+    ("family", "template", "fault"),
+    [
+        ("lhrm", OPENS, "already opens '<think>'"),
+        ("kimi_k2", OPENS, "already opens '<think>'"),
+        ("qwen3", CLOSED, r"the same with and without thinking \(enable_thinking=False\)"),
+        ("deepseek_r1", CLOSED, "does not open '<think>'"),
+        ("gemma4", CLOSED, r"neither the template nor the vocabulary knows '<\|channel>thought"),
+        ("qwen3.5", SWITCHES, "the template writes calls as .*<function="),
+    ],
+)
+def test_a_family_and_a_template_that_disagree_are_refused(family, template, fault):
+    with pytest.raises(ConfigError, match=rf"^routes\.demo\.family: '{family}' does not fit engine 'demo': .*{fault}"):
         assemble(config_for(family), {"demo": engine_with(template)}, 0)
-
-
-def test_the_demo_tokenizer_fits_the_demo_family(tokenizer):
-    assert not opens_thinking(FAMILIES["lhrm"], tokenizer)
 
 
 def test_a_routes_settings_reach_its_route(engine):

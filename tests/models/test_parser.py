@@ -1,8 +1,9 @@
 """The state machine from token ids to chunks."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -12,15 +13,16 @@ from models.engines.base import PositionLogprobs, TokenLogprob
 from models.formats import FAMILIES
 from models.formats.chunks import Chunk
 from models.formats.parser import ReplyParser
-from models.formats.reasoning import Section
-from models.formats.vocabulary import Tag, Tags
+from models.formats.vocabulary import Tags, compile_tags
 
 THINK, END, DIRECT, END_DIRECT = 1000, 1001, 1002, 1003
 SPELLED = {THINK: "<think>", END: "</think>", DIRECT: "<no_think>", END_DIRECT: "</no_think>"}
 
 
 class Vocabulary:
-    """Knows the four tags as control tokens, or none of them."""
+    """Knows the four tags as control tokens, or none of them. Every character is a token of its own."""
+
+    eos_ids = special_texts = frozenset[Any]()
 
     def __init__(self, *texts: str) -> None:
         self._ids = {text: token_id for token_id, text in SPELLED.items() if text in texts}
@@ -28,10 +30,17 @@ class Vocabulary:
     def control_id(self, text: str) -> int | None:
         return self._ids.get(text)
 
+    def encode_control(self, text: str) -> list[int]:
+        return [token_id for tag, token_id in self._ids.items() if tag in text]
+
+    def token_text(self, token_id: int) -> str:
+        return SPELLED.get(token_id, chr(token_id))
+
+    def protect(self, texts: Iterable[str]) -> None:
+        assert texts
+
 
 def tags(family: str, *, as_tokens: bool = True) -> Tags:
-    from models.formats.vocabulary import compile_tags
-
     return compile_tags(FAMILIES[family], Vocabulary(*(SPELLED.values() if as_tokens else ())))  # type: ignore[arg-type]
 
 
@@ -95,10 +104,6 @@ def test_text_without_any_tag_is_the_answer() -> None:
             assert texts(parse(tags(family, as_tokens=as_tokens), words("ab"))) == [("answer", "ab")]
 
 
-def test_a_template_that_opens_the_thinking_starts_in_reasoning() -> None:
-    assert texts(parse(tags("deepseek_r1"), words("a</think>\n\nb"))) == [("reasoning", "a"), ("answer", "b")]
-
-
 def test_generation_that_ends_inside_thinking_has_no_answer() -> None:
     assert texts(parse(tags("lhrm"), words("<think>ab"))) == [("reasoning", "ab")]
 
@@ -112,18 +117,86 @@ def test_newlines_behind_a_tag_are_layout_and_others_are_text() -> None:
     assert texts(chunks) == [("reasoning", "a\n"), ("answer", "b\n\nc")]
 
 
-def test_a_second_opening_tag_in_the_answer_is_answer_text() -> None:
-    assert texts(parse(tags("lhrm"), words("<think>a</think>b<think>c"))) == [
+def test_a_second_block_behind_some_of_the_answer_is_thinking_unless_it_is_quoted() -> None:
+    assert texts(parse(tags("lhrm"), words("<think>a</think>b<think>c</think>d"))) == [
         ("reasoning", "a"),
-        ("answer", "b<think>c"),
+        ("answer", "b"),
+        ("reasoning", "c"),
+        ("answer", "d"),
+    ]
+    assert texts(parse(tags("lhrm"), words("<think>a</think>b `<think>c`"))) == [
+        ("reasoning", "a"),
+        ("answer", "b `<think>c`"),
     ]
 
 
-def test_stray_closing_tags_are_swallowed_everywhere() -> None:
-    assert texts(parse(tags("lhrm"), words("</think><think>a</no_think>b</think></think>c</think>d"))) == [
-        ("reasoning", "ab"),
-        ("answer", "cd"),
-    ]
+@pytest.mark.parametrize("as_tokens", [True, False])
+@pytest.mark.parametrize(
+    ("reply", "thought", "answer"),
+    [
+        ("<think>a</think>\n\n<think>b</think>c", "ab", "c"),  # a second block is thinking
+        ("\n <think>a</think>b", "a", "b"),  # what stands before the first is layout
+        (" \n b", "", " \n b"),
+        ("<think>a</think></think>b", "a", "b"),  # one more closing tag is a slip
+        ("<think>a</think></think></think>b", "a", "</think>b"),
+        ("</think>\nb", "", "b"),
+        ("<think>a</think>Write `</think>` to end it", "a", "Write `</think>` to end it"),
+        ("<think>a<think>b</think>c", "a<think>b", "c"),
+        ("  ", "", "  "),
+    ],
+)
+def test_what_a_tag_means_where_it_stands(reply: str, thought: str, answer: str, as_tokens: bool) -> None:
+    found = dict(texts(parse(tags("qwen3", as_tokens=as_tokens), words(reply))))
+    assert (found.get("reasoning", ""), found.get("answer", "")) == (thought, answer)
+
+
+def test_a_reply_that_thinks_although_it_was_told_not_to_is_read_as_thinking() -> None:
+    parser = ReplyParser(tags("qwen3"))
+    told = words("<think>\n\n</think>\n\n")
+    parser.feed([token for token, _ in told], [piece for _, piece in told])
+    assert parser.section == "answer"
+    tokens = words("<think>a</think>b")
+    chunks = parser.feed([token for token, _ in tokens], [piece for _, piece in tokens])
+    assert texts(chunks) == [("reasoning", "a"), ("answer", "b")]
+
+
+def test_behind_a_cut_an_opening_tag_is_text_and_a_closing_one_a_slip() -> None:
+    for reply, answer in (("<think>a", "<think>a"), ("</think>\na", "a")):
+        parser = ReplyParser(tags("qwen3"))
+        for token, piece in words("<think>x</think>"):
+            parser.feed([token], [piece])
+        parser.shut()
+        tokens = words(reply)
+        assert texts(parser.feed([t for t, _ in tokens], [p for _, p in tokens])) == [("answer", answer)]
+        parser.shut()  # there is nothing left to shut
+        assert parser.section == "answer"
+
+
+def test_a_section_can_be_set_where_the_server_begins_the_answer() -> None:
+    parser = ReplyParser(tags("lhrm"))
+    parser.begin_answer()
+    assert texts(parser.feed([97], ["a"])) == [("answer", "a")]
+
+
+def test_what_opens_and_what_closes_is_told_by_the_token() -> None:
+    parser = ReplyParser(tags("lhrm"))
+    assert parser.opens(THINK)
+    assert parser.opens(DIRECT)
+    assert parser.opens(ord("\n")), "it may be layout"
+    assert not parser.opens(ord("a"))
+    assert not parser.closes(ord("a"))
+    parser.feed([THINK], ["<think>"])
+    assert (parser.closes(END), parser.closes(THINK), parser.opens(END)) == (True, False, True)
+    assert not ReplyParser(tags("plain")).opens(ord(" "))
+
+
+def test_another_vocabulary_goes_on_and_what_cannot_become_a_tag_there_is_released() -> None:
+    for goes_on, released in ((True, [("reasoning", "</thi")]), (False, [])):
+        parser = ReplyParser(tags("qwen3", as_tokens=False))
+        parser.feed([1, 2], ["<think>", "</thi"])
+        assert parser.pending == 1
+        assert texts(parser.listen(tags("qwen3", as_tokens=goes_on))) == released
+    assert texts(parser.feed([3], ["nk>a"])) == [("answer", "a")]
 
 
 def test_a_tag_spelled_in_ordinary_tokens_is_text_where_the_tag_is_a_token() -> None:
@@ -163,15 +236,6 @@ def test_two_whole_tags_in_one_token() -> None:
     assert texts(parse(machine, [(1, "<think></think>x")])) == [("answer", "x")]
 
 
-def test_text_held_for_a_spelled_tag_is_released_before_a_tag_that_is_a_token() -> None:
-    machine = Tags({END: Tag("</think>", {"reasoning": "answer"})}, (Tag("<think>", {"start": "reasoning"}),), "start")
-    parser = ReplyParser(machine)
-    chunks = parser.feed([1, 2, END, 3], ["<think>", "a", "</think>", "b"])
-    assert texts(chunks) == [("reasoning", "a"), ("answer", "b")]
-    stuck = ReplyParser(machine)
-    assert texts(stuck.feed([1, END], ["<thi", "</think>"])) == [("answer", "<thi</think>")]
-
-
 def test_tokens_without_text_stay_in_order_and_belong_to_the_section_they_stand_in() -> None:
     machine = tags("qwen3", as_tokens=False)
     chunks = parse(machine, [(1, ""), (2, "<think>"), (3, ""), (4, "é"), (5, ""), (6, "</think>"), (7, "a"), (8, "")])
@@ -194,7 +258,7 @@ PIECES = st.sampled_from(
 
 
 @given(st.lists(PIECES, max_size=30), st.lists(st.integers(0, 40), max_size=6), st.booleans())
-@pytest.mark.parametrize("family", list(FAMILIES))
+@pytest.mark.parametrize("family", ["lhrm", "qwen3", "selfbudgeter", "plain"])
 def test_any_way_of_cutting_the_stream_gives_the_same_chunks(
     family: str, pieces: list[str], cuts: list[int], as_tokens: bool
 ) -> None:
@@ -208,7 +272,7 @@ def test_any_way_of_cutting_the_stream_gives_the_same_chunks(
 
 
 @given(st.lists(PIECES, max_size=20), st.lists(st.integers(0, 100), max_size=20))
-@pytest.mark.parametrize("family", list(FAMILIES))
+@pytest.mark.parametrize("family", ["lhrm", "qwen3", "selfbudgeter", "plain"])
 def test_how_the_text_falls_into_tokens_does_not_matter_where_tags_are_text(
     family: str, pieces: list[str], cuts: list[int]
 ) -> None:
@@ -221,8 +285,5 @@ def test_how_the_text_falls_into_tokens_does_not_matter_where_tags_are_text(
 
 @given(st.lists(PIECES, max_size=20))
 def test_no_text_is_lost_doubled_or_reordered(pieces: list[str]) -> None:
-    sections: tuple[Section, ...] = ("start", "reasoning", "answer")
-    for begins in sections:
-        machine = replace(tags("plain"), begins=begins)
-        chunks = parse(machine, list(enumerate(pieces)))
-        assert "".join(chunk.text for chunk in chunks) == "".join(pieces)
+    chunks = parse(tags("plain"), list(enumerate(pieces)))
+    assert "".join(chunk.text for chunk in chunks) == "".join(pieces)
