@@ -295,7 +295,9 @@ class Driver:
         self._announced = True
         decision = self.decision or self._model_s_own()
         use, seconds = self.limits.use(self.state, decision.mode), self.limits.seconds_to_answer(self.state)
-        self.decision = replace(decision, budget=use, seconds_to_answer=seconds)
+        if use is not None or seconds is not None:
+            decision = replace(decision, budget=use, seconds_to_answer=seconds)
+        self.decision = decision
         kept, self._kept = self._kept, []
         return [self.decision, *kept]
 

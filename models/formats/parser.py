@@ -206,6 +206,7 @@ class ReplyParser:
             else:
                 self._enter(lead)
                 self._release(found.end(), "control", chunks)
+                return bool(self._held)
             return True
         ready = len(held) - overlap(held, place.leads)
         if place.spaces and not (self._fresh and not held[:ready].strip("\n")):  # behind a tag newlines are layout

@@ -174,7 +174,7 @@ def test_behind_a_cut_an_opening_tag_is_text_and_a_closing_one_a_slip() -> None:
 
 def test_a_section_can_be_set_where_the_server_begins_the_answer() -> None:
     parser = ReplyParser(tags("lhrm"))
-    parser.section = "answer"
+    parser.begin_answer()
     assert texts(parser.feed([97], ["a"])) == [("answer", "a")]
 
 

@@ -207,7 +207,8 @@ class AnswerFields(Body):
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
-        check_choice(self.tool_set.names, self.choice)
+        if self.tools or self.tool_choice:
+            check_choice(self.tool_set.names, self.choice)
         if self.structured_outputs and self.response_format and self.response_format.type != "text":
             raise ValueError("response_format and structured_outputs contradict each other")
         return self
