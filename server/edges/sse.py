@@ -39,39 +39,46 @@ class ClientGone(ClientDisconnect):
 async def while_connected(
     receive: Receive, work: Coroutine[Any, Any, T], idle: Callable[[], Awaitable[float]] | None = None
 ) -> T:
-    """The result of `work`, which is cancelled when the client goes (`ClientGone`).
+    """The result of `work`, which is cancelled and waited for when the client goes (`ClientGone`).
 
-    The work runs in the caller's own task, and one task beside it listens for the client. It can cancel the caller only
-    while the work waits: behind this function it never speaks. `idle` is called at the time on the loop's clock that
-    its last call gave.
+    The work has a task of its own, so that a token wakes only what it passes through; the caller's listens for the
+    client until the end of the work wakes it. `idle` is called at the time on the loop's clock that its last call gave.
     """
-    task = asyncio.current_task()
+    task, working, over = asyncio.current_task(), asyncio.ensure_future(work), False
     assert task is not None
-    gone = False
 
-    async def listen() -> None:
-        nonlocal gone
-        while not gone:
-            if idle is None:
-                message = await receive()
-            else:
-                try:
-                    async with asyncio.timeout_at(await idle()):
-                        message = await receive()
-                except TimeoutError:
-                    continue
-            gone = message["type"] == "http.disconnect"
-        task.cancel()
+    def wake(_: object) -> None:
+        if not over:
+            task.cancel()
 
-    listening = asyncio.ensure_future(listen())
+    working.add_done_callback(wake)
     try:
-        return await work
+        await _disconnected(receive, idle)
     except asyncio.CancelledError:
-        if gone and not task.uncancel():
-            raise ClientGone from None
-        raise
+        if not working.done() or task.uncancel():
+            raise
+    else:
+        raise ClientGone
     finally:
-        listening.cancel()
+        over = True
+        if not working.done():
+            working.cancel()
+            await asyncio.wait((working,))
+    return working.result()
+
+
+async def _disconnected(receive: Receive, idle: Callable[[], Awaitable[float]] | None) -> None:
+    gone = False
+    while not gone:
+        if idle is None:
+            message = await receive()
+        else:
+            try:
+                async with asyncio.timeout_at(await idle()):
+                    message = await receive()
+            except TimeoutError:
+                continue
+        gone = message["type"] == "http.disconnect"
 
 
 async def _all(frames: AsyncGenerator[bytes, None], put: Put) -> None:

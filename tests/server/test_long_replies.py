@@ -12,6 +12,7 @@ from server.apis.chat.encoder import ChatEncoder
 from server.apis.chat.schema import ChatRequest
 from server.apis.messages.encoder import MessageEncoder
 from server.apis.messages.schema import MessagesRequest
+from server.apis.messages.seal import Seal
 from server.apis.responses.encoder import ResponseEncoder
 from server.apis.responses.schema import ResponsesRequest
 from server.apis.shared.generation import prepare
@@ -37,12 +38,14 @@ def new_encoder(request: pytest.FixtureRequest, make_app: MakeApp) -> NewEncoder
     def new() -> ReplyEncoder:
         if request.param == "chat":
             chat = ChatRequest(model="demo", messages=HI)
-            return ChatEncoder(prepare(chat.asked(), Request(scope)), chat)
+            return ChatEncoder(prepare(chat.generation_request(), Request(scope)), chat)
         if request.param == "messages":
             message = MessagesRequest(model="demo", messages=HI, max_tokens=9)
-            return MessageEncoder(prepare(message.asked(), Request(scope)), "r")
+            generation = prepare(message.generation_request(), Request(scope))
+            return MessageEncoder(generation, message, Seal(b"key"), "r")
         response = ResponsesRequest(model="demo", input="hi")
-        return ResponseEncoder(prepare(response.asked(), Request(scope)), response)
+        asked = response.generation_request(response.items, [], Seal(b"key").unseal)
+        return ResponseEncoder(prepare(asked, Request(scope)), response)
 
     return new
 

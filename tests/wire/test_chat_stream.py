@@ -89,7 +89,8 @@ def test_a_threshold_tells_the_probability_it_saw_before_the_first_word(serve, t
     think, direct = tokenizer.control_id("<think>"), tokenizer.control_id("<no_think>")
     replies = [ScriptedReply("<think>", {think: -0.2, direct: -1.7}), f"{THOUGHT}</think>{ANSWER}"]
     stream = record(serve(replies).url, chat_body(model="careful"))
-    assert stream.events[0].data["reasond"] == {"mode": "think", "chosen_by": "threshold", "p_think": 0.817574}
+    told = {"p_think": 0.817574, "threshold": 0.5, "decision_tokens": 1}
+    assert stream.events[0].data["reasond"] == {"mode": "think", "chosen_by": "threshold", **told}
     assert stream.headers["x-reasond-chosen-by"] == "threshold"
     assert stream.joined("reasoning_content") == THOUGHT
 

@@ -51,17 +51,10 @@ class Choice:
 
     def add(self, event: Event) -> Part | None:
         """Takes an event; gives the part to which its text went, if it has any."""
-        if isinstance(event, Chunk):
-            return self._chunk(event)
-        if isinstance(event, Finished):
-            self.finished = event
-        elif isinstance(event, Decision):
-            self.decision = event
-        else:
-            self._progress |= progress_record(event)
-        return None
-
-    def _chunk(self, chunk: Chunk) -> Part | None:
+        if not isinstance(event, Chunk):
+            self._add(event)
+            return None
+        chunk = event
         before = len(self.token_ids)
         self.token_ids.extend(chunk.token_ids)
         if chunk.forced:
@@ -81,6 +74,14 @@ class Choice:
         part.texts.append(chunk.text)
         part.logprobs.extend(logprobs)
         return part
+
+    def _add(self, event: Decision | Progress | Working | Finished) -> None:
+        if isinstance(event, Finished):
+            self.finished = event
+        elif isinstance(event, Decision):
+            self.decision = event
+        else:
+            self._progress |= progress_record(event)
 
     @property
     def end(self) -> Finished:
