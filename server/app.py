@@ -11,7 +11,7 @@ from starlette.types import ASGIApp
 
 from models.engines.base import Engine
 from server import __version__
-from server.apis import interrupts, ops, reward_protocols
+from server.apis import entrance, interrupts, ops, reward_protocols, tokenize
 from server.apis.chat import routes as chat
 from server.apis.completions import routes as completions
 from server.apis.messages import routes as messages
@@ -49,8 +49,10 @@ def create_app(
     Raises `ConfigError` where an engine turns out not to fit its route, or the keys cannot be read.
     """
     conversations = [*chat.routes, *completions.routes, *responses.routes, *messages.routes, *interrupts.routes]
-    others = [*rewards.routes, *reward_protocols.routes(), *ops.routes, *(page.routes if config.server.page else ())]
+    first = page.routes if config.server.page else entrance.routes
+    others = [*rewards.routes, *reward_protocols.routes(), *tokenize.routes, *ops.routes, *first]
     app = Application(title="reasond", version=__version__, openapi_url=None, routes=[*conversations, *others])
+    app.router.default = entrance.nowhere
     app.state.runtime = assemble(config, engines, int(time.time()), store)
     _add_middlewares(app, config, observers)
     return app

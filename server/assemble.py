@@ -18,6 +18,7 @@ from controllers.judging import chat as judge_chat
 from controllers.judging.judge import Judge
 from controllers.policy.fold import Defaults, KeyLimits
 from models.engines.base import Engine, Sampling
+from models.formats import FAMILIES
 from models.formats.reasoning import ReasoningFormat
 from models.formats.template import prove
 from models.judge_prompts.families import JUDGE_FAMILIES, load_forms
@@ -186,7 +187,7 @@ def _with_target(config: Config, name: str, models: Mapping[str, LoadedModel], j
     if settings is None:
         return route
     model = models[settings.target]
-    _check_template(name, route.family, settings.target, model.engine)
+    _fitting(name, route.family, settings.target, model.engine)
     try:
         return with_target(
             route,
@@ -202,9 +203,18 @@ def _with_target(config: Config, name: str, models: Mapping[str, LoadedModel], j
         raise ConfigError(f"routes.{name}.speculative: {error}") from error
 
 
-def _check_template(name: str, family: ReasoningFormat, engine_name: str, engine: Engine) -> None:
-    if fault := prove(family, engine.tokenizer).fault:
-        raise ConfigError(f"routes.{name}.family: {family.name!r} does not fit engine {engine_name!r}: {fault}")
+def _fitting(name: str, family: ReasoningFormat, engine_name: str, engine: Engine) -> ReasoningFormat:
+    """The family as the engine's template bears it out: with the calls of another family where the template writes
+    those. Raises `ConfigError` where the family's thinking does not fit."""
+    fault = prove(family, engine.tokenizer).fault
+    if not fault:
+        return family
+    for tools in dict.fromkeys(other.tools for other in FAMILIES.values() if other.tools != family.tools):
+        fitted = replace(family, tools=tools)
+        proof = prove(fitted, engine.tokenizer)
+        if not proof.fault and proof.calls:
+            return fitted
+    raise ConfigError(f"routes.{name}.family: {family.name!r} does not fit engine {engine_name!r}: {fault}")
 
 
 def _route(
@@ -214,8 +224,8 @@ def _route(
     judges: Mapping[str, Judge],
     controller: Controller | None = None,
 ) -> Route:
-    family, engine = config.of_family, model.engine
-    _check_template(name, family, config.engine, engine)
+    engine = model.engine
+    family = _fitting(name, config.of_family, config.engine, engine)
     controller = controller or CONTROLLERS[config.controller]
     if config.judged_by:
         controller = best_of_n.best_of_controller(judges[config.judged_by], controller)
@@ -237,6 +247,7 @@ def _route(
         sampling=Sampling(**config.sampling.model_dump(exclude_none=True)),
         description=config.description,
         pace=model.pace,
+        found_by=config.found_by,
     )
     if config.auto is None:
         return built

@@ -21,6 +21,7 @@ from server.config.load import Config, ConfigError
 from server.edges.auth import load_keys
 from server.edges.request_scope import Observer
 from server.engines import start_engines
+from server.families import detect_families
 from server.observability import logs
 from server.observability.tracing import start_tracing
 from server.stores import open_responses
@@ -120,6 +121,7 @@ async def _serve(config: Config) -> int:
         if config.tracing.endpoint:
             observers.append(start_tracing(config.tracing, stack))
         try:
+            config = detect_families(config)
             engines = await unless_stopped(start_engines(config, stack))
         except asyncio.CancelledError:
             log.info("stopped before the engines were up")

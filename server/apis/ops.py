@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from dataclasses import asdict
+from datetime import UTC, datetime
 from typing import Any
 
 from starlette.requests import Request
@@ -16,6 +17,7 @@ from server import __version__
 from server.apis import openapi
 from server.assemble import Runtime, runtime_of
 from server.edges.endpoints import Endpoint, Routes
+from server.edges.errors import speaks_anthropic
 from server.observability.collectors import engine_state
 
 log = logging.getLogger(__name__)
@@ -27,21 +29,34 @@ CHECK_SECONDS = 5.0
 
 @routes.get("/v1/models")
 async def models(request: Request) -> Response:
+    """Anthropic's list for its clients, who show themselves by their headers."""
     runtime = runtime_of(request)
-    cards = [_card(runtime, name) for name in runtime.names]
-    return JSONResponse({"object": "list", "data": cards})
+    if speaks_anthropic(request.scope):
+        listed = [_anthropic_card(runtime, name) for name in runtime.names]
+        ends = {"first_id": listed[0]["id"], "last_id": listed[-1]["id"]}
+        return JSONResponse({"data": listed, "has_more": False, **ends})
+    return JSONResponse({"object": "list", "data": [_card(runtime, name) for name in runtime.names]})
 
 
 @routes.get("/v1/models/{name:path}")
 async def model(request: Request) -> Response:
     runtime, name = runtime_of(request), request.path_params["name"]
-    return JSONResponse(_card(runtime, name))
+    card = _anthropic_card if speaks_anthropic(request.scope) else _card
+    return JSONResponse(card(runtime, name))
 
 
 def _card(runtime: Runtime, name: str) -> dict[str, Any]:
     """The card of a route, under any of its names."""
     route = runtime.route(name)
     return {**model_card(route, runtime.started, runtime.judges.get(route.name)), "id": name}
+
+
+def _anthropic_card(runtime: Runtime, name: str) -> dict[str, Any]:
+    """Anthropic's model object."""
+    card = _card(runtime, name)
+    created = datetime.fromtimestamp(runtime.started, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    told = {"type": "model", "id": name, "display_name": card["reasond"]["description"] or name, "created_at": created}
+    return {**told, "max_input_tokens": card["max_model_len"], "reasond": card["reasond"]}
 
 
 def model_card(route: Route, created: int, judge: Judge | None = None) -> dict[str, Any]:
@@ -55,6 +70,9 @@ def model_card(route: Route, created: int, judge: Judge | None = None) -> dict[s
         "reasond": {
             "description": route.description,
             "family": route.family.name,
+            "family_found_by": route.found_by,
+            "tools": tool_abilities(route),
+            "template_efforts": [word for word in route.family.efforts if word != "argument"],
             "modes": modes(route.family, route.defaults.decider),
             "default_mode": route.defaults.mode,
             "auto": route.family.chooses or route.defaults.decider is not None,
@@ -66,6 +84,13 @@ def model_card(route: Route, created: int, judge: Judge | None = None) -> dict[s
             "judge": judge and judge_card(judge),
         },
     }
+
+
+def tool_abilities(route: Route) -> dict[str, Any] | None:
+    """How tool calls are written, and whether a grammar can hold the model to them; None where it is shown no tools."""
+    if route.calls is None:
+        return None
+    return {"arguments": route.calls.arguments, "constrained": route.calls_constrained}
 
 
 def target_abilities(route: Route) -> dict[str, Any] | None:

@@ -86,6 +86,16 @@ class ApiError(Exception):
         return ErrorAnswer(self)
 
 
+def speaks_anthropic(scope: Scope) -> bool:
+    """Whether the client is one of Anthropic's API: by the path, or by the headers that only such clients send."""
+    names = {name for name, _ in scope["headers"]}
+    return (
+        scope["path"].startswith(ANTHROPIC_PATHS)
+        or b"anthropic-version" in names
+        or (b"x-api-key" in names and b"authorization" not in names and scope["path"].startswith("/v1/models"))
+    )
+
+
 class ErrorAnswer(Response):
     """An error in the words of the API whose path was asked."""
 
@@ -94,7 +104,7 @@ class ErrorAnswer(Response):
         super().__init__(error.body(), error.status, dict(error.headers or {}), media_type="application/json")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["path"].startswith(ANTHROPIC_PATHS):
+        if speaks_anthropic(scope):
             self.body = self.error.anthropic_body(scope.get("state", {}).get("request_id", ""))
             self.headers["content-length"] = str(len(self.body))
         await super().__call__(scope, receive, send)
@@ -121,12 +131,14 @@ class ServerStopping(Exception):
 
 
 def model_not_found(name: str, known: Iterable[str]) -> ApiError:
-    message = f"the model {_short(name)!r} does not exist; there is {_short(', '.join(known), MESSAGE_CHARACTERS)}"
+    message = (
+        f"the model {shortened(name)!r} does not exist; there is {shortened(', '.join(known), MESSAGE_CHARACTERS)}"
+    )
     return ApiError(404, message, param="model", code="model_not_found")
 
 
 def not_a_judge(name: str) -> ApiError:
-    return ApiError(400, f"the model {_short(name)!r} is not a judge", param="model", code="not_a_judge")
+    return ApiError(400, f"the model {shortened(name)!r} is not a judge", param="model", code="not_a_judge")
 
 
 def no_judge() -> ApiError:
@@ -152,7 +164,7 @@ def reported(exc: Exception, request_id: str) -> ApiError:
     return answer
 
 
-def _short(text: str, limit: int = PATH_CHARACTERS) -> str:
+def shortened(text: str, limit: int = PATH_CHARACTERS) -> str:
     return text if len(text) <= limit else text[:limit] + "…"
 
 
@@ -165,7 +177,7 @@ def _prompt_too_long(exc: PromptTooLong) -> ApiError:
 
 
 def _refused(exc: InvalidRequest | PolicyError) -> ApiError:
-    return ApiError(400, _short(str(exc), MESSAGE_CHARACTERS), param=exc.field, code="invalid_value")
+    return ApiError(400, shortened(str(exc), MESSAGE_CHARACTERS), param=exc.field, code="invalid_value")
 
 
 def _engine_dead(exc: EngineDead) -> ApiError:
@@ -222,7 +234,7 @@ _HTTP_CODES: Mapping[int, str] = MappingProxyType(
 def _http(exc: HTTPException) -> ApiError:
     if exc.status_code >= 500:
         return ApiError(exc.status_code, "the server failed on this request", type="server_error", code="server_error")
-    message = _short(str(exc.detail), MESSAGE_CHARACTERS)
+    message = shortened(str(exc.detail), MESSAGE_CHARACTERS)
     return ApiError(exc.status_code, message, code=_HTTP_CODES.get(exc.status_code), headers=exc.headers)
 
 
@@ -231,9 +243,9 @@ def _invalid_body(exc: InvalidBody) -> ApiError:
     first = _fields(exc.errors[0])
     inside = [error for error in exc.errors if _fields(error)[: len(first)] == first]
     error = max(inside, key=lambda error: len(_fields(error)))
-    path = _short(".".join(_fields(error)))
+    path = shortened(".".join(_fields(error)))
     message = "unknown field" if error["type"] == "extra_forbidden" else error["msg"].removeprefix("Value error, ")
-    message = _short(message, MESSAGE_CHARACTERS)
+    message = shortened(message, MESSAGE_CHARACTERS)
     code = {"missing": "missing_required_parameter", "extra_forbidden": "unknown_parameter"}
     return ApiError(
         400,

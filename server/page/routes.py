@@ -11,6 +11,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
+from server.apis.entrance import index
 from server.edges.endpoints import Routes
 
 FOLDER = Path(__file__).parent / "static"
@@ -62,7 +63,7 @@ routes = Routes(include_in_schema=False)
 async def document(request: Request) -> Response:
     """A page. What is not a browser gets at `/` what it would get without one."""
     if request.scope["path"] == "/" and "text/html" not in request.headers.get("accept", ""):
-        raise HTTPException(404)
+        return await index(request)
     return _file(request, DOCUMENTS[request.scope["path"]])
 
 

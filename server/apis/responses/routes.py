@@ -15,7 +15,7 @@ from server.apis.responses.encoder import ResponseEncoder
 from server.apis.responses.items import ITEMS, ItemReference, resolved, turns
 from server.apis.responses.schema import ResponsesRequest, kept_items
 from server.apis.shared.generation import Run, Take, json_response, prepare, respond
-from server.apis.shared.messages import Reader, Turn
+from server.apis.shared.messages import MessageReader, Turn
 from server.assemble import runtime_of
 from server.edges.endpoints import Routes, json_body
 from server.edges.errors import ApiError, api_error, reported
@@ -124,7 +124,7 @@ async def _earlier(store: Responses, key_name: str | None, response_id: str | No
         raise ApiError(404, f"{field}: there is no such response", param=field, code="previous_response_not_found")
     if runs(stored):
         raise ApiError(409, f"{field}: this response has not ended", param=field, code="previous_response_runs")
-    said = [turns(ITEMS.validate_python(items), Reader()) for items in (stored.items, stored.body["output"])]
+    said = [turns(ITEMS.validate_python(items), MessageReader()) for items in (stored.items, stored.body["output"])]
     return [*stored.earlier, *chain.from_iterable(said)]
 
 

@@ -65,10 +65,10 @@ class Generation:
                 raise self._in_words_of_the_api(error) from error.__cause__
 
     async def _choice(self, index: int, sampling: Sampling, take: Take[Event]) -> None:
-        route, saw = self.route, self.observer.saw
+        route, saw, notes = self.route, self.observer.saw, self.conversation.notes
         async with aclosing(route.controller(route, self.conversation, self.policy, sampling)) as events:
             async for raw in events:
-                event = noted(raw, self.conversation.notes)
+                event = noted(raw, notes) if notes else raw
                 saw(index, event)
                 if (taking := take(index, event)) is not None:
                     await taking
