@@ -20,7 +20,8 @@ from models.engines.base import EngineBusy
 
 MINUTE = 60.0
 FIRST_MEAN = 512.0  # tokens of a reply, before there has been one
-SMOOTHING = 0.05  # weight of the newest reply in the mean
+SMOOTHING = 0.05  # weight of the newest reply in the means
+PATIENCE = 2.0  # times the wait that was estimated
 RATE_SECONDS = 30.0  # over which the pace of a route is measured
 
 Cause = Literal["bound", "deadline", "key_requests", "key_tokens"]
@@ -28,8 +29,9 @@ Cause = Literal["bound", "deadline", "key_requests", "key_tokens"]
 
 class AdmissionConfig(Section):
     """`[routes.NAME.admission]`. `running_tokens` is the estimated work that may run at once, prompts and replies
-    together; 0: everything begins. Of the others up to `queue_tokens` wait, for `queue_seconds` at most. One key may
-    have `key_share` of the queue, and `running_share` of what runs."""
+    together; 0: everything begins. Of the others up to `queue_tokens` wait, where they will not have to for more than
+    `queue_seconds` by estimate; in truth twice as long at most. One key may have `key_share` of the queue, and
+    `running_share` of what runs."""
 
     running_tokens: Tokens = 0
     queue_tokens: Tokens = 1_000_000
@@ -72,6 +74,7 @@ class RouteQueue:
     queued: Counter[str] = field(default_factory=Counter)
     refused: Counter[Cause] = field(default_factory=lambda: Counter(dict.fromkeys(get_args(Cause), 0)))
     mean_reply: float = FIRST_MEAN
+    mean_seconds: float = 0.0
     _waiting: dict[str, deque[_Waiting]] = field(default_factory=dict)
     _had: dict[str, float] = field(default_factory=dict)
     _done: deque[tuple[float, int]] = field(default_factory=deque)
@@ -85,7 +88,7 @@ class RouteQueue:
         waiting = self._queue(key, work)
         self._begin()  # those that wait may wait for their key's share alone
         try:
-            async with asyncio.timeout(self.settings.queue_seconds):
+            async with asyncio.timeout(PATIENCE * self.settings.queue_seconds):
                 await waiting.turn
         except BaseException as error:
             if waiting.turn.cancelled():
@@ -94,14 +97,16 @@ class RouteQueue:
                 self._end(key, work)
             self._begin()
             if isinstance(error, TimeoutError):
-                raise self._refusal("deadline", f"it has waited {self.settings.queue_seconds:g} seconds") from None
+                raise self._refusal("deadline", "it has waited for too long") from None
             raise
 
-    def leave(self, key: str, work: int, reply_tokens: float | None) -> None:
-        """The request is over, and others may begin. `reply_tokens` is the mean length of its replies."""
+    def leave(self, key: str, work: int, seconds: float, reply_tokens: float | None) -> None:
+        """The request is over after so many seconds, and others may begin. `reply_tokens` is the mean length of its
+        replies; None where it had none."""
         self._end(key, work)
         if reply_tokens is not None:
             self.mean_reply += SMOOTHING * (reply_tokens - self.mean_reply)
+            self.mean_seconds += (SMOOTHING if self.mean_seconds else 1.0) * (seconds - self.mean_seconds)
         if self._waiting:
             now = self.clock()
             self._done.append((now, work))
@@ -169,16 +174,17 @@ class RouteQueue:
         most, own = self.settings.queue_tokens, self.queued.get(key, 0) + work
         if self.queued.total() + work > most or (key in self._waiting and own > self.settings.key_share * most):
             raise self._refusal("bound", "the queue is full")
-        # Keys take turns by work: before this request go its key's own, and as much of each other key.
-        ahead = own + sum(min(other, own) for name, other in self.queued.items() if name != key)
+        # Keys take turns by work: before this request begins, every other key may have as much as its own.
+        ahead = own * len({key, *self.queued, *self.running})
         if (seconds := self._seconds(ahead)) > self.settings.queue_seconds:
             raise self._refusal("deadline", f"it would wait some {seconds:.0f} seconds")
 
     def _seconds(self, work: int) -> float:
-        """How long so much work takes at the pace of now; 0 where that is not known yet."""
-        if len(self._done) < 2:
-            return 0.0
-        (first, ended), (last, _) = self._done[0], self._done[-1]
+        """How long so much work takes at the pace of now. While too little has ended to tell, it is supposed that as
+        much as may runs for as long as requests have run."""
+        (first, ended), (last, _) = (self._done[0], self._done[-1]) if self._done else ((0.0, 0), (0.0, 0))
+        if last - first < 2 * self.mean_seconds or last == first:
+            return work * self.mean_seconds / self.settings.running_tokens
         return work * (last - first) / (sum(done for _, done in self._done) - ended)
 
     def _refusal(self, cause: Cause, message: str) -> Refusal:
@@ -260,10 +266,12 @@ class Admission:
             raise
         try:
             await queue.enter(key or "", work)
+            began = queue.clock()
             try:
                 yield
             finally:
-                queue.leave(key or "", work, usage.completion_tokens / replies if usage.completion_tokens else None)
+                reply_tokens = usage.completion_tokens / replies if usage.completion_tokens else None
+                queue.leave(key or "", work, queue.clock() - began, reply_tokens)
         finally:
             if use is not None:
                 use.leave(work, usage.prompt_tokens + usage.completion_tokens)

@@ -258,6 +258,8 @@ def _translating_errors(name: str) -> Iterator[None]:
         yield
     except httpx.ConnectError as error:
         raise EngineDead(f"engine {name} cannot be reached: {error}") from error
+    except (httpx.NetworkError, httpx.RemoteProtocolError) as error:
+        raise EngineDead(f"engine {name} broke off: {type(error).__name__} {error}") from error
     except httpx.HTTPError as error:
         raise EngineError(f"engine {name}: {type(error).__name__} {error}") from error
 

@@ -7,7 +7,7 @@ import sys
 import time
 import traceback
 
-SCENARIOS = ("engines",)
+SCENARIOS = ("fleet", "overload", "engines")
 
 
 def main() -> int:

@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import statistics
 from collections import Counter
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
@@ -107,14 +108,14 @@ def test_what_would_wait_in_vain_is_refused_at_once_and_told_when_to_come_again(
         admission = admission_of(running_tokens=100, queue_seconds=5)
         early = [asyncio.create_task(served(admission, key)) for key in "abc"]
         await asyncio.sleep(2.5)  # two have ended while others waited: a hundred tokens a second
-        late = [asyncio.create_task(served(admission, key)) for key in "defgh"]
+        late = [asyncio.create_task(served(admission, key)) for key in "defg"]
         await asyncio.sleep(0)
         began = asyncio.get_running_loop().time()
         with pytest.raises(Refusal) as refusal:
             async with admission.admitted("r", "z", 100, Used()):
                 pass
         assert refusal.value.cause == "deadline"
-        assert refusal.value.retry_after == 5, "when the queue of now is served"
+        assert refusal.value.retry_after == 4, "when the queue of now is served"
         assert asyncio.get_running_loop().time() == began
         assert set(await asyncio.gather(*early, *late)) == {"ok"}
 
@@ -127,10 +128,22 @@ def test_what_has_waited_too_long_is_refused_and_leaves_no_trace():
         long = asyncio.create_task(served(admission, "a", seconds=10))
         await asyncio.sleep(0)
         assert await served(admission, "b") == "deadline"
-        assert asyncio.get_running_loop().time() == pytest.approx(3)
+        assert asyncio.get_running_loop().time() == pytest.approx(6)
         assert admission.routes["r"].queued.total() == 0
         assert await long == "ok"
         assert admission.routes["r"].running.total() == 0
+
+    in_no_time(story)
+
+
+def test_before_anybody_has_waited_the_pace_is_known_by_how_long_requests_ran():
+    async def story() -> None:
+        admission = admission_of(running_tokens=200, queue_seconds=4)
+        assert await served(admission, "a", seconds=2.0) == "ok"
+        asked = [asyncio.create_task(served(admission, "a", seconds=2.0)) for _ in range(8)]
+        await asyncio.sleep(0)
+        assert [task.done() for task in asked] == [False] * 6 + [True] * 2, "two run, four wait for up to four seconds"
+        assert set(await asyncio.gather(*asked)) == {"ok", "deadline"}
 
     in_no_time(story)
 
@@ -147,7 +160,7 @@ def test_who_leaves_while_waiting_or_as_the_turn_comes_gives_it_back():
         assert queue.queued.total() == 100
         other = asyncio.create_task(served(admission, "d"))
         await asyncio.sleep(0)
-        queue.leave("a", 0, None)  # nothing changes
+        queue.leave("a", 0, 0.0, None)  # nothing changes
         assert await first == "ok"
         last.cancel()  # it has been let in, and does not know it yet
         assert await other == "ok"
@@ -197,7 +210,8 @@ def test_ten_times_the_load_serves_as_much_as_one():
             await asyncio.sleep(drawn.expovariate(10 * times))
         await asyncio.gather(*tasks)
         causes = Counter(end for end, _ in ends)
-        return causes["ok"] / asyncio.get_running_loop().time(), causes, max(took for end, took in ends if end == "ok")
+        took = statistics.quantiles([took for end, took in ends if end == "ok"], n=100)[98]
+        return causes["ok"] / asyncio.get_running_loop().time(), causes, took
 
     results = {}
     for times in (1.0, 10.0):
@@ -205,7 +219,7 @@ def test_ten_times_the_load_serves_as_much_as_one():
             results[times] = runner.run(goodput(times))
     assert results[10.0][0] >= 0.95 * 10, "capacity is ten a second"
     assert results[10.0][1]["deadline"] > 10_000
-    assert results[10.0][2] < 12, "the deadline and the reply itself"
+    assert results[10.0][2] < 14, "99 of 100 wait for about the deadline at most, and a reply takes a second"
     assert results[1.0][1]["ok"] > 0.9 * 1800
 
 
