@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
+from secrets import token_bytes
 
 from starlette.requests import Request
 
@@ -17,16 +18,20 @@ from controllers.judging import chat as judge_chat
 from controllers.judging.judge import Judge
 from controllers.policy.fold import Defaults, KeyLimits
 from models.engines.base import Engine, Sampling
+from models.formats import FAMILIES
 from models.formats.reasoning import ReasoningFormat
 from models.formats.template import prove
 from models.judge_prompts.families import JUDGE_FAMILIES, load_forms
 from models.text.template_marks import Marks, marks_of
+from server.admission import Admission
+from server.apis.messages.seal import Seal
 from server.config.load import Config, ConfigError, RouteConfig
 from server.edges.errors import model_not_found, no_judge, not_a_judge
-from server.observability.engines import EngineCollector
+from server.observability.collectors import AdmissionCollector, EngineCollector
 from server.observability.metrics import Metrics
 from server.running_requests import Running
 from server.stores.responses import ResponseStore
+from server.stores.shared import Responses
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +41,7 @@ class Runtime:
     `draining` is set when the server has been told to stop, `closing` when the notice of it is over and nothing new is
     to be begun, `cut` when its time to drain is over as well: what then still runs is cancelled. `background` holds the
     work that no connection waits for. `started` is the Unix time, in seconds, at which the engines were up. `marks` are
-    those of the judges' templates.
+    those of the judges' templates. `names` are all that clients may put in `model`, with the route of each.
     """
 
     config: Config
@@ -51,8 +56,11 @@ class Runtime:
     started: int
     running: Running
     keys: Mapping[str, KeyLimits]
-    responses: ResponseStore
+    responses: Responses
+    admission: Admission
     background: set[asyncio.Task[None]]
+    seal: Seal
+    names: Mapping[str, str]
 
     @property
     def targets(self) -> Mapping[str, str]:
@@ -65,9 +73,9 @@ class Runtime:
 
     def route(self, name: str) -> Route:
         """The route that a client named. Raises the API's 404."""
-        if name not in self.routes:
-            raise model_not_found(name)
-        return self.routes[name]
+        if name not in self.names:
+            raise model_not_found(name, self.names)
+        return self.routes[self.names[name]]
 
     def limits(self, request: Request) -> KeyLimits:
         """Those of the request's key."""
@@ -77,6 +85,7 @@ class Runtime:
     def judge(self, name: str | None) -> Judge:
         """The judge route that a client named, or the one for clients that cannot. Raises the API's errors."""
         name = name or self.config.rewards.judge or next(iter(self.judges), "")
+        name = self.names.get(name, name)
         if name not in self.judges:
             raise not_a_judge(self.route(name).name) if name else no_judge()
         return self.judges[name]
@@ -87,12 +96,19 @@ def runtime_of(request: Request) -> Runtime:
     return runtime
 
 
-def assemble(config: Config, engines: Mapping[str, Engine], started: int) -> Runtime:
+def assemble(
+    config: Config, engines: Mapping[str, Engine], started: int, responses: Responses | None = None
+) -> Runtime:
     """Routes over engines that are up. Raises `ConfigError` where an engine turns out not to fit its route."""
     if missing := config.engines.keys() - engines.keys():
         raise ConfigError(f"engines.{min(missing)}: not given")
     metrics = Metrics(config.routes, {name: engine.running for name, engine in engines.items()})
+    admission = Admission(
+        {name: route.admission for name, route in config.routes.items()},
+        {name: (key.max_requests, key.tokens_per_minute) for name, key in config.keys.items()},
+    )
     metrics.registry.register(EngineCollector(engines))
+    metrics.registry.register(AdmissionCollector(admission))
     models = {name: LoadedModel(engine, ThroughputEstimate(), CircuitBreaker()) for name, engine in engines.items()}
     judges = {name: _judge(name, config, models, metrics) for name in config.routes if _judges(config, name)}
     routes = {
@@ -115,8 +131,11 @@ def assemble(config: Config, engines: Mapping[str, Engine], started: int) -> Run
         started=started,
         running=Running(),
         keys=keys,
-        responses=ResponseStore(config.server.stored_responses, config.server.stored_bytes),
+        responses=responses or Responses(ResponseStore(config.server.stored_responses, config.server.stored_bytes)),
+        admission=admission,
         background=set(),
+        seal=Seal(config.server.seal_key.get_secret_value() or token_bytes(32)),
+        names={name: route for route, each in config.routes.items() for name in (route, *each.names)},
     )
 
 
@@ -168,7 +187,7 @@ def _with_target(config: Config, name: str, models: Mapping[str, LoadedModel], j
     if settings is None:
         return route
     model = models[settings.target]
-    _check_template(name, route.family, settings.target, model.engine)
+    _fitting(name, route.family, settings.target, model.engine)
     try:
         return with_target(
             route,
@@ -184,9 +203,18 @@ def _with_target(config: Config, name: str, models: Mapping[str, LoadedModel], j
         raise ConfigError(f"routes.{name}.speculative: {error}") from error
 
 
-def _check_template(name: str, family: ReasoningFormat, engine_name: str, engine: Engine) -> None:
-    if fault := prove(family, engine.tokenizer).fault:
-        raise ConfigError(f"routes.{name}.family: {family.name!r} does not fit engine {engine_name!r}: {fault}")
+def _fitting(name: str, family: ReasoningFormat, engine_name: str, engine: Engine) -> ReasoningFormat:
+    """The family as the engine's template bears it out: with the calls of another family where the template writes
+    those. Raises `ConfigError` where the family's thinking does not fit."""
+    fault = prove(family, engine.tokenizer).fault
+    if not fault:
+        return family
+    for tools in dict.fromkeys(other.tools for other in FAMILIES.values() if other.tools != family.tools):
+        fitted = replace(family, tools=tools)
+        proof = prove(fitted, engine.tokenizer)
+        if not proof.fault and proof.calls:
+            return fitted
+    raise ConfigError(f"routes.{name}.family: {family.name!r} does not fit engine {engine_name!r}: {fault}")
 
 
 def _route(
@@ -196,8 +224,8 @@ def _route(
     judges: Mapping[str, Judge],
     controller: Controller | None = None,
 ) -> Route:
-    family, engine = config.of_family, model.engine
-    _check_template(name, family, config.engine, engine)
+    engine = model.engine
+    family = _fitting(name, config.of_family, config.engine, engine)
     controller = controller or CONTROLLERS[config.controller]
     if config.judged_by:
         controller = best_of_n.best_of_controller(judges[config.judged_by], controller)

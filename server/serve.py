@@ -24,6 +24,7 @@ from server.engines import start_engines
 from server.families import detect_families
 from server.observability import logs
 from server.observability.tracing import start_tracing
+from server.stores import open_responses
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -125,7 +126,13 @@ async def _serve(config: Config) -> int:
         except asyncio.CancelledError:
             log.info("stopped before the engines were up")
             return 0
-        return await _serve_app(config, create_app(config, engines, observers))
+        responses = open_responses(config)
+        stack.push_async_callback(responses.close)
+        app = create_app(config, engines, observers, responses)
+        sharing = asyncio.create_task(responses.run(app.state.runtime.running.ask))
+        stack.callback(sharing.cancel)
+        stack.push_async_callback(responses.flush)
+        return await _serve_app(config, app)
     raise AssertionError("the stack swallows no exception")
 
 

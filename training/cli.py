@@ -1,18 +1,22 @@
 """`reasond-train`: runs a recipe file. Nothing heavy is imported before the recipe is read and valid."""
 
 import argparse
+import errno
 import gc
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from training.algorithms import METHODS
-from training.config.recipe import Recipe, load
+from training.config.recipe import Recipe, load, overridden
 from training.config.sections import EvaluateBudgetRecipe, EvaluateRecipe, RunSection
+from training.config.source import DataSection
+from training.data.check import report
 from training.data.errors import UserError
 
+DEVICE_TROUBLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
 DESCRIPTION = "Makes the models that reasond serves, and measures them."
 
 
@@ -21,7 +25,7 @@ def parser() -> argparse.ArgumentParser:
     main_parser = argparse.ArgumentParser(
         prog="reasond-train",
         description=DESCRIPTION,
-        epilog=f"what a recipe's `method` may be:\n{methods}",
+        epilog=f"what a recipe's `method` may be:\n{methods}\n\n`reasond-train data check FILE` looks at data.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     main_parser.add_argument("recipe", type=Path, help="a TOML file, such as those in configs/train/")
@@ -35,7 +39,10 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """0, or 2 for what the user can mend, told in a line. Any other error keeps its traceback."""
-    arguments = parser().parse_args(argv)
+    given = sys.argv[1:] if argv is None else list(argv)
+    if given[:1] == ["data"]:
+        return check_data(given[1:])
+    arguments = parser().parse_args(given)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # what was started is ended
     try:
         recipe = read(arguments.recipe, arguments.overrides)
@@ -43,7 +50,49 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"reasond-train: {arguments.recipe}: {error}", file=sys.stderr)
         return 2
+    except OSError as error:
+        if error.errno not in DEVICE_TROUBLE:
+            raise
+        print(f"reasond-train: {arguments.recipe}: {error}", file=sys.stderr)
+        return 2
     return 0
+
+
+def check_data(argv: Sequence[str]) -> int:
+    """0 where a file of questions can be trained with, 1 where it has faults, 2 where it cannot be read."""
+    data_parser = argparse.ArgumentParser(prog="reasond-train data", description="Looks at data before they train.")
+    checking = data_parser.add_subparsers(required=True, metavar="ACTION").add_parser(
+        "check", help="counts, lengths in tokens, duplicates, and what cannot be read or checked"
+    )
+    checking.add_argument("file", type=Path, help="JSON lines")
+    checking.add_argument("--checker", default="exact", help="a checker's name, or its settings as a TOML table")
+    checking.add_argument("--column", action="append", default=[], metavar="WHAT=NAME", help="answer=solution")
+    checking.add_argument("--tokenizer", default=None, help="a model's folder or hub name, to count its tokens")
+    arguments = data_parser.parse_args(argv)
+    try:
+        settings = [f"checker={arguments.checker}", *(f"columns.{column}" for column in arguments.column)]
+        section = DataSection.parse(overridden({"file": arguments.file}, settings))
+        count, unit = _counter(arguments.tokenizer)
+        assert section.file is not None
+        text, faults = report(section.file, section.columns, section.checker, section.test_share, count, unit)
+    except UserError as error:
+        print(f"reasond-train: {error}", file=sys.stderr)
+        return 2
+    print(text)
+    return 1 if faults else 0
+
+
+def _counter(tokenizer: str | None) -> tuple[Callable[[str], int], str]:
+    """What measures a text, and its unit: a tokenizer's tokens, or else words."""
+    if tokenizer is None:
+        return lambda text: len(text.split()), "words"
+    from models.text.tokenizer import HubTokenizer
+
+    try:
+        encode = HubTokenizer(tokenizer).encode
+    except (OSError, ValueError) as error:
+        raise UserError(f"tokenizer {tokenizer!r} cannot be loaded: {str(error).splitlines()[0]}") from error
+    return lambda text: len(encode(text)), "tokens"
 
 
 def read(path: Path, overrides: Sequence[str] = ()) -> Any:

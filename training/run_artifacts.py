@@ -5,7 +5,8 @@ logged step), TensorBoard's events under `tensorboard/`, a progress bar with the
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,8 @@ KEPT = (
     *("loss", "grad_norm", "learning_rate", "mean_token_accuracy", "entropy", "reward"),
     *("completions/mean_length", "completions/clipped_ratio", "hgpo/reward_0", "hgpo/reward_1", "hgpo/probability_0"),
     *("budget/accuracy", "budget/declared", "budget/tokens", "budget/tolerance"),
-    *("budget/within_10", "budget/within_50"),
+    *("budget/within_10", "budget/within_50", "thinkless/think_ratio", "l1/off"),
+    *("rewards/accuracies", "rewards/margins"),
 )
 SHOWN = {
     "loss": "loss",
@@ -44,6 +46,8 @@ PANELS: Mapping[str, Mapping[str, str]] = {
     },
     "share of replies": {
         "hgpo/probability_0": "P(think)",
+        "thinkless/think_ratio": "thinks",
+        "rewards/accuracies": "chosen before rejected",
         "budget/accuracy": "right",
         "budget/within_10": "within 10 % of the budget",
         "budget/within_50": "within 50 %",
@@ -112,6 +116,28 @@ def begin(out: Path, recipe: BaseModel, resume: bool) -> MetricsFile:
         for old in metrics.events.glob("events.*"):
             old.unlink()
     return metrics
+
+
+def write_route(out: Path, family: str) -> None:
+    """`reasond.toml`: the folder as a configuration, so that `reasond serve FOLDER` serves it under its own name."""
+    name = json.dumps(out.resolve().name, ensure_ascii=False)  # JSON's strings are TOML's
+    (out / "reasond.toml").write_text(
+        f"# What this run made, served: reasond serve {out}\n"
+        f'[engines.{name}]\nkind = "vllm"\nmodel = "."\n\n[routes.{name}]\nengine = {name}\nfamily = "{family}"\n',
+        encoding="utf-8",
+    )
+
+
+@contextmanager
+def progress_closed(trainer: Any) -> Iterator[None]:
+    """Ends the progress bar's line where the block fails, so that what is told of it has one of its own."""
+    try:
+        yield
+    except Exception:
+        for callback in trainer.callback_handler.callbacks:
+            if isinstance(callback, Bar) and callback.training_bar is not None:
+                callback.training_bar.close()
+        raise
 
 
 def show_progress(trainer: Any) -> None:

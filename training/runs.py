@@ -1,27 +1,30 @@
 """One run of a recipe that trains: its material, TRL's settings, the trainer, and what is saved at the end."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from random import Random
 from typing import Any
 
 import torch
 from datasets import Dataset
-from trl import GRPOConfig, SFTConfig
+from trl import DPOConfig, GRPOConfig, SFTConfig
 
 from models.text.tokenizer import HubTokenizer
 from training import run_artifacts
+from training.algorithms.curriculum import Curriculum
 from training.algorithms.parts import Material, PolicyParts
-from training.config.sections import PolicyRecipe, SftRecipe, TrainingRecipe
+from training.algorithms.preferences import DpoRecipe
+from training.config.sections import PolicyRecipe, RowRecipe, TrainingRecipe
 from training.config.source import open_source
 from training.data.errors import UserError
-from training.data.rows import Row
+from training.data.questions import QuestionSource, TrainingQuestion
+from training.data.rows import PairRow, Row
 from training.sampling.policy import sampler_of
-from training.trl_adapter import PolicyTrainer, RowTrainer
+from training.trl_adapter import PairTrainer, PolicyTrainer, RowTrainer, prompts
 from training.weights import store
 
 
-def fit_rows(rows: Callable[[Any, Material], Iterable[Row]], config: SftRecipe, resume: bool = False) -> None:
+def fit_rows(rows: Callable[[Any, Material], Iterable[Row]], config: RowRecipe, resume: bool = False) -> None:
     """Trains on `rows` in their order and writes the model to `config.run.out`. Under `accelerate launch`, on every
     device. UserError where a step's rows do not divide into micro-batches."""
     arguments, source = row_arguments(config), open_source(config.data)
@@ -32,11 +35,22 @@ def fit_rows(rows: Callable[[Any, Material], Iterable[Row]], config: SftRecipe, 
     _fit(config, resume, RowTrainer, arguments, made)
 
 
+def fit_pairs(rows: Callable[[Any, Material], Iterable[PairRow]], config: DpoRecipe, resume: bool = False) -> None:
+    """Trains on pairs of replies, by direct preference optimization, and writes the model to `config.run.out`."""
+    losses = {"loss_type": ["sigmoid", "sft"], "loss_weights": [1.0, config.sft]} if config.sft else {}
+    arguments, source = pair_arguments(config, losses), open_source(config.data)
+
+    def made(tokenizer: HubTokenizer) -> dict[str, Any]:
+        return {"train_dataset": Dataset.from_list(list(rows(config, Material(tokenizer, source))))}
+
+    _fit(config, resume, PairTrainer, arguments, made)
+
+
 def fit_policy(parts: Callable[[Any, Material], PolicyParts[Any]], config: PolicyRecipe, resume: bool = False) -> None:
     """Trains a policy on its own replies and writes the model to `config.run.out`. Under `accelerate launch`, on every
     device."""
     arguments, source = policy_arguments(config), open_source(config.data)
-    drawn = source.draw(config.data.difficulties, config.steps * config.questions, "train", Random(config.run.seed + 1))
+    drawn = questions_of(config, source)
     with sampler_of(config) as sampler:
 
         def made(tokenizer: HubTokenizer) -> dict[str, Any]:
@@ -46,10 +60,12 @@ def fit_policy(parts: Callable[[Any, Material], PolicyParts[Any]], config: Polic
         _fit(config, resume, PolicyTrainer, arguments, made)
 
 
-def prompts(parts: PolicyParts[Any]) -> Dataset:
-    """One row a question: its `prompt` (messages) and its `index`."""
-    rows = [{"prompt": parts.messages(question), "index": i} for i, question in enumerate(parts.questions)]
-    return Dataset.from_list(rows)
+def questions_of(config: PolicyRecipe, source: QuestionSource) -> Sequence[TrainingQuestion]:
+    """The questions of a whole run."""
+    count, seed = config.steps * config.questions, config.run.seed + 1
+    if config.curriculum is not None:
+        return Curriculum(config.curriculum, source, config.data.difficulties, count, seed)
+    return source.draw(config.data.difficulties, count, "train", Random(seed))
 
 
 def _fit(
@@ -75,11 +91,13 @@ def _fit(
         **parts(HubTokenizer(config.run.out)),
     )
     run_artifacts.show_progress(trainer)
-    trainer.train(resume_from_checkpoint=checkpoint)
+    with run_artifacts.progress_closed(trainer):
+        trainer.train(resume_from_checkpoint=checkpoint)
     if trainer.is_world_process_zero():
         trained = trainer.accelerator.unwrap_model(trainer.model)
         store.save_adapter(trained, config.run.out)
         store.save(trained, tokenizer, config.run.out)
+        run_artifacts.write_route(config.run.out, config.model.family)
         run_artifacts.plot_curves(config.run.out)
 
 
@@ -94,7 +112,7 @@ def last_checkpoint(folder: Path) -> str:
     return str(max(whole, key=lambda checkpoint: int(checkpoint.name.rpartition("-")[2])))
 
 
-def row_arguments(config: SftRecipe) -> SFTConfig:
+def row_arguments(config: RowRecipe) -> SFTConfig:
     """TRL's settings. Rows keep their order: the curriculum is in the data."""
     return _arguments(
         SFTConfig,
@@ -103,6 +121,20 @@ def row_arguments(config: SftRecipe) -> SFTConfig:
         max_length=None,
         train_sampling_strategy="sequential",
         gradient_checkpointing=config.gradient_checkpointing,
+    )
+
+
+def pair_arguments(config: DpoRecipe, losses: dict[str, Any]) -> DPOConfig:
+    """TRL's settings for pairs, which keep their order too."""
+    return _arguments(
+        DPOConfig,
+        config,
+        config.rows_a_step,
+        max_length=None,
+        beta=config.beta,
+        train_sampling_strategy="sequential",
+        gradient_checkpointing=config.gradient_checkpointing,
+        **losses,
     )
 
 
@@ -124,7 +156,6 @@ def policy_arguments(config: PolicyRecipe) -> GRPOConfig:
         importance_sampling_level=config.importance,
         epsilon=config.epsilon,
         beta=config.beta,
-        sync_ref_model=config.beta > 0,
         use_vllm=by_vllm,
         vllm_mode=config.generation if by_vllm else "colocate",
         gradient_checkpointing=torch.cuda.is_available() and config.generation in ("colocate", "server", "engine"),
@@ -150,6 +181,7 @@ def _arguments(arguments_class: type[Any], config: TrainingRecipe, rows_a_step: 
         bf16=config.model.dtype == "bfloat16",
         use_cpu=on_cpu,
         logging_steps=run.log_every,
+        logging_nan_inf_filter=False,
         save_strategy="steps" if run.checkpoint_every else "no",
         save_steps=run.checkpoint_every or 500,
         save_total_limit=2,

@@ -12,15 +12,23 @@ docs/log.md (2026-11-21) compares them.
 """
 
 import math
+from collections.abc import Sequence
+from copy import copy, deepcopy
 from typing import Any
 
 import torch
+from datasets import Dataset
+from peft import PeftModel
 from torch import Tensor
 from torch.nn import functional
-from trl import GRPOTrainer, SFTTrainer
+from trl import DPOTrainer, GRPOTrainer, SFTTrainer
+from trl.models import prepare_deepspeed, prepare_fsdp
+from trl.trainer.callbacks import SyncRefModelCallback
+from trl.trainer.utils import add_fused_lm_head
 
 from training import optimizers
-from training.algorithms.parts import PolicyParts, Sampler
+from training.algorithms.curriculum import Curriculum
+from training.algorithms.parts import CheckedReply, PolicyParts, Sampler
 from training.config.sections import OptimizerSection
 from training.data.errors import UserError
 from training.data.rows import IGNORED
@@ -29,8 +37,9 @@ from training.plain_head import log_probabilities, scored_logits
 LOG_HALF = math.log(0.5)
 
 
-class OwnOptimizer:
-    """Makes the recipe's optimizer and schedule, when the trainer asks for them: by then the model is sharded."""
+class RecipeTrainer:
+    """What all trainers share: the recipe's optimizer and schedule, made when the trainer asks for them, as by then the
+    model is sharded; and a loss that is no number ends the run."""
 
     settings: OptimizerSection
     optimizer: Any
@@ -41,13 +50,20 @@ class OwnOptimizer:
             self.optimizer = optimizers.build(model or self.model, self.settings)  # type: ignore[attr-defined]
         return self.optimizer
 
+    def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
+        loss: Tensor = super().training_step(*args, **kwargs)  # type: ignore[misc]
+        if not torch.isfinite(loss):
+            step = self.state.global_step + 1  # type: ignore[attr-defined]
+            raise UserError(f"the loss is no number at step {step}; --resume goes on from the last checkpoint")
+        return loss
+
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
         if self.lr_scheduler is None:
             self.lr_scheduler = optimizers.schedule(optimizer or self.optimizer, num_training_steps, self.settings)
         return self.lr_scheduler
 
 
-class RowTrainer(OwnOptimizer, SFTTrainer):  # type: ignore[misc]
+class RowTrainer(RecipeTrainer, SFTTrainer):  # type: ignore[misc]
     """Next-token loss, through TRL's fused head or the model's own (see `plain_head`)."""
 
     def __init__(self, *args: Any, settings: OptimizerSection, fused_head: bool, **kwargs: Any) -> None:
@@ -68,7 +84,19 @@ class RowTrainer(OwnOptimizer, SFTTrainer):  # type: ignore[misc]
         return (loss, {"logits": logits}) if return_outputs else loss
 
 
-class PolicyTrainer(OwnOptimizer, GRPOTrainer):  # type: ignore[misc]
+class PairTrainer(RecipeTrainer, DPOTrainer):  # type: ignore[misc]
+    """Direct preference optimization on pairs that are token ids already."""
+
+    def __init__(self, *args: Any, settings: OptimizerSection, fused_head: bool, **kwargs: Any) -> None:
+        self.settings = settings
+        model = kwargs["model"]
+        super().__init__(*args, ref_model=None if isinstance(model, PeftModel) else deepcopy(model), **kwargs)
+
+    def _prepare_dataset(self, dataset: Any, *_: Any) -> Any:
+        return dataset
+
+
+class PolicyTrainer(RecipeTrainer, GRPOTrainer):  # type: ignore[misc]
     """GRPO of an algorithm's `parts`: the first N/k replies of a group begin with prefix 0, the next with prefix 1, …
 
     `sampler` writes the replies; TRL does where it is None.
@@ -86,18 +114,39 @@ class PolicyTrainer(OwnOptimizer, GRPOTrainer):  # type: ignore[misc]
         self.parts, self.settings, self.sampler, self.fused_head = parts, settings, sampler, fused_head
         self.prefixes = [list(prefix) for prefix in parts.prefixes]
         self._scores = torch.empty(0)
-        super().__init__(*args, reward_funcs=self._reward, **kwargs)
+        beta, arguments = kwargs["args"].beta, copy(kwargs["args"])
+        arguments.beta = 0.0
+        reference = deepcopy(kwargs["model"]) if beta else None
+        super().__init__(*args, reward_funcs=self._reward, **{**kwargs, "args": arguments})
+        if reference is not None:
+            self._hold_to(reference, beta)
         if self.num_generations % len(self.prefixes):
             raise UserError(f"{self.num_generations} replies do not divide into {len(self.prefixes)} prefixes")
+
+    def _hold_to(self, reference: Any, beta: float) -> None:
+        """Keeps the policy near a copy of what it was. TRL would load it anew: without what is in memory alone, such as
+        trained token rows beside an adapter."""
+        self.beta = self.args.beta = beta
+        base = reference.get_base_model() if isinstance(reference, PeftModel) else reference
+        add_fused_lm_head(base, temperature=self.temperature, cast_lm_head_to_fp32=self.args.cast_lm_head_to_fp32)
+        if self.is_deepspeed_enabled:
+            self.ref_model = prepare_deepspeed(reference, self.accelerator)
+        elif self.is_fsdp_enabled:
+            self.ref_model = prepare_fsdp(reference, self.accelerator)
+        else:
+            self.ref_model = self.accelerator.prepare_model(reference, evaluation_mode=True)
+        self.add_callback(SyncRefModelCallback(ref_model=self.ref_model, accelerator=self.accelerator))
 
     def _reward(
         self, completion_ids: list[list[int]], index: list[int], trainer_state: Any, log_metric: Any, **_: Any
     ) -> list[float]:
         """Reads token ids: TRL's own text has lost the end of turn. A reward that is no number is an error."""
-        checked = self.parts.checked(index, completion_ids)
+        checked = check_replies(self.parts, index, completion_ids)
         rewards = self.parts.reward(checked, trainer_state.global_step / self.args.max_steps, log_metric)
         if not all(map(math.isfinite, rewards)):
             raise UserError("an algorithm gave no reward for a reply")
+        if isinstance(self.parts.questions, Curriculum):
+            self.parts.questions.observe(index, rewards)
         return rewards
 
     def _tokenize_prompts(self, prompts: list[Any]) -> tuple[list[list[int]], Any, dict[str, Any]]:
@@ -134,7 +183,7 @@ class PolicyTrainer(OwnOptimizer, GRPOTrainer):  # type: ignore[misc]
             return super()._get_per_token_logps_and_entropies(  # type: ignore[no-any-return]
                 model, input_ids, attention_mask, logits_to_keep, *rest, **kwargs
             )
-        head = self.accelerator.unwrap_model(self.model).get_output_embeddings()
+        head = self.accelerator.unwrap_model(model).get_output_embeddings()
         with self.accelerator.autocast():
             found = log_probabilities(model, head, input_ids, attention_mask, logits_to_keep, self.temperature)
         return *found, None
@@ -200,3 +249,27 @@ def unless_settled(advantages: Tensor, probability: Tensor, settled: float) -> T
     """Mode-token advantages, 0 where the policy is where they push it: above `settled`, or below 1 - it. (B,)"""
     there = torch.where(advantages > 0, probability > settled, probability < 1 - settled)
     return advantages.masked_fill(there, 0.0)
+
+
+def prompts(parts: PolicyParts[Any]) -> Dataset:
+    """One row a question: its `prompt` (messages) and its `index`, made when it is asked for."""
+
+    def rows(asked: dict[str, list[int]]) -> dict[str, list[Any]]:
+        questions = [parts.questions[i] for i in asked["index"]]
+        return {**asked, "prompt": [parts.messages(one) if parts.messages else one.messages for one in questions]}
+
+    return Dataset.from_dict({"index": list(range(len(parts.questions)))}).with_transform(rows)
+
+
+def check_replies(
+    parts: PolicyParts[Any], indices: Sequence[int], replies: Sequence[Sequence[int]]
+) -> list[CheckedReply[Any]]:
+    """The replies to questions of those numbers, read and scored; the source sees complete ones alone."""
+    asked = [parts.questions[i] for i in indices]
+    read = [parts.read(question, ids) for question, ids in zip(asked, replies, strict=True)]
+    complete = [(question, reply.answer) for question, reply in zip(asked, read, strict=True) if reply.complete]
+    scores = iter(parts.source.scores(complete))
+    return [
+        CheckedReply(question, reply, next(scores) if reply.complete else 0.0)
+        for question, reply in zip(asked, read, strict=True)
+    ]

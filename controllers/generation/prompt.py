@@ -1,7 +1,7 @@
 """What the model reads: the conversation in its own template and mode, and the forced beginning of its reply."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from controllers.generation.events import Conversation
@@ -23,6 +23,8 @@ class RenderedPrompt:
 
 def render_prompt(route: Route, request: Conversation, mode: Wish, policy: Policy) -> RenderedPrompt:
     """The conversation in a mode. `auto` leaves the beginning of the reply to the model."""
+    if (begun := _begun_thought(route, request, policy)) is not None:
+        return begun
     given = TemplateInput(request.messages, request.tools, request.template_kwargs, request.continue_final)
     field = route.family.budget_field(policy.prefill) if policy.prefill is not None and mode != "auto" else ""
     token_ids = render(
@@ -34,6 +36,21 @@ def render_prompt(route: Route, request: Conversation, mode: Wish, policy: Polic
         field or None,
     )
     return RenderedPrompt(token_ids, opening_of(route.tags, token_ids, continued=request.continue_final))
+
+
+def _begun_thought(route: Route, request: Conversation, policy: Policy) -> RenderedPrompt | None:
+    """A prompt that goes on from a turn which begins with a thought, in the model's own tags; None where the last turn
+    begins with no thought. Behind an open thought the model thinks on, behind a closed one it answers."""
+    pair, text = route.family.thinking, str(request.messages[-1].get("content") or "").lstrip()
+    if not request.continue_final or pair is None or not text.startswith(pair[0]):
+        return None
+    thought, closed, answer = text.removeprefix(pair[0]).partition(pair[1])
+    asked = replace(request, messages=request.messages[:-1], continue_final=False)
+    prompt, tokenizer = render_prompt(route, asked, "think", policy), route.engine.tokenizer
+    begun = [] if prompt.opening else tokenizer.encode_control(pair[0])
+    begun += tokenizer.encode(thought.lstrip("\n") if prompt.opening else thought)
+    begun += [*tokenizer.encode_control(pair[1]), *tokenizer.encode(answer)] if closed else ()
+    return RenderedPrompt([*prompt.token_ids, *begun], [*prompt.opening, *begun])
 
 
 def template_arguments(route: Route, mode: Wish, policy: Policy) -> dict[str, Any]:

@@ -34,7 +34,8 @@ class PolicyError(Exception):
 @dataclass(frozen=True, slots=True)
 class ParsedControl:
     """What one field of a request said. None: nothing about it. An `effort` stands for a budget of the route's; one
-    that `yields` says only what the rest of the request leaves open."""
+    that `yields` says only what the rest of the request leaves open, one that is `counted` has its budget beside it. An
+    `adaptive` mode is left to the route."""
 
     field: str
     mode: Wish | None = None
@@ -44,6 +45,8 @@ class ParsedControl:
     budget: int | None = None
     effort: str | None = None
     yields: bool = False
+    counted: bool = False
+    adaptive: bool = False
     scope: Scope | None = None
     graceful: bool | None = None
     prefill: bool | None = None
@@ -87,8 +90,14 @@ def _is_wish(value: object) -> TypeGuard[Wish]:
     return value in get_args(Wish)
 
 
-@_reads(enum=["none", *EFFORTS])
+UNSAID = ("auto", "default", "")
+"""Efforts by which clients say that they name none."""
+
+
+@_reads(enum=["none", *EFFORTS, *UNSAID])
 def _effort(value: Any, field: str) -> Iterator[ParsedControl]:
+    if value in UNSAID:
+        return
     if value == "none":
         yield ParsedControl(field, mode="no_think")
     elif isinstance(value, str) and value in EFFORTS:
@@ -153,13 +162,6 @@ def _length(value: Any, field: str) -> Iterator[ParsedControl]:
     yield ParsedControl(field, length=(field.rpartition(".")[2], value))
 
 
-@_reads(type="null")
-def _misplaced(value: Any, field: str) -> Iterator[ParsedControl]:
-    name = field.rpartition(".")[2]
-    raise PolicyError(f"{field}: a budget is no argument of a chat template; send {name} by itself", field)
-    yield  # a reader is an iterator
-
-
 @_reads(**BOOLEAN)
 def _shown(value: Any, field: str) -> Iterator[ParsedControl]:
     if not isinstance(value, bool):
@@ -200,20 +202,23 @@ def _best_of(value: Any, field: str) -> Iterator[ParsedControl]:
     yield ParsedControl(field, best_of=value)
 
 
-THINKING_TYPES: Mapping[str, Wish] = {"enabled": "think", "disabled": "no_think", "adaptive": "auto"}
+THINKING_TYPES: Mapping[str, Wish] = {"enabled": "think", "disabled": "no_think", "adaptive": "auto", "auto": "auto"}
+_ON = frozenset(THINKING_TYPES) - {"disabled"}
+DISPLAYS = ("summarized", "updates", "omitted")
 
 
 @_reads(enum=list(THINKING_TYPES))
 def _thinking_type(value: Any, field: str) -> Iterator[ParsedControl]:
     if not isinstance(value, str) or value not in THINKING_TYPES:
         _wrong(field, "one of " + ", ".join(THINKING_TYPES))
-    yield ParsedControl(field, mode=THINKING_TYPES[value])
+    mode = THINKING_TYPES[value]
+    yield ParsedControl(field, mode=mode, adaptive=mode == "auto")
 
 
-@_reads(enum=["summarized", "omitted"])
+@_reads(enum=DISPLAYS)
 def _display(value: Any, field: str) -> Iterator[ParsedControl]:
-    if value not in ("summarized", "omitted"):
-        _wrong(field, "summarized or omitted")
+    if value not in DISPLAYS:
+        _wrong(field, "one of " + ", ".join(DISPLAYS))
     yield ParsedControl(field, show=value != "omitted")
 
 
@@ -247,6 +252,28 @@ class _Object:
                 yield from self.readers[key](item, f"{field}.{key}")
 
 
+class _Reasoning(_Object):
+    """OpenRouter's object: an effort beside a number of tokens is for the template, the number for the budget."""
+
+    def __call__(self, value: Any, field: str) -> Iterator[ParsedControl]:
+        said = list(_Object.__call__(self, value, field))
+        counted = any(item.budget is not None for item in said)
+        yield from (replace(item, counted=counted) if item.effort else item for item in said)
+
+
+class _Thinking(_Object):
+    """Anthropic's object: a budget of 0 beside thinking that is on is how clients leave the budget open."""
+
+    def __call__(self, value: Any, field: str) -> Iterator[ParsedControl]:
+        if (
+            isinstance(value, Mapping)
+            and value.get("budget_tokens") == 0
+            and value.get("type") not in (None, "disabled")
+        ):
+            value = {key: item for key, item in value.items() if key != "budget_tokens"}
+        yield from _Object.__call__(self, value, field)
+
+
 SCOPED = _Object({"tokens": _budget, "scope": _scope})
 
 
@@ -262,9 +289,29 @@ BUDGET_NAMES = (
     "thinking_token_budget",
     "thinking_budget",
     "thinking_budget_tokens",
+    "reasoning_budget",
     "reasoning_budget_tokens",
+    "reasoning_max_tokens",
     "max_thinking_tokens",
 )
+TEMPLATE_HINTS = ("clear_thinking", "keep")
+"""Keys of `thinking` that say how templates treat earlier thinking: arguments of those that know them."""
+
+REASONING = _Reasoning(
+    {
+        "effort": _effort,
+        "enabled": _switch,
+        "max_tokens": _budget,
+        "exclude": _hidden,
+        **dict.fromkeys(("summary", "generate_summary", "context"), _ignored),
+    }
+)
+
+
+@_reads(anyOf=[_effort.schema, REASONING.schema])
+def _effort_or_object(value: Any, field: str) -> Iterator[ParsedControl]:
+    yield from REASONING(value, field) if isinstance(value, Mapping) else _effort(value, field)
+
 
 CONTROLS: Mapping[str, Reader] = {
     "reasond": _Object(
@@ -278,23 +325,21 @@ CONTROLS: Mapping[str, Reader] = {
             "speculative": _Object({"target": _target, **dict.fromkeys(LENGTHS, _length)}),
         }
     ),
-    "reasoning_effort": _effort,
-    "reasoning": _Object(
+    "reasoning_effort": _effort_or_object,
+    "reasoning": REASONING,
+    "thinking": _Thinking(
         {
-            "effort": _effort,
-            "enabled": _switch,
-            "max_tokens": _budget,
-            "exclude": _hidden,
-            "summary": _ignored,
-            "generate_summary": _ignored,
+            "type": _thinking_type,
+            "budget_tokens": _budget,
+            "display": _display,
+            **dict.fromkeys(TEMPLATE_HINTS, _ignored),
         }
     ),
-    "thinking": _Object({"type": _thinking_type, "budget_tokens": _budget, "display": _display}),
     "output_config": _Object({"effort": _overall_effort}),
     "enable_thinking": _switch,
     "think": _think,
     "chat_template_kwargs": _Object(
-        {"enable_thinking": _switch, "thinking": _switch, **dict.fromkeys(BUDGET_NAMES, _misplaced)}, others=True
+        {"enable_thinking": _switch, "thinking": _switch, **dict.fromkeys(BUDGET_NAMES, _budget)}, others=True
     ),
     **dict.fromkeys(BUDGET_NAMES, _budget),
     "nvext": _Object({"max_thinking_tokens": _budget}),

@@ -100,9 +100,11 @@ def fold(asked: Mapping[str, Any], family: ReasoningFormat, defaults: Defaults, 
 
     Raises `PolicyError` for fields that contradict each other and for controls that the route cannot honour.
     """
-    said = _settled(
-        [item for field, read in CONTROLS.items() if asked.get(field) is not None for item in read(asked[field], field)]
-    )
+    possible = modes(family, defaults.decider)
+    read = [
+        item for field, read in CONTROLS.items() if asked.get(field) is not None for item in read(asked[field], field)
+    ]
+    said = _settled(read, possible, defaults.mode)
     budgets, key = defaults.budgets, key or KeyLimits()
     effort = next((item.effort for item in said if item.effort), None)
     said = _with_efforts(said, family, budgets)
@@ -116,7 +118,7 @@ def fold(asked: Mapping[str, Any], family: ReasoningFormat, defaults: Defaults, 
     limits = _limits(budget, mode, key, budgets, family)
     wish, chosen_by = _mode_of(mode, limits, family, defaults.mode)
     if mode:
-        _check_mode(wish, mode.field, modes(family, defaults.decider))
+        _check_mode(wish, mode.field, possible)
     if threshold and wish != "auto":
         other = mode or (budget if chosen_by == "client" else None)
         says = f"{other.field} makes it" if other else "this request's mode is"
@@ -150,11 +152,16 @@ def fold(asked: Mapping[str, Any], family: ReasoningFormat, defaults: Defaults, 
     )
 
 
-def _settled(said: list[ParsedControl]) -> list[ParsedControl]:
-    """What was said, less what an effort that yields says beside a mode or a budget of another field."""
+def _settled(said: list[ParsedControl], possible: Sequence[Wish], own: Wish) -> list[ParsedControl]:
+    """What was said, less what says nothing here: a mode left to a route that cannot choose one is the route's `own`,
+    and an effort that yields says nothing of a mode or a budget that another field names, or that no model here has."""
+    said = [replace(item, mode=None) if item.adaptive and "auto" not in possible else item for item in said]
     firm = [item for item in said if not item.yields]
     budget = next((item.budget for item in firm if item.budget is not None), None)
-    mode = next((item.mode for item in firm if item.mode), "no_think" if budget == 0 else None)
+    mode = next((item.mode for item in firm if item.mode), None)
+    if mode is None:
+        adaptive = any(item.adaptive for item in firm)
+        mode = "no_think" if budget == 0 or "think" not in possible else own if adaptive else None
     over = mode == "no_think" or budget is not None
     return [
         replace(item, mode=None if mode else item.mode, effort=None if over else item.effort) if item.yields else item
@@ -235,7 +242,9 @@ def _with_efforts(said: list[ParsedControl], family: ReasoningFormat, budgets: B
     the two come to the same number, or the model knows efforts itself. An effort of no tokens is no thinking."""
     if family.scope is None or (family.efforts and any(item.budget is not None for item in said)):
         return said
-    return [_with_budget(item, budgets.efforts[item.effort]) if item.effort else item for item in said]
+    return [
+        _with_budget(item, budgets.efforts[item.effort]) if item.effort and not item.counted else item for item in said
+    ]
 
 
 def _with_budget(item: ParsedControl, tokens: int) -> ParsedControl:

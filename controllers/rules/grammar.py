@@ -23,10 +23,10 @@ class AnswerGrammar(Rule):
         self._grammar = grammar
 
     def asleep_until(self, state: ReplyState) -> int:
-        return 0 if state.grammar_pending else NEVER
+        return 0 if _pending(state) else NEVER
 
     def engine_limits(self, state: ReplyState) -> EngineLimits:
-        if not state.grammar_pending:
+        if not _pending(state):
             return NO_LIMITS
         if state.parser.section == "answer" or self._route.answers_at_once:
             return EngineLimits(changes={"grammar": self._grammar})
@@ -36,7 +36,7 @@ class AnswerGrammar(Rule):
 
     def before_token(self, state: ReplyState, token: Delta) -> Action | None:
         """This token may end the reply, or begin the answer, before the grammar is there."""
-        if not state.grammar_pending:
+        if not _pending(state):
             return None
         ends = token.finish == "stop" and token.stopped_by is None
         begins = (
@@ -46,7 +46,7 @@ class AnswerGrammar(Rule):
 
     def after_token(self, state: ReplyState) -> Action | None:
         """The last token may have led to the answer."""
-        begins = state.grammar_pending and state.parser.section == "answer" and state.finish is None
+        begins = _pending(state) and state.parser.section == "answer" and state.finish is None
         return self._lead(state) if begins else None
 
     def _lead(self, state: ReplyState) -> Action:
@@ -60,6 +60,11 @@ class AnswerGrammar(Rule):
         if self._route.family.scope == "thinking" and closed:
             return Action((Forced(closing.token_ids[1:], closing.pieces[1:]),))
         return Action()
+
+
+def _pending(state: ReplyState) -> bool:
+    """Whether the grammar is still to come. A call that the model begins in its thinking is read as it stands."""
+    return state.grammar_pending and not (state.parser.in_call or state.parser.calls_begun)
 
 
 def grammar_of(route: Route, answer: AnswerFormat | None, sampling: Sampling) -> Grammar | None:

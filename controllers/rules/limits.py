@@ -5,7 +5,7 @@ own budget.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from controllers.generation.answer_format import AnswerFormat
 from controllers.generation.bounds import Bounds, CutStyle, reply_bounds, thinking_bounds
@@ -91,7 +91,7 @@ class ScopeLimits:
         scope, requested = self.route.family.scope, self.policy.requested
         bounds = self.bounds(state)
         limit = bounds.limit if bounds is not None else None
-        if bounds is None and mode == "no_think" and requested is not None:
+        if limit is None and mode == "no_think" and requested is not None:
             limit = 0
         if scope is None or (requested is None and limit is None and state.declared is None):
             return None
@@ -120,6 +120,10 @@ def scope_limits(state: ReplyState, policy: Policy, answer: AnswerFormat | None)
     """The limits of a reply of which nothing is written. Raises `PolicyError` where the client insists on an end that
     the reply cannot have."""
     route = state.route
+    if policy.mode == "no_think" and policy.budget == 0:
+        policy = replace(
+            policy, budget=None
+        )  # it is the mode that holds; should the model think, that is told as it is
     section: Section = "answer" if route.family.scope == "reply" else "reasoning"
     limited = route.family.scope is not None and (policy.budget is not None or policy.reserve > 0)
     refusal = _takes_no_phrase(route, state.sampling, answer)

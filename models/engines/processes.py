@@ -37,7 +37,9 @@ class EngineProcesses:
         one that handles signals."""
         command = [sys.executable, "-I", "-S", __file__, self._mark, str(os.getpid())]
         self._guard = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
-        with _interrupts_kept(), environment({MARK: self._mark, "VLLM_WORKER_MULTIPROC_METHOD": "spawn"}):
+        # SPT_NOENV: else the titles that vLLM gives its processes are written over their environment, mark included.
+        inherited = {MARK: self._mark, "SPT_NOENV": "1", "VLLM_WORKER_MULTIPROC_METHOD": "spawn"}
+        with _interrupts_kept(), environment(inherited):
             yield
 
     def kill(self) -> None:

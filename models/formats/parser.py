@@ -25,6 +25,7 @@ UNDECIDED = ("start", "budget")
 """Sections in which nothing has been said yet of what the client wants to read."""
 
 SILENT: tuple[Stage, ...] = ("start", "closed", "shut", "begun")
+QUOTATION_MARKS = frozenset("'\"“‘«")
 MOST_SPACES = 1024  # characters of white space that are held back, in the hope of what makes them layout
 
 
@@ -50,16 +51,19 @@ class ReplyParser:
         "_alerts",
         "_call",
         "_closers",
+        "_code",
         "_fresh",
         "_held",
         "_kind",
         "_marks",
         "_pending",
         "_place",
+        "_quoted",
         "_tags",
         "_tools",
         "calls_begun",
         "calls_closed",
+        "section",
     )
 
     def __init__(self, tags: Tags, tools: Sequence[Tool] | None = None) -> None:
@@ -68,18 +72,15 @@ class ReplyParser:
         self._tools = None if tools is None or tags.calls is None else {tool.name: tool for tool in tools}
         self._call: CallReader | None = None
         self._fresh = False  # just behind a tag: newlines here are layout, not text
+        self._code = self._quoted = False  # the answer stands within back-ticks, or just behind a quotation mark
         self._held = ""
         self._pending: deque[_Token] = deque()
         self.calls_begun = self.calls_closed = 0
         self._go("start", ())
 
-    @property
-    def section(self) -> Section:
-        return SECTION_OF[self._place.stage]
-
-    @section.setter
-    def section(self, section: Section) -> None:
-        self._go("begun" if section == "answer" else section, ())
+    def begin_answer(self) -> None:
+        """The answer begins here, without a tag."""
+        self._go("begun", ())
 
     @property
     def in_call(self) -> bool:
@@ -100,11 +101,19 @@ class ReplyParser:
             kind, piece = self._kind, pieces[i]
             if kind is None or self._pending or self._fresh or token_id in self._marks or self._alerts(piece):
                 self._take(token_id, piece, at, chunks)
-            elif chunks:
+                continue
+            self._quoted = False
+            if chunks:
                 _add(chunks, Chunk(kind, piece, (token_id,), None if at is None else (at,)))
             else:
                 chunks.append(Chunk(kind, piece, (token_id,), None if at is None else (at,)))
         return chunks
+
+    def resume(self, token_ids: Sequence[int], pieces: Sequence[str]) -> None:
+        """Takes what the prompt has of the reply. Its tokens are no output, whatever becomes of their text."""
+        self.feed(token_ids, pieces)
+        for token in self._pending:
+            token.placed = True
 
     def flush(self) -> list[Chunk]:
         """What was held back for a tag or a call that never came, once the reply has ended."""
@@ -145,6 +154,7 @@ class ReplyParser:
 
     def _go(self, stage: Stage, closers: tuple[str, ...]) -> None:
         self._closers = closers
+        self.section: Section = SECTION_OF[stage]
         self._place: Place = self._tags.place(stage, closers, self._tools is not None)
         self._alerts = _nothing if self._place.alert is None else self._place.alert.search
         waits = stage == "start" and self._place.pattern is not None
@@ -157,7 +167,7 @@ class ReplyParser:
     def _enter_text(self) -> Kind:
         """Text is said here: the kind that it is of."""
         if self._place.stage in SILENT:
-            self._go("said", self._closers)
+            self._go("resumed" if self._place.stage == "shut" else "said", self._closers)
         return self._kind_here()
 
     def _enter(self, lead: Lead) -> None:
@@ -185,7 +195,9 @@ class ReplyParser:
             lead, text = place.leads[found[0]], held[: found.start()]
             if place.spaces or place.stage in SILENT:  # what stands before the tag is layout
                 text = text.rstrip()
-            if text:  # it may open the answer, where the tag is text: look again
+            if lead.quotable and self._quotes(held[: found.start()]):
+                self._release(found.end(), self._enter_text(), chunks)
+            elif text:  # it may open the answer, where the tag is text: look again
                 self._release(len(text), self._enter_text(), chunks)
             elif lead.calls:
                 assert self._tags.calls is not None and self._tools is not None
@@ -231,6 +243,11 @@ class ReplyParser:
             self._go("start" if self._tags.form.answer else "said", self._closers)
         return bool(self._held) or move.over
 
+    def _quotes(self, before: str) -> bool:
+        """Whether the answer speaks of a tag that stands behind this text of it."""
+        code = self._code ^ bool(before.count("`") % 2)
+        return code or (before[-1] in QUOTATION_MARKS if before else self._quoted)
+
     def _call_id(self, name: str, written: str | None) -> str:
         """The id in the model's own form, where it has one and wrote it."""
         form = self._tags.form.history.ids
@@ -265,6 +282,9 @@ class ReplyParser:
             if token.left:
                 break
             self._pending.popleft()
+        if kind == "answer" and text:
+            self._code ^= bool(text.count("`") % 2)
+            self._quoted = text[-1] in QUOTATION_MARKS
         if self._fresh and kind not in ("control", "tool") and text:
             text = text.lstrip("\n")
             self._fresh = not text

@@ -39,7 +39,9 @@ def render(
 ) -> list[int]:
     """The prompt in a mode (None: the model chooses it), with the `own` arguments of an effort or a budget, and with
     `behind` in place of the mode's own text."""
-    if behind is None:
+    if given.continue_final:
+        behind = ""  # the client's own words stand there
+    elif behind is None:
         behind = form.behind.get(mode, "") if mode else ""
     messages = written(given.messages, form.history, form.system.get(mode, "") if mode else "")
     arguments = {**(form.modes.get(mode, NOTHING) if mode else NOTHING), **own}

@@ -16,10 +16,12 @@ from models.tool_calls.patterns import CallPatterns
 
 FIRST_MARK = 0xFDD1  # noncharacters: never valid for interchange, so no text holds them; 0xFDD0 is the tokenizer's seam
 MARKS = 31
+QUOTES = r"`|['\"“‘«]\Z"  # what may make the tag behind it text
 
-Stage = Literal["start", "budget", "reasoning", "closed", "shut", "begun", "said", "after"]
+Stage = Literal["start", "budget", "reasoning", "closed", "shut", "begun", "said", "resumed", "final", "after"]
 """Where a reply stands. Of an answer: right behind the end of the thinking (`closed`; `shut` where no more thinking may
-follow), before any text of it (`begun`), and behind some (`said`)."""
+follow), before any text of it (`begun`), and behind some (`said`). Where the server has closed the thinking, the model
+may go on with it in the answer (`resumed`) until its own closing tag, which is dropped (`final`)."""
 
 SECTION_OF: Mapping[Stage, Section] = {
     "start": "start",
@@ -29,6 +31,8 @@ SECTION_OF: Mapping[Stage, Section] = {
     "shut": "answer",
     "begun": "answer",
     "said": "answer",
+    "resumed": "answer",
+    "final": "answer",
     "after": "after",
 }
 
@@ -42,11 +46,13 @@ class Tag:
 
 @dataclass(frozen=True, slots=True)
 class Lead:
-    """Where a tag leads; `closers` end the answer that it opens. `calls`: it begins a call."""
+    """Where a tag leads; `closers` end the answer that it opens. `calls`: it begins a call. A `quotable` one is text
+    within code and behind a quotation mark: the answer speaks of it."""
 
     to: Stage
     closers: tuple[str, ...] = ()
     calls: bool = False
+    quotable: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +127,8 @@ class Tags:
             leads = {**{text: Lead(stage, closers, calls=True) for text in begins}, **leads}
         spaces = bool(leads) and (stage == "start" or (calls and SECTION_OF[stage] == "answer"))
         firsts = {text[0] for text in leads if text[0] not in self.texts}
-        alerts = [f"[{re.escape(''.join(sorted(firsts)))}]"] * bool(firsts) + [r"\s\Z"] * spaces
+        quotes = [QUOTES] * any(lead.quotable for lead in leads.values())
+        alerts = quotes + [f"[{re.escape(''.join(sorted(firsts)))}]"] * bool(firsts) + [r"\s\Z"] * spaces
         longest_first = sorted(leads, key=len, reverse=True)
         return Place(
             stage,
@@ -141,8 +148,9 @@ def compile_tags(form: ReasoningFormat, tokenizer: Tokenizer) -> Tags:
 def _leads(form: ReasoningFormat, stage: Stage, closers: tuple[str, ...]) -> dict[str, Lead]:
     """Where each tag leads from a stage; a tag that leads nowhere is text.
 
-    An opening tag counts where nothing of the answer has been said, so a reply that thinks although it was told not to
-    is read as thinking. Behind the end of the thinking one more closing tag is dropped, any further one is text.
+    An opening tag counts wherever the answer does not quote it, so a reply that thinks although it was told not to, or
+    once more, is read as thinking. Behind the end of the thinking one more closing tag is dropped, any further one is
+    text. Behind a cut of the thinking no more may follow: an opening tag is text, and one closing tag is dropped.
     """
     leads: dict[str, Lead] = {}
     if stage == "start":
@@ -162,8 +170,12 @@ def _leads(form: ReasoningFormat, stage: Stage, closers: tuple[str, ...]) -> dic
             leads[opening] = Lead("reasoning")
         if stage in ("start", "reasoning"):
             leads[closing] = Lead(behind)
-        if stage in ("closed", "shut"):
-            leads[closing] = Lead("begun" if stage == "closed" else "said")
+        if stage == "said":
+            leads[opening] = Lead("reasoning", quotable=True)
+        if stage == "closed":
+            leads[closing] = Lead("begun")
+        if stage in ("shut", "resumed"):
+            leads[closing] = Lead("final", quotable=True)
     if form.budget and stage == "budget":
         leads[form.budget[1]] = Lead("start")
     if form.solution and stage != "after" and not closers:

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from dataclasses import asdict
+from datetime import UTC, datetime
 from typing import Any
 
 from starlette.requests import Request
@@ -14,27 +15,48 @@ from controllers.policy.fold import modes
 from models.engines.base import Engine, EngineError
 from server import __version__
 from server.apis import openapi
-from server.assemble import runtime_of
+from server.assemble import Runtime, runtime_of
 from server.edges.endpoints import Endpoint, Routes
-from server.observability.engines import engine_state
+from server.edges.errors import speaks_anthropic
+from server.observability.collectors import engine_state
 
 log = logging.getLogger(__name__)
 routes = Routes()
+unlisted = Routes(include_in_schema=False)
 
 CHECK_SECONDS = 5.0
 
 
 @routes.get("/v1/models")
 async def models(request: Request) -> Response:
+    """Anthropic's list for its clients, who show themselves by their headers."""
     runtime = runtime_of(request)
-    cards = [model_card(route, runtime.started, runtime.judges.get(name)) for name, route in runtime.routes.items()]
-    return JSONResponse({"object": "list", "data": cards})
+    if speaks_anthropic(request.scope):
+        listed = [_anthropic_card(runtime, name) for name in runtime.names]
+        ends = {"first_id": listed[0]["id"], "last_id": listed[-1]["id"]}
+        return JSONResponse({"data": listed, "has_more": False, **ends})
+    return JSONResponse({"object": "list", "data": [_card(runtime, name) for name in runtime.names]})
 
 
 @routes.get("/v1/models/{name:path}")
 async def model(request: Request) -> Response:
     runtime, name = runtime_of(request), request.path_params["name"]
-    return JSONResponse(model_card(runtime.route(name), runtime.started, runtime.judges.get(name)))
+    card = _anthropic_card if speaks_anthropic(request.scope) else _card
+    return JSONResponse(card(runtime, name))
+
+
+def _card(runtime: Runtime, name: str) -> dict[str, Any]:
+    """The card of a route, under any of its names."""
+    route = runtime.route(name)
+    return {**model_card(route, runtime.started, runtime.judges.get(route.name)), "id": name}
+
+
+def _anthropic_card(runtime: Runtime, name: str) -> dict[str, Any]:
+    """Anthropic's model object."""
+    card = _card(runtime, name)
+    created = datetime.fromtimestamp(runtime.started, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    told = {"type": "model", "id": name, "display_name": card["reasond"]["description"] or name, "created_at": created}
+    return {**told, "max_input_tokens": card["max_model_len"], "reasond": card["reasond"]}
 
 
 def model_card(route: Route, created: int, judge: Judge | None = None) -> dict[str, Any]:
@@ -154,7 +176,10 @@ async def metrics(request: Request) -> Response:
     return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
-@routes.get("/openapi.json")
+@unlisted.get("/openapi.json")
 async def openapi_document(request: Request) -> Response:
-    endpoints = [each for each in request.app.routes if isinstance(each, Endpoint) and each.path != "/openapi.json"]
+    endpoints = [each for each in request.app.routes if isinstance(each, Endpoint) and each.include_in_schema]
     return JSONResponse(openapi.document(endpoints, sorted(runtime_of(request).routes)))
+
+
+routes += unlisted

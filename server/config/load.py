@@ -5,13 +5,16 @@ Imports neither the web framework nor any engine, so that `reasond check` and `r
 
 import re
 import tomllib
+from base64 import b64decode
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
+    BeforeValidator,
     Field,
     PrivateAttr,
+    SecretBytes,
     SerializeAsAny,
     ValidationError,
     ValidationInfo,
@@ -30,6 +33,7 @@ from models.engines import EngineConfig
 from models.formats import FAMILIES
 from models.formats.reasoning import ReasoningFormat, read_formats
 from models.judge_prompts.families import JUDGE_FAMILIES, Kind, parse_form
+from server.admission import AdmissionConfig
 from server.config.engines import AnyEngineConfig, memory_problems
 from server.config.sampling import SamplingConfig
 from server.config.speculative import SpeculativeConfig
@@ -43,14 +47,30 @@ class ConfigError(Exception):
     """The configuration cannot be used. The message has one line a problem, each beginning with its key."""
 
 
+def key_bytes(text: str) -> bytes:
+    """A key that is written in hex or base64."""
+    try:
+        key = bytes.fromhex(text) if re.fullmatch(r"[0-9a-fA-F]*", text) else b64decode(text, validate=True)
+    except (ValueError, TypeError) as error:
+        raise ValueError("expected hex or base64") from error
+    if text and len(key) < 16:
+        raise ValueError(f"{len(key)} bytes; a key has at least 16")
+    return key
+
+
 class ServerConfig(Section):
     """`[server]`: the HTTP edge.
 
     `drain_seconds`: how long running requests may go on after a stop signal. `notice_seconds`: how long before that
     the server says at /ready that it drains and still takes new requests, for balancers that ask now and then.
+    `keep_alive_seconds`: after so much silence a stream sends a comment, or a ping, so that nobody takes it for dead.
     `page`: the built-in page at `/` and `/status`.
     `stored_responses` and `stored_bytes` bound what /v1/responses keeps in memory for all keys together, and how many
-    responses run in the background; of the key that keeps the most, the oldest go first.
+    responses run in the background; of the key that keeps the most, the oldest go first. `max_replies` bounds how many
+    replies one request may have drawn. Tools that the server would have to run are left out of a request and told in
+    its record; with `refuse_hosted_tools` the request is refused. `seal_key`, at least 16 bytes in hex or base64, seals
+    the thinking that clients carry unread; left out, each process has its own. `store` keeps responses elsewhere, for
+    `store_seconds`: a file (`sqlite:PATH`), `redis://...`, or what the variable `store_env` holds.
     """
 
     host: str = "127.0.0.1"
@@ -59,10 +79,17 @@ class ServerConfig(Section):
     keys_file: str = ""
     page: bool = True
     max_body_bytes: int = Field(default=32 * 1024 * 1024, ge=1)
+    keep_alive_seconds: float = Field(default=10.0, gt=0)
     drain_seconds: float = Field(default=30.0, ge=0)
     notice_seconds: float = Field(default=0.0, ge=0)
     stored_responses: int = Field(default=1000, ge=0)
     stored_bytes: int = Field(default=64 * 1024 * 1024, ge=0)
+    store: str = Field(default="", pattern=r"^(sqlite:.+|(redis|rediss|unix)://.+)?$")
+    store_env: str = ""
+    store_seconds: float = Field(default=30 * 86400.0, gt=0)
+    max_replies: int = Field(default=1024, ge=1)
+    refuse_hosted_tools: bool = False
+    seal_key: Annotated[SecretBytes, BeforeValidator(key_bytes)] = SecretBytes(b"")
 
     @field_validator("keys_file")
     @classmethod
@@ -138,10 +165,13 @@ class LoopConfig(Section):
 
 
 class KeyConfig(Section):
-    """`[keys.NAME]`: what one API key gets. `budget` goes before a route's default, `budget_cap` beside its cap."""
+    """`[keys.NAME]`: what one API key gets. `budget` goes before a route's default, `budget_cap` beside its cap.
+    `max_requests` at once and `tokens_per_minute`, prompts and replies together, bound its use; 0: no bound."""
 
     budget: Tokens | None = None
     budget_cap: Tokens | None = None
+    max_requests: int = Field(default=0, ge=0)
+    tokens_per_minute: Tokens = 0
 
 
 class JudgeConfig(Section):
@@ -179,7 +209,8 @@ class JudgeConfig(Section):
 
 
 class RouteConfig(Section):
-    """A name that clients put in `model`. `mode` left out: auto where the family chooses, else think, else no_think.
+    """A name that clients put in `model`, and further `names` for it. `mode` left out: auto where the family chooses,
+    else think, else no_think.
 
     `judge` is for routes whose controller is `judge`. `judged_by` names such a route, which ranks replies where a
     request, or `best_of` here, wants the best of several. `auto` names the decider of mode `auto`. The family `auto` is
@@ -193,6 +224,7 @@ class RouteConfig(Section):
     judge: JudgeConfig = JudgeConfig()
     judged_by: str = ""
     best_of: int = Field(default=1, ge=1, le=MOST_REPLIES)
+    names: tuple[str, ...] = ()
     mode: Wish | None = None
     think_threshold: float | None = Field(default=None, ge=0, le=1)
     description: str = ""
@@ -201,6 +233,7 @@ class RouteConfig(Section):
     loop: LoopConfig = LoopConfig()
     auto: SerializeAsAny[DeciderConfig] | None = None
     speculative: SpeculativeConfig | None = None
+    admission: AdmissionConfig = AdmissionConfig()
 
     @field_validator("auto", mode="before")
     @classmethod
@@ -303,8 +336,11 @@ class Config(Section):
 
 
 def load_config(path: str | Path) -> Config:
-    """Reads and checks a file. Relative paths in it are looked up beside it, then in the working directory."""
+    """Reads and checks a file, or the `reasond.toml` of a folder. Relative paths in it are looked up beside it, then in
+    the working directory."""
     path = Path(path)
+    if path.is_dir():  # what a training run leaves
+        path /= "reasond.toml"
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
@@ -338,10 +374,14 @@ def _families(context: Any) -> Mapping[str, ReasoningFormat]:
 
 
 def _route_problems(config: Config) -> Iterator[str]:
+    names = [*config.routes, *(name for route in config.routes.values() for name in route.names)]
     for name, route in config.routes.items():
         key = f"routes.{name}"
         if not ROUTE_NAME.fullmatch(name):
             yield f"{key}: a route's name is letters, digits and . _ : / -, at most 128"
+        for other in route.names:
+            if not ROUTE_NAME.fullmatch(other) or names.count(other) > 1:
+                yield f"{key}.names: {other!r} is no name, or another route's too"
         engine = config.engines.get(route.engine)
         if engine is None:
             yield f"{key}.engine: no engine {route.engine!r}; there is {', '.join(config.engines)}"

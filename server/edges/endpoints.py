@@ -35,9 +35,10 @@ class Endpoint(Route):
 class Routes(list[Endpoint]):
     """The endpoints of one API, all below `prefix`. Its methods decorate handlers."""
 
-    def __init__(self, prefix: str = "") -> None:
+    def __init__(self, prefix: str = "", *, include_in_schema: bool = True) -> None:
         super().__init__()
         self._prefix = prefix
+        self._include_in_schema = include_in_schema
 
     def get(self, path: str) -> Callable[[Handler], Handler]:
         return partial(self._add, "GET", path)
@@ -49,7 +50,8 @@ class Routes(list[Endpoint]):
         return partial(self._add, "DELETE", path)
 
     def _add(self, method: str, path: str, handler: Handler) -> Handler:
-        self.append(Endpoint(self._prefix + path, handler, methods=[method]))
+        listed = self._include_in_schema
+        self.append(Endpoint(self._prefix + path, handler, methods=[method], include_in_schema=listed))
         return handler
 
 

@@ -7,7 +7,7 @@ words of its API.
 
 import logging
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import Any, TypeVar
 
@@ -22,6 +22,7 @@ from controllers.judging.judge import CannotJudge
 from controllers.judging.scoring import NothingToJudgeBy
 from controllers.policy.controls import PolicyError
 from models.engines.base import EngineBusy, EngineDead, EngineRestarting, InvalidRequest, PromptTooLong
+from server.admission import Refusal
 from server.apis.rewards.batch import NotJudged
 
 log = logging.getLogger(__name__)
@@ -85,6 +86,16 @@ class ApiError(Exception):
         return ErrorAnswer(self)
 
 
+def speaks_anthropic(scope: Scope) -> bool:
+    """Whether the client is one of Anthropic's API: by the path, or by the headers that only such clients send."""
+    names = {name for name, _ in scope["headers"]}
+    return (
+        scope["path"].startswith(ANTHROPIC_PATHS)
+        or b"anthropic-version" in names
+        or (b"x-api-key" in names and b"authorization" not in names and scope["path"].startswith("/v1/models"))
+    )
+
+
 class ErrorAnswer(Response):
     """An error in the words of the API whose path was asked."""
 
@@ -93,7 +104,7 @@ class ErrorAnswer(Response):
         super().__init__(error.body(), error.status, dict(error.headers or {}), media_type="application/json")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["path"].startswith(ANTHROPIC_PATHS):
+        if speaks_anthropic(scope):
             self.body = self.error.anthropic_body(scope.get("state", {}).get("request_id", ""))
             self.headers["content-length"] = str(len(self.body))
         await super().__call__(scope, receive, send)
@@ -119,12 +130,15 @@ class ServerStopping(Exception):
     """The server stopped before the reply was complete."""
 
 
-def model_not_found(name: str) -> ApiError:
-    return ApiError(404, f"the model {_short(name)!r} does not exist", param="model", code="model_not_found")
+def model_not_found(name: str, known: Iterable[str]) -> ApiError:
+    message = (
+        f"the model {shortened(name)!r} does not exist; there is {shortened(', '.join(known), MESSAGE_CHARACTERS)}"
+    )
+    return ApiError(404, message, param="model", code="model_not_found")
 
 
 def not_a_judge(name: str) -> ApiError:
-    return ApiError(400, f"the model {_short(name)!r} is not a judge", param="model", code="not_a_judge")
+    return ApiError(400, f"the model {shortened(name)!r} is not a judge", param="model", code="not_a_judge")
 
 
 def no_judge() -> ApiError:
@@ -150,7 +164,7 @@ def reported(exc: Exception, request_id: str) -> ApiError:
     return answer
 
 
-def _short(text: str, limit: int = PATH_CHARACTERS) -> str:
+def shortened(text: str, limit: int = PATH_CHARACTERS) -> str:
     return text if len(text) <= limit else text[:limit] + "…"
 
 
@@ -163,7 +177,7 @@ def _prompt_too_long(exc: PromptTooLong) -> ApiError:
 
 
 def _refused(exc: InvalidRequest | PolicyError) -> ApiError:
-    return ApiError(400, _short(str(exc), MESSAGE_CHARACTERS), param=exc.field, code="invalid_value")
+    return ApiError(400, shortened(str(exc), MESSAGE_CHARACTERS), param=exc.field, code="invalid_value")
 
 
 def _engine_dead(exc: EngineDead) -> ApiError:
@@ -174,6 +188,15 @@ def _engine_restarting(exc: EngineRestarting) -> ApiError:
     headers = {"retry-after": str(exc.retry_after)}
     message = "the model's engine is being started again"
     return ApiError(503, message, type="server_error", code="engine_restarting", headers=headers)
+
+
+def _refusal(exc: Refusal) -> ApiError:
+    """A key's own limit is a 429, a full route a 503."""
+    headers = {"retry-after": str(exc.retry_after)}
+    if exc.cause in ("key_requests", "key_tokens"):
+        return ApiError(429, str(exc), type="rate_limit_error", code="rate_limit_exceeded", headers=headers)
+    message = f"too much is asked of this model: {exc}"
+    return ApiError(503, message, type="server_error", code="overloaded", headers=headers)
 
 
 def _engine_busy(exc: EngineBusy) -> ApiError:
@@ -211,7 +234,7 @@ _HTTP_CODES: Mapping[int, str] = MappingProxyType(
 def _http(exc: HTTPException) -> ApiError:
     if exc.status_code >= 500:
         return ApiError(exc.status_code, "the server failed on this request", type="server_error", code="server_error")
-    message = _short(str(exc.detail), MESSAGE_CHARACTERS)
+    message = shortened(str(exc.detail), MESSAGE_CHARACTERS)
     return ApiError(exc.status_code, message, code=_HTTP_CODES.get(exc.status_code), headers=exc.headers)
 
 
@@ -220,9 +243,9 @@ def _invalid_body(exc: InvalidBody) -> ApiError:
     first = _fields(exc.errors[0])
     inside = [error for error in exc.errors if _fields(error)[: len(first)] == first]
     error = max(inside, key=lambda error: len(_fields(error)))
-    path = _short(".".join(_fields(error)))
+    path = shortened(".".join(_fields(error)))
     message = "unknown field" if error["type"] == "extra_forbidden" else error["msg"].removeprefix("Value error, ")
-    message = _short(message, MESSAGE_CHARACTERS)
+    message = shortened(message, MESSAGE_CHARACTERS)
     code = {"missing": "missing_required_parameter", "extra_forbidden": "unknown_parameter"}
     return ApiError(
         400,
@@ -261,6 +284,7 @@ _ANSWERS: Mapping[type[Exception], Callable[[Any], ApiError]] = MappingProxyType
         EngineDead: _engine_dead,
         EngineRestarting: _engine_restarting,
         EngineBusy: _engine_busy,
+        Refusal: _refusal,
         NothingToJudgeBy: _unjudgeable,
         CannotJudge: _cannot_judge,
         NotJudged: _not_judged,

@@ -18,6 +18,8 @@ Put = Callable[[bytes], Awaitable[None]]
 """Sends one piece of a stream."""
 
 DONE = b"data: [DONE]\n\n"
+COMMENT = b": keep-alive\n\n"
+HEADERS_WITHIN = 0.5  # seconds: what is refused at once has a status of its own, whoever waits sees that it is heard
 
 
 def openai_ending(error: ApiError) -> bytes:
@@ -34,11 +36,14 @@ class ClientGone(ClientDisconnect):
     """The client closed its connection before its reply was complete."""
 
 
-async def while_connected(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
+async def while_connected(
+    receive: Receive, work: Coroutine[Any, Any, T], idle: Callable[[], Awaitable[float]] | None = None
+) -> T:
     """The result of `work`, which is cancelled when the client goes (`ClientGone`).
 
     The work runs in the caller's own task, and one task beside it listens for the client. It can cancel the caller only
-    while the work waits: behind this function it never speaks.
+    while the work waits: behind this function it never speaks. `idle` is called at the time on the loop's clock that
+    its last call gave.
     """
     task = asyncio.current_task()
     assert task is not None
@@ -46,9 +51,16 @@ async def while_connected(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
 
     async def listen() -> None:
         nonlocal gone
-        while (await receive())["type"] != "http.disconnect":
-            pass
-        gone = True
+        while not gone:
+            if idle is None:
+                message = await receive()
+            else:
+                try:
+                    async with asyncio.timeout_at(await idle()):
+                        message = await receive()
+                except TimeoutError:
+                    continue
+            gone = message["type"] == "http.disconnect"
         task.cancel()
 
     listening = asyncio.ensure_future(listen())
@@ -71,9 +83,10 @@ async def _all(frames: AsyncGenerator[bytes, None], put: Put) -> None:
 class EventStream(Response):
     """Sends each of `frames` as it comes: an async generator of them, or a function that puts them one by one.
 
-    Headers leave with the first frame, so an error before it is an ordinary HTTP error. After it, an error is an SSE
-    error event, which `ending` writes, and the stream is complete. `headers` is read when the first frame is there, so
-    that whoever makes frames may still fill it.
+    Headers leave with the first frame, or without it after `HEADERS_WITHIN` seconds; an error before them is an
+    ordinary HTTP error. After them an error is an SSE error event, which `ending` writes, and the stream is complete.
+    `headers` is read when they leave, so that whoever makes frames may still fill it. Whenever nothing has been sent
+    for `[server] keep_alive_seconds`, what `alive` gives is.
     """
 
     media_type = "text/event-stream"
@@ -83,18 +96,24 @@ class EventStream(Response):
         frames: AsyncGenerator[bytes, None] | Callable[[Put], Coroutine[Any, Any, None]],
         headers: Mapping[str, str],
         ending: Callable[[ApiError], bytes] = openai_ending,
+        alive: Callable[[], bytes] = lambda: COMMENT,
     ) -> None:
         self.produce = frames if callable(frames) else partial(_all, frames)
         self.ending = ending
+        self.alive = alive
         self.late_headers = headers
         self.status_code = 200
-        self._started = False
         self.background = None
+        self._started = False
+        self._starting = asyncio.Lock()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self._send = send
+        self._now: Callable[[], float] = asyncio.get_running_loop().time
+        self._silence: float = scope["app"].state.runtime.config.server.keep_alive_seconds
+        self._last: float = self._now() + min(0.0, HEADERS_WITHIN - self._silence)
         try:
-            await while_connected(receive, self.produce(self._put))
+            await while_connected(receive, self.produce(self._put), self._idle)
             await self._put(b"", more=False)
         except ClientGone:
             return
@@ -109,14 +128,23 @@ class EventStream(Response):
 
     def _put(self, frame: bytes, more: bool = True) -> Awaitable[None]:
         """Not a coroutine of its own: this is the path of every token."""
+        self._last = self._now()
         if self._started:
             return self._send({"type": "http.response.body", "body": frame, "more_body": more})
         return self._first(frame, more)
 
     async def _first(self, frame: bytes, more: bool) -> None:
-        self._started = True
-        await self._send({"type": "http.response.start", "status": 200, "headers": self._raw_headers()})
+        async with self._starting:  # the first frame and the first sign of life may come together
+            if not self._started:
+                await self._send({"type": "http.response.start", "status": 200, "headers": self._raw_headers()})
+                self._started = True
         await self._put(frame, more)
+
+    async def _idle(self) -> float:
+        """Sends a sign of life where it is time for one; gives the time of the next."""
+        if self._now() >= self._last + self._silence:
+            await self._put(self.alive())
+        return self._last + self._silence
 
     async def _end(self, error: Exception, scope: Scope) -> None:
         """An error event, and the end of the stream."""

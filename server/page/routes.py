@@ -10,7 +10,9 @@ from pathlib import Path
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
+
+from server.apis.entrance import index
+from server.edges.endpoints import Routes
 
 FOLDER = Path(__file__).parent / "static"
 DOCUMENTS = {"/": "/page/chat.html", "/status": "/page/status.html"}
@@ -55,13 +57,21 @@ PATHS = frozenset({*DOCUMENTS, *FILES})
 """What is open without a key."""
 
 
+routes = Routes(include_in_schema=False)
+
+
 async def document(request: Request) -> Response:
     """A page. What is not a browser gets at `/` what it would get without one."""
     if request.scope["path"] == "/" and "text/html" not in request.headers.get("accept", ""):
-        raise HTTPException(404)
+        return await index(request)
     return _file(request, DOCUMENTS[request.scope["path"]])
 
 
+for path in DOCUMENTS:
+    routes.get(path)(document)
+
+
+@routes.get("/page/{name:path}")
 async def static(request: Request) -> Response:
     return _file(request, request.scope["path"])
 
@@ -74,6 +84,3 @@ def _file(request: Request, path: str) -> Response:
     if request.headers.get("if-none-match") == found.etag:
         return Response(status_code=304, headers=headers)
     return Response(found.content, headers=headers, media_type=found.media)
-
-
-routes = [*(Route(path, document) for path in DOCUMENTS), Route("/page/{name:path}", static)]

@@ -19,7 +19,7 @@ import pytest
 from demo.tasks import TASKS
 from demo.tasks.judging import corrupted
 from tests.processes import ROOT, reasond
-from training.data.questions import Question, draw
+from training.data.questions import TrainingQuestion, draw
 from training.evaluation.statistics import bootstrap, mean
 
 pytestmark = pytest.mark.accept
@@ -112,7 +112,7 @@ class Judged:
 
 
 @pytest.fixture(scope="module")
-def questions() -> list[Question]:
+def questions() -> list[TrainingQuestion]:
     rng = Random(7)
     return [draw(TASKS["chain"], DEPTHS[i % len(DEPTHS)], "test", rng) for i in range(QUESTIONS)]
 
@@ -241,7 +241,7 @@ def test_a_tournament_finds_better_replies_than_chance_and_no_worse_ones_than_a_
     assert all(one.high >= 0 for one in over)
 
 
-def replies_to(client: httpx.Client, question: Question, seed: int) -> list[str]:
+def replies_to(client: httpx.Client, question: TrainingQuestion, seed: int) -> list[str]:
     body = {
         "model": "demo",
         "messages": [{"role": "user", "content": question.text}],

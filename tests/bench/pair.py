@@ -11,7 +11,7 @@ from models.text.tokenizer import HubTokenizer
 from server.config.load import Config, parse_config
 from tests.controllers.stories import MARK, rambles
 from tests.processes import ROOT
-from training.data.questions import Question, Split, draw
+from training.data.questions import Split, TrainingQuestion, draw
 
 CONFIG = ROOT / "configs/speculative.toml"
 DRAFTS = ROOT / "configs/speculative-decoding.toml"
@@ -48,7 +48,7 @@ def _script(name: str, delay: float) -> Engine:
     return ScriptedEngine(tokenizer, script, name=name, first_token_delay=delay, token_delay=delay)
 
 
-def questions(count: int, difficulties: tuple[int, ...], split: Split, seed: int) -> list[Question]:
+def questions(count: int, difficulties: tuple[int, ...], split: Split, seed: int) -> list[TrainingQuestion]:
     """Different questions, as many of each difficulty as of the next."""
     rng, found = Random(seed), {}
     for number in range(20 * count):

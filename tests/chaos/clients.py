@@ -119,6 +119,8 @@ async def ask(
     except TimeoutError:
         return outcome("hung")
     except httpx.HTTPError as error:
+        if done and code:  # it was told, though the connection was closed without ceremony
+            return outcome("error event")
         code = type(error).__name__
         return outcome("cut")
     return outcome("error event" if code else "whole" if done else "cut")

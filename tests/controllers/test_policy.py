@@ -62,6 +62,11 @@ def test_every_alias_of_a_mode(asked: dict[str, Any], mode: str) -> None:
         ({"reasoning_budget_tokens": 5}, 5),
         ({"max_thinking_tokens": 5}, 5),
         ({"nvext": {"max_thinking_tokens": 5}}, 5),
+        ({"reasoning_budget": 5}, 5),
+        ({"reasoning_max_tokens": 5}, 5),
+        ({"chat_template_kwargs": {"thinking_budget": 5}}, 5),
+        ({"reasoning": {"max_tokens": 5, "effort": "high"}}, 5),
+        ({"reasoning_effort": {"effort": "low", "summary": "auto"}}, 1024),
         ({"reasoning": {"max_tokens": 5}}, 5),
         ({"thinking": {"type": "enabled", "budget_tokens": 2048}}, 2048),
         ({"reasond": {"budget": 5}}, 5),
@@ -80,6 +85,32 @@ def test_every_alias_of_a_mode(asked: dict[str, Any], mode: str) -> None:
 def test_every_alias_of_a_budget(asked: dict[str, Any], budget: int | None) -> None:
     policy = of(asked)
     assert (policy.budget, policy.requested) == (budget, -1 if budget is None else budget)
+
+
+@pytest.mark.parametrize("effort", ["auto", "default", ""])
+def test_an_effort_that_names_none_says_nothing(effort: str) -> None:
+    assert of({"reasoning_effort": effort}) == of({})
+
+
+@pytest.mark.parametrize("kind", ["adaptive", "auto"])
+@pytest.mark.parametrize("own", ["think", "no_think"])
+def test_adaptive_thinking_is_left_to_the_route(kind: str, own: Any) -> None:
+    asked = {"thinking": {"type": kind, "budget_tokens": 0}, "output_config": {"effort": "high"}}
+    assert (of(asked).mode, of(asked).chosen_by) == ("auto", "client"), "the model chooses"
+    policy = of(asked, "qwen3", Defaults(own))
+    assert (policy.mode, policy.chosen_by) == (own, "route")
+    assert policy.requested == (4096 if own == "think" else None)
+
+
+def test_an_overall_effort_says_nothing_to_a_model_that_never_thinks() -> None:
+    policy = of({"output_config": {"effort": "high"}}, "plain", Defaults("no_think"))
+    assert (policy.mode, policy.chosen_by, policy.effort) == ("no_think", "route", None)
+
+
+def test_a_budget_of_0_beside_thinking_that_is_on_says_nothing() -> None:
+    assert of({"thinking": {"type": "enabled", "budget_tokens": 0}}).requested is None
+    assert of({"thinking": {"type": "disabled", "budget_tokens": 0}}).requested == 0
+    assert of({"thinking": {"budget_tokens": 0}}).mode == "no_think"
 
 
 def test_a_budget_leaves_the_mode_alone_unless_it_must_change_it() -> None:
@@ -229,7 +260,6 @@ def test_an_effort_on_a_model_that_does_not_think_is_refused_and_none_is_not() -
         ({"reasond": {"budget": {"tokens": 5, "scope": "thinking"}}}, "selfbudgeter", "reasond.budget.scope"),
         ({"reasond": {"budget": {"scope": "thinking"}}}, "plain", "reasond.budget.scope"),
         ({"enable_thinking": False}, "selfbudgeter", "enable_thinking"),
-        ({"chat_template_kwargs": {"thinking_token_budget": 5}}, "lhrm", "chat_template_kwargs.thinking_token_budget"),
     ],
 )
 def test_a_budget_that_the_route_cannot_honour_is_refused_by_name(
@@ -257,7 +287,7 @@ def test_a_whole_replys_budget_is_asked_for_under_the_same_names() -> None:
         ({"enable_thinking": False, "thinking_budget": 9}, ("enable_thinking", "thinking_budget")),
         ({"reasond": {"mode": "auto", "budget": 0}}, ("reasond.mode", "reasond.budget")),
         ({"reasoning_effort": "none", "max_thinking_tokens": 9}, ("reasoning_effort", "max_thinking_tokens")),
-        ({"reasoning": {"effort": "low", "max_tokens": 9}}, ("reasoning.effort", "reasoning.max_tokens")),
+        ({"reasoning_effort": "low", "reasoning": {"max_tokens": 9}}, ("reasoning_effort", "reasoning.max_tokens")),
         ({"thinking_budget": 5, "thinking_token_budget": 6}, ("thinking_token_budget", "thinking_budget")),
         ({"thinking_budget": 5, "thinking_token_budget": -1}, ("thinking_token_budget", "thinking_budget")),
     ],

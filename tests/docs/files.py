@@ -1,11 +1,11 @@
-"""The list of files in ARCHITECTURE.md, made from each module's first docstring line. `make docs` writes it."""
+"""The list of files in docs/files.md, made from each module's first docstring line. `make docs` writes it."""
 
 import ast
 import re
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-PAGE = ROOT / "ARCHITECTURE.md"
+PAGE = ROOT / "docs" / "files.md"
 FOLDERS = ("models", "controllers", "server", "training", "loadtest")
 LIST = re.compile(r"(<!-- files -->\n).*?(<!-- end of files -->)", re.DOTALL)
 

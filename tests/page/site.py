@@ -18,7 +18,7 @@ from tests.judging import Reader, larger_number
 from tests.processes import ROOT
 from tests.wire.served import _serve
 
-ENGINES = ("model", "small", "target", "judge")
+ENGINES = ("model", "asked", "small", "target", "judge")
 SETTINGS = """
 [server]
 port = 0
@@ -42,6 +42,13 @@ family = "qwen3"
 description = "A model that is told whether to think."
 budgets = { default = 400, cap = 12000 }
 
+[routes.asked]
+engine = "asked"
+family = "qwen3"
+mode = "auto"
+auto = { decider = "ask" }
+description = "The model is asked whether working it out would change its answer."
+
 [routes.declares]
 engine = "model"
 family = "selfbudgeter"
@@ -61,7 +68,7 @@ mode = "think"
 description = "A small model, with a large one where its thought turns."
 [routes.guided.speculative]
 target = "target"
-takeover_tokens = 24
+takeover_tokens = 19
 
 [routes.target]
 engine = "target"
@@ -116,7 +123,7 @@ Wait, are the 5 bad ones in every crate? The question says a crate, so yes.
 Then 12 crates have 12 * 31 good apples. 12 * 30 = 360, and 12 more make 372.
 
 So the answer is 372."""
-LESSON = "The question says that a crate holds 36 apples and that 5 are bad, so it speaks of every crate."
+LESSON = "Every crate has 31 good ones, then. That is 12 times 31."
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +140,7 @@ class Story:
 GREETING = Story(
     "Someone says hello.", "Hello! I am a model that thinks when it has to.", thinks=False, probability=0.08
 )
+MODES = (("", "A"), ("no_", "B"))  # what a model says of itself, and the letters that a decider offers it
 STORIES: Mapping[str, Story] = {
     "crate": Story(APPLES, MARKDOWN, probability=0.93),
     "hello": GREETING,
@@ -148,17 +156,18 @@ STORIES: Mapping[str, Story] = {
 def goes_on(tokenizer: HubTokenizer, stories: Mapping[str, Story] = STORIES) -> Script:
     """A model of any family: it goes on where its prompt ends, with the story whose name is in the last question."""
     drawn = iter(range(10**9))
-    ids = {tag: tokenizer.control_id(tag) for tag in ("<think>", "<no_think>")}
+    (thinking, direct) = ([tokenizer.control_id(f"<{tag}think>"), *tokenizer.encode(letter)] for tag, letter in MODES)
 
     def script(prompt: Prompt, sampling: Sampling) -> Line:
         asked, _, reply = tokenizer.decode(prompt.token_ids, skip_special_tokens=False).rpartition(MARK)
         question = asked.rpartition("user\n")[2].lower()
         story = next((story for name, story in stories.items() if name in question), GREETING)
         if "number" in question:
-            story = Story("A large one.", str(10 + 37 * next(drawn) % 90))
+            draw = next(drawn)  # some are drawn sooner than others
+            story = Story("A large one. " * (1 + 8 * (draw % 4)), str(10 + 37 * draw % 90))
         text = _rest(reply, story)
-        odds = {ids["<think>"]: _log(story.probability), ids["<no_think>"]: _log(1 - story.probability)}
-        return ScriptedReply(text, {key: odds[key] for key in odds if key is not None}, story.error)
+        yes, no = math.log(story.probability), math.log(1 - story.probability)
+        return ScriptedReply(text, {**dict.fromkeys(thinking, yes), **dict.fromkeys(direct, no)}, story.error)
 
     return script
 
@@ -177,16 +186,13 @@ def _rest(reply: str, story: Story) -> str:
     return f"<no_think>{story.answer}</no_think>"
 
 
-def _log(probability: float) -> float:
-    return math.log(probability)
-
-
-def teaches(tokenizer: HubTokenizer) -> Script:
-    """The target: it says its lesson, then the answer."""
+def teaches(tokenizer: HubTokenizer, stories: Mapping[str, Story]) -> Script:
+    """The target: it says its lesson, then the answer about crates."""
 
     def script(prompt: Prompt, sampling: Sampling) -> Line:
         reply = said(tokenizer, prompt.token_ids)
-        return f"{LESSON}</think>{MARKDOWN}" if "<think>" in reply and "</think>" not in reply else MARKDOWN
+        answer = stories["crate"].answer
+        return f"{LESSON}</think>{answer}" if "<think>" in reply and "</think>" not in reply else answer
 
     return script
 
@@ -209,8 +215,9 @@ def site(
 ) -> Iterator[Site]:
     scripts: Mapping[str, Script | Sequence[Line]] = {
         "model": goes_on(tokenizer, stories),
+        "asked": goes_on(tokenizer, stories),
         "small": goes_on(tokenizer, stories),
-        "target": teaches(tokenizer),
+        "target": teaches(tokenizer, stories),
         "judge": Reader(tokenizer, larger_number),
     }
     engines = {

@@ -23,6 +23,7 @@ def test_a_thought_is_shown_while_it_comes_and_folded_when_the_answer_is_there(v
     seen.expect(".thought .text").to_contain_text("So a crate has 36 - 5 = 31 good apples.")
     assert seen.page.locator(".thought").evaluate("each => each.open")
     seen.expect(".thought > summary").to_contain_text("answer in about")
+    seen.expect(".chip").to_have_text(["Thinks", "the route's default"])
     early = int(seen.page.locator(".bar").get_attribute("aria-valuenow"))
     assert 0 < early < int(seen.page.locator(".bar").get_attribute("aria-valuemax")) == 400
     seen.answered()
@@ -45,12 +46,22 @@ def test_the_decision_is_told_in_words(visit, quick):
     seen.ask(CRATE)
     seen.answered()
     rows = seen.rows()
-    assert rows["Mode"] == "thought: by the model's probability"
+    assert rows["Mode"] == "thinking: by the model's probability"
     assert rows["P(think)"] == "0.930 ≥ 0.5, the threshold"
     seen.ask("Hello?")
     seen.answered()
     assert seen.rows(1)["P(think)"] == "0.080 < 0.5, the threshold"
     seen.expect(".reply:has(.thought[hidden]) .chip >> nth=0").to_have_text("Answered at once")
+
+
+def test_a_decider_is_told_with_its_cost(visit, quick):
+    seen = visit(quick.url)
+    seen.route("asked")
+    seen.ask(CRATE)
+    seen.answered()
+    rows = seen.rows()
+    assert rows["Mode"] == "thinking: the model was asked whether it needs to"
+    assert (rows["P(think)"], rows["The decision cost"]) == ("0.930 ≥ 0.5, the threshold", "1 token")
 
 
 def test_a_budget_cuts_the_thought_and_the_page_says_how_and_why(visit, quick):
@@ -93,14 +104,14 @@ def test_the_targets_stretches_have_a_colour_and_a_share(visit, quick):
     seen.answered()
     seen.page.locator(".thought > summary").click()
     stretch = seen.page.locator(".thought .target")
-    assert "The question says that" in stretch.text_content()
+    assert stretch.text_content() == "Every crate has 31 good ones, then."
     plain = seen.page.locator(".thought .text span:not([class*=target])").first
     background = "each => getComputedStyle(each).backgroundColor"
     assert stretch.evaluate(background) != plain.evaluate(background)
     rows = seen.rows()
     assert rows["Takeovers"] == "1 × reflection"
     tokens, share = rows["Target"].removesuffix(" of the reply").split(", ")
-    assert tokens == "24 tokens"
+    assert tokens == "19 tokens"
     seen.expect(".legend").to_have_text(f"by the target model {share} of the tokens")
 
 
@@ -252,6 +263,7 @@ def test_a_route_has_only_the_controls_that_it_can_honour(visit, quick):
     labels = {
         "hybrid": ["Route", "Mode", "Think from a probability of", "Effort or budget of thinking"],
         "qwen3": ["Route", "Mode", "Effort or budget of thinking"],
+        "asked": ["Route", "Mode", "Think from a probability of", "Effort or budget of thinking"],
         "declares": ["Route", "Effort or budget of the whole reply"],
         "plain": ["Route"],
         "guided": ["Route", "Mode", "Effort or budget of thinking", "The target model takes over"],
@@ -334,7 +346,7 @@ def test_axe_finds_nothing_serious(visit, quick, size, scheme):
         summary.click()
     assert seen.findings() == []
     status = visit(quick.url, size, "/status", color_scheme=scheme)
-    status.expect("#routes tbody tr").to_have_count(9)
+    status.expect("#routes tbody tr").to_have_count(10)
     assert status.findings() == []
 
 

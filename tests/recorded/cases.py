@@ -398,7 +398,7 @@ def _messages() -> Iterator[Case]:
     yield from both("messages/enabled", at.RAMBLES, message(thinking={"type": "enabled", "budget_tokens": 12}))
     yield from both("messages/disabled", at.THINKS, message(thinking={"type": "disabled"}))
     yield case("messages/adaptive", at.THINKS, message(thinking={"type": "adaptive"}, output_config={"effort": "low"}))
-    yield from both("messages/hidden", at.THINKS, message(thinking={"type": "adaptive", "display": "omitted"}))
+    yield from both("messages/hidden", at.SEALS, message(thinking={"type": "adaptive", "display": "omitted"}))
     yield from both("messages/tools", at.CALLS, message(tools=[tool]))
     yield case(
         "messages/tool-choices",

@@ -145,6 +145,7 @@ def lhrm(writer: Writer, more: str = "", keys: str = "") -> Setup:
 
 
 THINKS = lhrm(writes())
+SEALS = lhrm(writes(), more=f'[server]\nseal_key = "{"ab" * 32}"\n')
 DIRECTLY = lhrm(says(f"<no_think>{ANSWER}</no_think>"))
 RAMBLES = lhrm(writes(thought=LONG))
 TAKES_TIME = lhrm(writes(thought=LONG, first_token_delay=0.125))

@@ -59,6 +59,18 @@ REFUSED = {
     "dashed argument": (ENGINE + "args = { block-size = 1 }\n" + ROUTE, "engines.demo.args: write 'block-size'"),
     "argument with its own place": (ENGINE + 'args = { model = "x" }\n' + ROUTE, "engines.demo.args: 'model'"),
     "missing local model": (ENGINE.replace("some/model", "./none") + ROUTE, "engines.demo.model: './none'"),
+    "a short key": ("[server]\nseal_key = 'abcd'\n" + ENGINE + ROUTE, "server.seal_key: 2 bytes"),
+    "a key in no code": ("[server]\nseal_key = '!!'\n" + ENGINE + ROUTE, "server.seal_key: expected hex or base64"),
+    "a number as key": ("[server]\nseal_key = 5\n" + ENGINE + ROUTE, "server.seal_key: expected hex or base64"),
+    "a name of another route": (
+        ENGINE + ROUTE + 'names = ["other"]\n' + ROUTE.replace("routes.demo", "routes.other"),
+        "routes.demo.names: 'other'",
+    ),
+    "an odd name": (ENGINE + ROUTE + 'names = ["a b"]', "routes.demo.names: 'a b'"),
+    "sampling that requests may not have": (
+        ENGINE + ROUTE + "sampling = { repetition_penalty = 11.0 }",
+        "routes.demo.sampling.repetition_penalty",
+    ),
     "missing keys file": ('[server]\nkeys_file = "none"\n' + ENGINE + ROUTE, "server.keys_file"),
     "origin with a path": (
         '[server]\ncors_origins = ["https://chat.example/"]\n' + ENGINE + ROUTE,
@@ -134,6 +146,14 @@ def test_two_engines_cannot_take_more_than_the_whole_device():
 def test_a_file_that_is_not_there_is_named(tmp_path):
     with pytest.raises(ConfigError, match=r"none\.toml"):
         load_config(tmp_path / "none.toml")
+
+
+@pytest.mark.parametrize("key", ["00112233445566778899aabbccddeeff", "ABEiM0RVZneImaq7zN3u/w=="])
+def test_a_key_is_hex_or_base64_and_is_not_shown(key):
+    config = parse(f"[server]\nseal_key = '{key}'\n" + ENGINE + ROUTE)
+    assert config.server.seal_key.get_secret_value() == bytes(range(0, 256, 17))
+    assert key not in repr(config)
+    assert key not in config.model_dump_json()
 
 
 def test_settings_cannot_be_changed():

@@ -72,7 +72,7 @@ CASES = [
     (HTTPException(502, SECRET), 502, None, "server_error"),
     (ClientDisconnect(), 499, None, "client_closed"),
     (ClientGone(), 499, None, "client_closed"),
-    (model_not_found("gpt"), 404, "model", "model_not_found"),
+    (model_not_found("gpt", ["demo"]), 404, "model", "model_not_found"),
 ]
 
 

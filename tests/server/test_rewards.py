@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from itertools import cycle
 from typing import Any
 
 import httpx
@@ -61,10 +62,11 @@ async def test_a_thinking_budget_holds_for_a_judge_too(tokenizer):
 )
 async def test_the_cap_of_a_key_holds_for_a_judge_on_every_path(tokenizer, monkeypatch, path, body):
     monkeypatch.setenv("REASOND_API_KEYS", "one")
+    segments = cycle([f"<think>{'hm ' * 50}", "\\boxed{Assistant 1}"])  # what is cut, and what comes behind it
     settings = "budgets = { cut = 'hard' }\n[keys.environment-1]\nbudget_cap = 16\n"
     server = JudgeServer(
         tokenizer,
-        lambda first, second: f"<think>{'hm ' * 50}</think>\\boxed{{Assistant 1}}",
+        lambda first, second: next(segments),
         settings=settings,
         key="one",
     )

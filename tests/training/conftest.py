@@ -3,6 +3,8 @@
 from pathlib import Path
 from random import Random
 
+import datasets
+import huggingface_hub
 import pytest
 import torch
 
@@ -13,7 +15,7 @@ from training.algorithms.hgpo import HgpoRecipe
 from training.algorithms.parts import Material
 from training.config.sections import TrainingRecipe
 from training.config.source import open_source
-from training.data.questions import Question
+from training.data.questions import TrainingQuestion
 from training.data.samples import SampledReply
 
 SCRATCH = {"hidden": 32, "layers": 1, "heads": 2, "feed_forward": 64, "context": 256}
@@ -28,11 +30,11 @@ def train(recipe: TrainingRecipe, resume: bool = False) -> None:
 def material(recipe: TrainingRecipe) -> Material:
     """What a run would make its rows or parts from."""
     source, rng = open_source(recipe.data), Random(recipe.run.seed + 1)
-    drawn = source.draw(recipe.data.difficulties, recipe.steps * recipe.questions, "train", rng)
+    drawn = source.draw(recipe.data.difficulties, recipe.steps * recipe.questions, "train", rng) if recipe.data else ()
     return Material(HubTokenizer(recipe.model.path), source, drawn)
 
 
-def sampled(question: Question, solution: list[int], right: bool) -> SampledReply:
+def sampled(question: TrainingQuestion, solution: list[int], right: bool) -> SampledReply:
     """A plain reply to a question, as `sample` keeps it."""
     kept = (len(solution), True, float(right), tuple(solution))
     return SampledReply(question, None, None, None, "", question.answer, *kept)
@@ -41,6 +43,13 @@ def sampled(question: Question, solution: list[int], right: bool) -> SampledRepl
 @pytest.fixture(autouse=True, scope="session")
 def one_thread():
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def no_hub(monkeypatch):
+    """A hub name that is no folder is refused at once."""
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
 
 
 @pytest.fixture

@@ -9,14 +9,14 @@ from hypothesis import strategies as st
 from training.algorithms.parts import CheckedReply
 from training.algorithms.selfbudgeter import BudgetReward, best_length, earned, modest, precise, tolerance
 from training.data.budget_replies import BudgetReply
-from training.data.questions import Question
+from training.data.questions import TrainingQuestion
 
 PAPER = BudgetReward()
 
 
 def reward(budget, length, correct, limit, alpha):
     reply = BudgetReply(budget, length, "", True)
-    question = Question("", limit=None if limit == inf else limit)
+    question = TrainingQuestion("", limit=None if limit == inf else limit)
     return earned(CheckedReply(question, reply, float(correct)), alpha, PAPER)
 
 

@@ -1,16 +1,20 @@
 """Recipes: every shipped one is valid, and a wrong one is refused before anything loads."""
 
+import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 
+from training.algorithms import METHODS
 from training.algorithms.hft import HftRecipe
 from training.algorithms.hgpo import HgpoRecipe
 from training.algorithms.selfbudgeter import BudgetReward
 from training.cli import main, read
 from training.config.recipe import load
+from training.data.checkers import CHECKERS
 from training.data.errors import UserError
 
 RECIPES = Path("configs/train")
@@ -74,3 +78,15 @@ def test_neither_the_command_line_nor_the_recipes_import_torch():
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ran.stdout.strip() == "[]"
+
+
+def test_the_recipes_of_the_documents_are_valid():
+    page = Path("docs/recipes/own-data.md").read_text()
+    blocks = re.findall(r"```toml\n(.*?)```", page, flags=re.DOTALL)
+    tables = [tomllib.loads(re.sub(r"^   ", "", block, flags=re.MULTILINE)) for block in blocks]
+    assert [METHODS[table["method"]].recipe.parse(table).method for table in tables] == ["sample", "hft", "hgpo"]
+
+
+def test_the_page_names_every_method_and_checker():
+    page = Path("docs/training.md").read_text()
+    assert [name for name in (*METHODS, *CHECKERS) if f"| `{name}` |" not in page] == []

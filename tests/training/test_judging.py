@@ -16,7 +16,7 @@ from training.algorithms import grpo
 from training.algorithms.grpo import GrpoRecipe, rule
 from training.algorithms.parts import CheckedReply
 from training.config.source import DataSection
-from training.data.questions import Question, draw_many
+from training.data.questions import TrainingQuestion, draw_many
 from training.data.replies import format_of
 
 JUDGING = TASKS["judging"]
@@ -96,12 +96,12 @@ def test_a_verdict_is_learned_as_the_one_token_that_is_served():
     ids = form.write("think", "9=9 right", "\\boxed{Assistant 1}")
     assert tokenizer.control_id("\\boxed{Assistant 1}") in ids
     assert verdict_in(form.read(ids).answer, JUDGE_FAMILIES["rrm_short"], "pair") == 1
-    prompt = form.prompt(asked("pair", first="9", second="4"))
-    assert tokenizer.control_id("\\boxed{Assistant 1}") not in prompt, "text of a client is never a control token"
+    text = asked("pair", first="9", second="4")
+    assert form.prompt(text) == tokenizer.render([{"role": "user", "content": text}]), "as it is served"
 
 
 def test_the_rule_reward_is_one_for_a_right_verdict_and_minus_one_for_all_else():
-    replies = [CheckedReply(Question(""), None, score) for score in (1.0, 0.0)]
+    replies = [CheckedReply(TrainingQuestion(""), None, score) for score in (1.0, 0.0)]
     assert rule(replies, 0.0, lambda name, value: None) == [1.0, -1.0]
 
 

@@ -69,7 +69,7 @@ def test_an_hgpo_step_runs_through_few_of_our_files(hgpo_recipe, monkeypatch):
     train(trained)
     page = Path("docs/training.md").read_text()
     assert all(f"`{path}`" in page for path in seen), sorted(seen)
-    assert len(seen) <= 10, sorted(seen)
+    assert len([path for path in seen if not path.startswith("demo/")]) <= 10, sorted(seen)
     assert {"training/algorithms/hgpo.py", "demo/tasks/chain.py"} <= seen.keys()
 
 

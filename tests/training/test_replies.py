@@ -3,11 +3,14 @@
 import pytest
 
 from demo.tasks import TASKS
+from models.formats import FAMILIES
 from models.text.tokenizer import HubTokenizer
-from training.algorithms.parts import PolicyParts, earned_score
+from training.algorithms.hgpo import earned_score
+from training.algorithms.parts import PolicyParts
 from training.data.errors import UserError
-from training.data.questions import GeneratedQuestions, Question
+from training.data.questions import GeneratedQuestions, TrainingQuestion
 from training.data.replies import MODES, ParsedReply, format_of
+from training.trl_adapter import check_replies
 
 TOKENIZER = HubTokenizer("demo/tokenizer")
 LHRM = format_of("lhrm", TOKENIZER)
@@ -55,33 +58,58 @@ def test_a_reply_without_a_mode_tag_has_no_mode():
 
 
 def test_a_family_without_both_modes_cannot_be_trained_to_choose():
-    with pytest.raises(UserError, match="these can: deepseek_r1, lhrm, qwen3, qwq"):
+    with pytest.raises(UserError, match=r"these can: deepseek_r1, .* lhrm, .* qwen3, "):
         format_of("selfbudgeter", TOKENIZER)
     with pytest.raises(UserError, match="unknown"):
         format_of("nobody", TOKENIZER)
 
 
+TEMPLATE = (
+    "{%- for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{%- endfor %}"
+    "{%- if add_generation_prompt %}<|im_start|>assistant\nOPENING{% endif %}"
+)
+OPENINGS = {  # as the families' own templates open a reply
+    "lhrm": "",
+    "qwen3": "{%- if enable_thinking is defined and not enable_thinking %}<think>\n\n</think>\n\n{% endif %}",
+    "qwen3.5": "{%- if enable_thinking %}<think>\n{% else %}<think>\n\n</think>\n\n{% endif %}",
+    "deepseek_r1": "<think>\n",
+    "deepseek_v3.1": "{%- if thinking %}<think>{% else %}</think>{% endif %}",
+}
+
+
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("family", ["qwen3", "deepseek_r1"])
-def test_a_prefix_family_is_written_as_its_template_writes_it_and_read_back(family, mode):
-    form = format_of(family, TOKENIZER)
-    ids = form.write(mode, "2 a*3=6", "6")
-    text = TOKENIZER.decode(ids, skip_special_tokens=False)
-    opening = "<think>\n" if family == "qwen3" else ""
-    thinks = f"{opening}2 a*3=6\n</think>\n\n6<|im_end|>"
-    direct = f"{opening or chr(10)}\n</think>\n\n6<|im_end|>" if opening else "\n</think>\n\n6<|im_end|>"
-    assert text == (thinks if mode == "think" else direct)
-    read = form.read(ids)
+@pytest.mark.parametrize("family", OPENINGS)
+def test_a_family_is_written_as_its_own_template_writes_it_and_read_back(family, mode):
+    tokenizer = HubTokenizer("demo/tokenizer", chat_template=TEMPLATE.replace("OPENING", OPENINGS[family]))
+    form, kind = format_of(family, tokenizer), FAMILIES[family]
+    messages = [{"role": "user", "content": "2*3?"}]
+    reply = form.write(mode, "2 a*3=6", "6")
+    whole = [*form.render(messages), *reply]
+    served = tokenizer.render(messages, None, kind.modes.get(mode), False, kind.behind.get(mode, ""))
+    assert whole[: len(served)] == served, "a reply begins as the server has it begin in that mode"
+    read = form.read(reply)
     assert (read.mode, read.thought, read.answer, read.complete) == (mode, "2 a*3=6" * (mode == "think"), "6", True)
-    assert not form.read(ids[:-1]).complete
+    assert not form.read(reply[:-1]).complete
+    think, no_think = (form.prefixes[one] for one in MODES)
+    assert think[: form.mode_position] == no_think[: form.mode_position]
+    assert think[form.mode_position : form.mode_position + 1] != no_think[form.mode_position : form.mode_position + 1]
 
 
-def test_the_mode_is_decided_where_replies_in_the_two_modes_differ():
-    assert LHRM.mode_position == 0
-    qwen = format_of("qwen3", TOKENIZER)
-    assert qwen.mode_position == 1  # behind <think>: one line end, or two
-    assert qwen.prefixes["think"][0] == qwen.prefixes["no_think"][0]
-    assert format_of("deepseek_r1", TOKENIZER).mode_position == 0
+def test_a_template_that_knows_no_mode_gets_an_empty_thought():
+    form = format_of("qwen3", TOKENIZER)
+    assert TOKENIZER.decode(form.prefixes["no_think"], skip_special_tokens=False) == "<think>\n\n</think>\n\n"
+    assert form.mode_position == 1  # behind <think>: one line end, or two
+
+
+def test_a_template_that_tells_the_mode_in_the_system_message_is_refused():
+    template = "{{ 'think' if enable_thinking else 'direct' }}" + TEMPLATE.replace("OPENING", "<think>\n")
+    with pytest.raises(UserError, match="before the reply: no reply can choose it"):
+        format_of("qwen3.5", HubTokenizer("demo/tokenizer", chat_template=template))
+
+
+def test_a_template_that_always_thinks_is_refused():
+    with pytest.raises(UserError, match="knows no way not to think"):
+        format_of("deepseek_v3.1", TOKENIZER)
 
 
 @pytest.mark.parametrize(
@@ -96,19 +124,19 @@ def test_the_mode_is_decided_where_replies_in_the_two_modes_differ():
     ],
 )
 def test_only_a_finished_well_formed_right_reply_earns_the_reward(text, earned):
-    (one,) = parts(TEXT).checked([0], [TOKENIZER.encode_control(text)])
+    (one,) = check_replies(parts(TEXT), [0], [TOKENIZER.encode_control(text)])
     assert earned_score([one], 0.0, lambda name, value: None) == [earned]
 
 
 def test_a_reward_that_cannot_be_computed_is_an_error():
     with pytest.raises(ValueError, match="not a question"):
-        parts("another question").checked([0], [TOKENIZER.encode_control("<no_think>6</no_think><|im_end|>")])
+        check_replies(parts("another question"), [0], [TOKENIZER.encode_control("<no_think>6</no_think><|im_end|>")])
 
 
 def parts(text: str) -> PolicyParts[ParsedReply]:
     return PolicyParts(
         source=GeneratedQuestions(TASKS["chain"]),
-        questions=[Question(text)],
+        questions=[TrainingQuestion(text)],
         render=LHRM.render,
         read=lambda _, ids: LHRM.read(ids),
         reward=earned_score,

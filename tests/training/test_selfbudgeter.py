@@ -13,7 +13,7 @@ from training.algorithms.selfbudgeter import BudgetReward, BudgetSftRecipe, Self
 from training.config.sections import EvaluateBudgetRecipe, SampleRecipe
 from training.data.budget_replies import budget_format_of
 from training.data.errors import UserError
-from training.data.questions import Question
+from training.data.questions import TrainingQuestion
 from training.data.samples import budget_ranges, read_samples
 from training.evaluation import budgets as evaluate_budget
 from training.sampling import sample
@@ -40,7 +40,7 @@ def data(tmp_path: Path) -> Path:
     write(
         path,
         [
-            sampled(Question(text, thought, answer, d), FORM.solution(thought, answer), right)
+            sampled(TrainingQuestion(text, thought, answer, d), FORM.solution(thought, answer), right)
             for d, text, thought, answer, right in shown
         ],
     )
@@ -55,13 +55,12 @@ def start_recipe(tmp_path: Path, data: Path | None) -> BudgetSftRecipe:
     return BudgetSftRecipe.model_validate(
         {
             "model": MODEL,
-            "data": TASK,
             "optimizer": {"lr": 1e-2, "matrix_lr": 0.02},
             "run": {"out": str(tmp_path / "start"), "log_every": 1},
             "steps": 4,
             "questions": 4,
             "micro_batch": 4,
-            "samples": data,
+            **({"data": TASK} if data is None else {"samples": data}),
         }
     )
 
@@ -70,7 +69,7 @@ def grpo_recipe(tmp_path: Path, data: Path, **more: object) -> SelfBudgeterRecip
     return SelfBudgeterRecipe.model_validate(
         {
             "model": MODEL,
-            "data": TASK,
+            "data": {"task": TASK["task"]},
             "optimizer": {"lr": 1e-3},
             "run": {"out": str(tmp_path / "grpo"), "log_every": 1},
             "steps": 2,
@@ -118,7 +117,7 @@ def test_a_reply_earns_what_the_formula_says(tmp_path, data):
     def earned(ids, limit):
         made = selfbudgeter.parts(recipe, material(recipe))
         read = FORM.read(ids)
-        question = Question(TEXT, limit=limit)
+        question = TrainingQuestion(TEXT, limit=limit)
         score = made.source.scores([(question, read.answer)])[0] if read.complete else 0.0
         return selfbudgeter.earned(CheckedReply(question, read, score), 0.5, PAPER)
 

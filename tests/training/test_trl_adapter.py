@@ -11,8 +11,9 @@ from trl import GRPOTrainer
 
 from models.text.tokenizer import HubTokenizer
 from tests.training.conftest import material
-from training import runs
+from training import runs, trl_adapter
 from training.algorithms import hgpo
+from training.config.sections import ModelSection
 from training.data.errors import UserError
 from training.data.replies import format_of
 from training.trl_adapter import PolicyTrainer, unless_settled
@@ -32,7 +33,7 @@ def build(recipe, **changes):
     return PolicyTrainer(
         model=store.load_model(recipe.model, tokenizer, 0),
         args=runs.policy_arguments(recipe),
-        train_dataset=runs.prompts(parts),
+        train_dataset=trl_adapter.prompts(parts),
         processing_class=tokenizer,
         parts=parts,
         settings=recipe.optimizer,
@@ -82,7 +83,6 @@ def test_prompts_are_rendered_as_they_are_served(hgpo_recipe):
     tokenizer = form().tokenizer
     served = tokenizer.render([{"role": "user", "content": inputs[0]["prompt"][0]["content"]}])
     assert prompts[0].tolist()[-len(served) :] == served
-    assert tokenizer.control_id("\\boxed{Assistant 1}") not in served
 
 
 def test_prompts_of_a_group_are_equal_and_hold_no_mode_token(hgpo_recipe):
@@ -173,3 +173,28 @@ def test_a_missing_reward_is_an_error(hgpo_recipe):
 def test_replies_that_do_not_divide_into_modes_are_refused(hgpo_recipe):
     with pytest.raises(UserError, match="do not divide"):
         build(hgpo_recipe, prefixes=[[1], [2], [3]])
+
+
+@pytest.mark.parametrize("fused_head", [True, False])
+@pytest.mark.parametrize("lora", [None, {"rank": 2, "alpha": 4}], ids=["full", "lora"])
+def test_the_reference_is_what_the_policy_was_with_its_trained_token_rows(hgpo_recipe, lora, fused_head):
+    model = ModelSection.model_validate({"path": "demo/hybrid", "lora": lora})
+    settings = {"model": model, "beta": 0.1, "fused_head": fused_head}
+    trainer = build(hgpo_recipe.model_copy(update=settings))
+    inputs = trainer._generate_and_score_completions(batch(trainer))
+    with torch.no_grad():
+        ids = torch.cat([inputs["prompt_ids"], inputs["completion_ids"]], 1)
+        mask = torch.cat([inputs["prompt_mask"], inputs["completion_mask"]], 1)
+        length = inputs["completion_ids"].shape[1]
+
+        def now() -> torch.Tensor:
+            return trainer._get_per_token_logps_and_entropies(trainer.model, ids, mask, length)[0]
+
+        kept = inputs["completion_mask"].bool()
+        assert_close(inputs["ref_per_token_logps"][kept], now()[kept], atol=1e-4, rtol=1e-3)
+        for weight in trainer.model.parameters():
+            if weight.requires_grad:
+                weight.add_(0.05)
+        assert not torch.allclose(inputs["ref_per_token_logps"][kept], now()[kept], atol=1e-2)
+        again = trainer._get_per_token_logps_and_entropies(trainer.ref_model, ids, mask, length)[0]
+        assert_close(inputs["ref_per_token_logps"][kept], again[kept], atol=1e-5, rtol=1e-4)

@@ -6,6 +6,7 @@ from contextlib import ExitStack
 import pytest
 
 from models.text.tokenizer import HubTokenizer
+from tests.wire.conversations import Asked, ask
 from tests.wire.served import DIRECT, THINKING, Served, served
 
 Serve = Callable[..., Served]
@@ -29,3 +30,10 @@ def thinking(serve: Serve) -> Served:
 def direct(serve: Serve) -> Served:
     """A server whose model answers at once."""
     return serve([DIRECT])
+
+
+@pytest.fixture(params=[False, True], ids=["whole", "stream"])
+def asks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Asked]:
+    """`asks(path, body, template)`: the request, whole and as a stream, to a server of its own."""
+    monkeypatch.delenv("REASOND_API_KEYS", raising=False)
+    return lambda path, body, *args, **options: ask(path, {**body, "stream": request.param}, *args, **options)

@@ -123,13 +123,13 @@ def chat_body(**fields: Any) -> dict[str, Any]:
 
 
 def record(url: str, body: dict[str, Any], path: str = "/v1/chat/completions") -> Recording:
-    """Sends `body` as a streaming request and keeps what comes back. Anything but SSE events in it is an error."""
+    """Sends `body` as a streaming request and keeps the events that come back. All else but comments is an error."""
     events: list[Event] = []
     done = False
     began = time.perf_counter()
     with httpx.stream("POST", url + path, json={**body, "stream": True}, timeout=30) as answer:
         for line in answer.iter_lines():
-            if not line:
+            if not line or line.startswith(":"):  # a sign of life
                 continue
             field, _, value = line.partition(": ")
             assert field == "data" and not done, line

@@ -13,7 +13,8 @@ from pydantic import TypeAdapter
 from models.engines.base import EngineBusy, EngineDead
 from models.engines.scripted import ScriptedReply
 from server.apis.messages.encoder import signature
-from tests.wire.served import ANSWER, DIRECT, THINKING, THOUGHT, Served, served
+from server.apis.messages.seal import Seal
+from tests.wire.served import ANSWER, DIRECT, SETTINGS, THINKING, THOUGHT, Served, served
 from tests.wire.test_tools import ADD, ARGUMENTS, CALL, SCHEMA, Model
 
 pytestmark = pytest.mark.every_step
@@ -198,10 +199,38 @@ def test_a_stop_sequence_of_any_name_is_told_as_one(serve):
     assert (message.stop_reason, message.stop_sequence) == ("stop_sequence", "cancelled")
 
 
+OMITTED = {"type": "adaptive", "display": "omitted"}
+
+
 def test_hidden_thinking_is_no_block(client):
-    message = client.messages.create(**ASKED, thinking={"type": "adaptive", "display": "omitted"})
+    message = client.messages.create(**ASKED, extra_body={"include_reasoning": False})
     assert [block.type for block in message.content] == ["text"]
     assert message.usage.output_tokens_details.thinking_tokens > 0
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_omitted_thinking_is_an_empty_block_whose_signature_carries_it_sealed(serve, stream):
+    key = "ab" * 32
+    server = serve([THINKING], settings=SETTINGS.replace("[server]", f"[server]\nseal_key = '{key}'"))
+    with client_of(server) as client:
+        if stream:
+            with client.messages.stream(**ASKED, thinking=OMITTED) as events:
+                deltas = [event.delta.type for event in events if event.type == "content_block_delta"]
+                message = events.get_final_message()
+            assert "thinking_delta" not in deltas
+            assert deltas[0] == "signature_delta"
+        else:
+            message = client.messages.create(**ASKED, thinking=OMITTED)
+    thought, answer = message.content
+    assert (thought.type, thought.thinking, answer.text) == ("thinking", "", ANSWER)
+    assert Seal(bytes.fromhex(key)).unseal(thought.signature) == THOUGHT
+
+
+def test_a_block_of_text_has_no_citations_or_a_list_of_them(thinking):
+    """Some clients take null for an invalid answer."""
+    answer = httpx.post(f"{thinking.url}/v1/messages", json=ASKED).json()
+    assert all(block.get("citations", []) is not None for block in answer["content"])
+    assert answer["content"][-1] == {"type": "text", "text": ANSWER}
 
 
 def test_a_stop_sequence_ends_the_answer_and_is_told(client):

@@ -41,6 +41,30 @@ def test_a_response_is_read_with_its_reasoning_and_usage(client, tokenizer):
     assert reply.reasond == {"mode": "think", "chosen_by": "model"}
 
 
+def test_who_asks_for_a_summary_gets_the_thinking_as_one_too(client):
+    asked = {"model": "demo", "input": "hi", "reasoning": {"summary": "auto"}}
+    reasoning, _ = client.responses.create(**asked).output
+    assert [part.text for part in reasoning.summary] == [part.text for part in reasoning.content] == [THOUGHT]
+    events = list(client.responses.create(**asked, stream=True))
+    told = [event for event in events if event.type.startswith("response.reasoning_summary")]
+    assert list(dict.fromkeys(event.type for event in told)) == [
+        "response.reasoning_summary_part.added",
+        "response.reasoning_summary_text.delta",
+        "response.reasoning_summary_text.done",
+        "response.reasoning_summary_part.done",
+    ]
+    for event in told:
+        assert EVENTS.validate_python(event.model_dump()).type == event.type
+        assert (event.item_id, event.output_index, event.summary_index) == (told[0].item_id, 0, 0)
+    assert told[0].part.text == ""
+    assert "".join(event.delta for event in told if event.type.endswith("text.delta")) == THOUGHT
+    assert told[-2].text == told[-1].part.text == THOUGHT
+    added = next(event for event in events if event.type == "response.output_item.added")
+    assert (added.item.summary, added.item.content) == ([], [])
+    final = events[-1].response.output[0]
+    assert (final.summary[0].text, final.content[0].text) == (THOUGHT, THOUGHT)
+
+
 def test_a_stream_has_openais_events_in_order_with_consecutive_numbers(client):
     events = list(client.responses.create(model="demo", input="what is 2+2?", stream=True))
     kinds = [event.type for event in events]

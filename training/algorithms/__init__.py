@@ -10,7 +10,7 @@ from functools import partial
 from importlib import import_module
 from typing import Any
 
-from training.algorithms import grpo, hft, hgpo, selfbudgeter
+from training.algorithms import adaptthink, grpo, hft, hgpo, l1, preferences, selfbudgeter, thinkless
 from training.config.recipe import Recipe
 from training.config.sections import DownloadRecipe, EvaluateBudgetRecipe, EvaluateRecipe, MergeRecipe, SampleRecipe
 
@@ -32,6 +32,11 @@ Loader = Callable[[], Callable[..., Any]]
 def _learns_rows(rows: Callable[..., Any]) -> Loader:
     """Next-token training on an algorithm's `rows(recipe, material)`."""
     return lambda: partial(import_module("training.runs").fit_rows, rows)
+
+
+def _learns_pairs(rows: Callable[..., Any]) -> Loader:
+    """Direct preference optimization on an algorithm's `rows(recipe, material)`."""
+    return lambda: partial(import_module("training.runs").fit_pairs, rows)
 
 
 def _learns_from_replies(parts: Callable[..., Any]) -> Loader:
@@ -64,6 +69,27 @@ METHODS: dict[str, TrainingMethod] = {
         selfbudgeter.SelfBudgeterRecipe,
         _learns_from_replies(selfbudgeter.parts),
         "SelfBudgeter, stage 3. Budget-guided GRPO: declare small budgets that suffice",
+    ),
+    "hft-rft": TrainingMethod(
+        preferences.RftRecipe, _learns_rows(preferences.rft_rows), "HFT-RFT: learn the best of the model's own replies"
+    ),
+    "hft-dpo": TrainingMethod(
+        preferences.DpoRecipe,
+        _learns_pairs(preferences.dpo_rows),
+        "HFT-DPO: prefer the best reply in the better mode to the worst in the other",
+    ),
+    "adaptthink": TrainingMethod(
+        adaptthink.AdaptThinkRecipe,
+        _learns_from_replies(adaptthink.parts),
+        "AdaptThink: skip the thinking where accuracy does not suffer",
+    ),
+    "thinkless": TrainingMethod(
+        thinkless.ThinklessRecipe,
+        _learns_from_replies(thinkless.parts),
+        "Thinkless: the choice of the mode has a weight of its own",
+    ),
+    "l1": TrainingMethod(
+        l1.L1Recipe, _learns_from_replies(l1.parts), "L1: think for the number of tokens that the prompt names"
     ),
     "sample": TrainingMethod(
         SampleRecipe,

@@ -13,8 +13,9 @@ from pydantic import Field
 from models.formats.reasoning import Mode
 from training.algorithms.parts import Material
 from training.config.sections import Modes, SftRecipe
+from training.config.source import DataSection
 from training.data.errors import UserError
-from training.data.questions import Question
+from training.data.questions import TrainingQuestion
 from training.data.replies import ReplyFormat, format_of
 from training.data.rows import Row, by_length, learned_row
 
@@ -28,6 +29,7 @@ class HftRecipe(SftRecipe):
     """
 
     method: Literal["hft"] = "hft"
+    data: DataSection
     modes: Modes = ("think", "no_think")
     paired: bool = True
     history: float = Field(0.0, ge=0, le=1)
@@ -53,7 +55,7 @@ def rows(config: HftRecipe, material: Material) -> Iterator[Row]:
         )
 
 
-def mode_row(question: Question, mode: Mode, form: ReplyFormat, earlier: Question | None = None) -> Row:
+def mode_row(question: TrainingQuestion, mode: Mode, form: ReplyFormat, earlier: TrainingQuestion | None = None) -> Row:
     """The served prompt, perhaps after an earlier exchange as a client sends it back, and the reply in one mode.
     UserError where the question has none."""
     before = [*earlier.messages, {"role": "assistant", "content": earlier.answer}] if earlier else []

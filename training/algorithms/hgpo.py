@@ -8,13 +8,13 @@ N/2 in mode no_think. Two binary scores are made of a reply's reward: is it the 
 mode the better one (inter)? The intra advantage reaches every token of the reply, the inter advantage its mode token.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from training.algorithms.parts import Material, PolicyParts, earned_score
+from training.algorithms.parts import CheckedReply, LogMetric, Material, PolicyParts
 from training.config.recipe import Recipe
 from training.config.sections import PolicyRecipe
 from training.data.replies import MODES, ParsedReply, format_of
@@ -66,6 +66,11 @@ def parts(config: HgpoRecipe, material: Material) -> PolicyParts[ParsedReply]:
         mode_ratio=config.mode_ratio,
         settled=config.settled,
     )
+
+
+def earned_score(replies: Sequence[CheckedReply[Any]], progress: float, log: LogMetric) -> list[float]:
+    """LHRM's rule reward: the score; 1 for a complete reply with the right answer, else 0."""
+    return [one.score for one in replies]
 
 
 def token_advantages(rewards: "Tensor", mask: "Tensor", settings: HgpoAdvantage, position: int = 0) -> "Tensor":

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar
 
 from models.engines.base import Tokenizer
-from training.data.questions import Question, QuestionSource
+from training.data.questions import QuestionSource, TrainingQuestion
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -36,7 +36,7 @@ class Material:
 
     tokenizer: Tokenizer
     source: QuestionSource
-    questions: Sequence[Question] = ()
+    questions: Sequence[TrainingQuestion] = ()
 
 
 R = TypeVar("R", bound=AnsweredReply)
@@ -46,7 +46,7 @@ R = TypeVar("R", bound=AnsweredReply)
 class CheckedReply(Generic[R]):
     """A reply to a question, and what its answer is worth: 0 where the reply is not complete."""
 
-    question: Question
+    question: TrainingQuestion
     reply: R
     score: float
 
@@ -61,35 +61,20 @@ class PolicyParts(Generic[R]):
 
     Equal shares of every group begin with each of `prefixes`. A prefix was not chosen by the policy, so that nothing is
     learned from its tokens, but from the one at `mode_position` if that is given. Without `advantages` they are TRL's.
+    `messages` are a prompt's, where they are not the question's own.
 
     `mode_ratio` is the importance ratio of the forced mode token: "on_policy" is 1, "half" takes 1/2 as its old
     probability. `settled` is the probability at which a mode token is pushed no further (1: never).
     """
 
     source: QuestionSource
-    questions: Sequence[Question]
+    questions: Sequence[TrainingQuestion]
     render: Callable[[Sequence[Mapping[str, Any]]], list[int]]
-    read: Callable[[Question, Sequence[int]], R]
+    read: Callable[[TrainingQuestion, Sequence[int]], R]
     reward: Reward[R]
-    messages: Callable[[Question], list[Mapping[str, Any]]] = lambda question: question.messages
+    messages: Callable[[TrainingQuestion], list[Mapping[str, Any]]] | None = None
     prefixes: Sequence[Sequence[int]] = ((),)
     mode_position: int | None = None
     advantages: TokenAdvantages | None = None
     mode_ratio: Literal["on_policy", "half"] = "on_policy"
     settled: float = 1.0
-
-    def checked(self, indices: Sequence[int], replies: Sequence[Sequence[int]]) -> list[CheckedReply[R]]:
-        """The replies to questions of those numbers, read and scored; the source sees complete ones alone."""
-        asked = [self.questions[i] for i in indices]
-        read = [self.read(question, ids) for question, ids in zip(asked, replies, strict=True)]
-        complete = [(question, reply.answer) for question, reply in zip(asked, read, strict=True) if reply.complete]
-        scores = iter(self.source.scores(complete))
-        return [
-            CheckedReply(question, reply, next(scores) if reply.complete else 0.0)
-            for question, reply in zip(asked, read, strict=True)
-        ]
-
-
-def earned_score(replies: Sequence[CheckedReply[Any]], progress: float, log: LogMetric) -> list[float]:
-    """LHRM's rule reward: the score; 1 for a complete reply with the right answer, else 0."""
-    return [one.score for one in replies]

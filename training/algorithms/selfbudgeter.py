@@ -24,7 +24,7 @@ from training.config.recipe import Recipe
 from training.config.sections import PolicyRecipe, SftRecipe
 from training.data.budget_replies import BudgetFormat, BudgetReply, budget_format_of
 from training.data.errors import UserError
-from training.data.questions import Question
+from training.data.questions import TrainingQuestion
 from training.data.rows import Row, by_length, learned_row
 from training.data.samples import SampledReply, budget_ranges, read_samples
 
@@ -37,6 +37,8 @@ class BudgetSftRecipe(SftRecipe):
 
     @model_validator(mode="after")
     def _samples_have_no_curriculum(self) -> Self:
+        if (self.samples is None) == (self.data is None):
+            raise ValueError("budget-sft learns from either data or samples")
         if self.samples is not None:
             self.refuse_unread(("easy", "easy_share"), "samples are drawn of all difficulties alike")
         return self
@@ -71,6 +73,11 @@ class SelfBudgeterRecipe(PolicyRecipe):
     samples: Path
     reward: BudgetReward = BudgetReward()
     prefilled_share: float = Field(0.0, ge=0, le=1)
+
+    @model_validator(mode="after")
+    def _questions_are_the_samples(self) -> Self:
+        self.refuse_unread(("curriculum", "data.difficulties"), "the questions are those of `samples`")
+        return self
 
 
 def rows(config: BudgetSftRecipe, material: Material) -> Iterator[Row]:
@@ -110,7 +117,7 @@ def own_replies(config: BudgetSftRecipe, form: BudgetFormat) -> Iterator[Row]:
 def parts(config: SelfBudgeterRecipe, material: Material) -> PolicyParts[BudgetReply]:
     form = budget_format_of(config.model.family, material.tokenizer)
 
-    def messages(question: Question) -> list[Any]:
+    def messages(question: TrainingQuestion) -> list[Any]:
         if not question.budget:
             return question.messages
         return [*question.messages, {"role": "assistant", "content": form.family.budget_field(question.budget)}]
@@ -131,11 +138,11 @@ def parts(config: SelfBudgeterRecipe, material: Material) -> PolicyParts[BudgetR
     )
 
 
-def questions(config: SelfBudgeterRecipe) -> list[Question]:
+def questions(config: SelfBudgeterRecipe) -> list[TrainingQuestion]:
     """`steps` x `questions` of them, in random order and again from the start where the samples end. A question with
     a pre-filled `budget` has no `limit`, which is b_max."""
     rng, samples = Random(config.run.seed + 1), read_samples(config.samples)
-    ranges, drawn = budget_ranges(samples), list[Question]()
+    ranges, drawn = budget_ranges(samples), list[TrainingQuestion]()
     if not samples:
         raise UserError(f"{config.samples} holds no reply")
     while len(drawn) < config.steps * config.questions:

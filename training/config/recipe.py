@@ -44,11 +44,15 @@ class Recipe(BaseModel):
 
 
 def load(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
-    """A recipe file's table, with `a.b=value` overrides; a value is read as TOML, or as a string where it is none."""
+    """A recipe file's table, with overrides."""
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        return overridden(tomllib.loads(path.read_text(encoding="utf-8")), overrides)
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise UserError(f"no recipe: {error}") from error
+
+
+def overridden(table: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """The table with `a.b=value` overrides; a value is read as TOML, or as a string where it is none."""
     for override in overrides:
         key, sign, text = override.partition("=")
         if not sign:

@@ -109,7 +109,7 @@ class TrainingRecipe(Recipe):
     device. `fused_head` takes TRL's fused head, which saves memory on a GPU and costs time on a CPU."""
 
     model: ModelSection
-    data: DataSection
+    data: DataSection | None = None
     optimizer: OptimizerSection
     run: RunSection
     steps: PositiveInt
@@ -124,15 +124,22 @@ class TrainingRecipe(Recipe):
         return self
 
 
-class SftRecipe(TrainingRecipe):
-    """Next-token loss. The first `easy_share` of the steps draws from `easy` difficulties.
-
-    `gradient_checkpointing` computes activations twice to keep few of them: for models that would not fit otherwise.
-    """
+class RowRecipe(TrainingRecipe):
+    """A model that learns rows of tokens. `gradient_checkpointing` computes activations twice to keep few of them: for
+    models that would not fit otherwise."""
 
     questions: PositiveInt = 32
     micro_batch: PositiveInt = 16
     gradient_checkpointing: bool = False
+
+    @property
+    def rows_a_step(self) -> int:
+        return self.questions
+
+
+class SftRecipe(RowRecipe):
+    """Next-token loss. The first `easy_share` of the steps draws from `easy` difficulties."""
+
     easy: tuple[PositiveInt, ...] = ()
     easy_share: float = Field(0.0, ge=0, le=1)
 
@@ -144,13 +151,19 @@ class SftRecipe(TrainingRecipe):
             self.refuse_unread(("easy_share",), "there are no easy difficulties")
         return self
 
-    @property
-    def rows_a_step(self) -> int:
-        return self.questions
-
     def difficulties_at(self, step: int) -> Sequence[int]:
-        """What a step draws its questions from."""
-        return self.easy if self.easy and step < self.easy_share * self.steps else self.data.difficulties
+        """What a step draws its questions from; nothing is all there is."""
+        if self.easy and step < self.easy_share * self.steps:
+            return self.easy
+        return self.data.difficulties if self.data else ()
+
+
+class CurriculumSection(Recipe):
+    """Difficulties are drawn more often where the replies to a question earn differently (Self-Evolving Curriculum's
+    idea): by the deviation of a group's rewards, averaged with the share `rate` of the newest, and `floor` at least."""
+
+    rate: float = Field(0.1, gt=0, le=1)
+    floor: PositiveFloat = 0.05
 
 
 class PolicyRecipe(TrainingRecipe):
@@ -160,12 +173,15 @@ class PolicyRecipe(TrainingRecipe):
     faster on a CPU), reasond's own engine with `engine` as vLLM's arguments ("engine", one process), or TRL's vLLM, on
     the trainer's device ("colocate") or elsewhere ("server").
 
-    `loss`, `scale_rewards` and `importance` are TRL's: Dr. GRPO is "dr_grpo" with "none", GSPO is "grpo" with
-    "sequence". An algorithm with advantages of its own scales them itself.
+    With a `curriculum` questions are drawn while the run goes on. `loss`, `scale_rewards` and `importance` are TRL's:
+    Dr. GRPO is "dr_grpo" with "none", GSPO is "grpo" with "sequence". An algorithm with advantages of its own scales
+    them itself.
     """
 
     OWN_ADVANTAGES: ClassVar[bool] = False
 
+    data: DataSection
+    curriculum: CurriculumSection | None = None
     questions: PositiveInt = 16
     replies: PositiveInt = 8
     micro_batch: PositiveInt = 128

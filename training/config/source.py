@@ -50,8 +50,11 @@ class DataSection(Recipe):
         return self
 
 
-def open_source(section: DataSection) -> QuestionSource:
-    """What the section describes, read and ready. ValueError names the file and line that is not as it should be."""
+def open_source(section: DataSection | None) -> QuestionSource:
+    """What the section describes, read and ready; no question where there is no section. UserError names
+    the file and line that is not as it should be."""
+    if section is None:
+        return ReadQuestions((), ExactChecker(), "a recipe without data", 0)
     if section.task is not None:
         return GeneratedQuestions(import_name(section.task)())
     from training.data import files

@@ -97,6 +97,7 @@ def budget_format_of(name: str, tokenizer: Tokenizer) -> BudgetFormat:
     if family is None or family.budget is None or family.solution is None:
         known = ", ".join(sorted(key for key, value in FAMILIES.items() if value.budget))
         raise UserError(f"family {name!r} declares no budget; these do: {known}")
+    tokenizer.protect(family.texts)
     ids = [tokenizer.control_id(tag) for tag in (*family.budget, *family.solution)]
     controls = tuple(found for found in ids if found is not None)
     if len(controls) != len(ids):

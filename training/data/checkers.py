@@ -19,7 +19,7 @@ from typing import Any, Self
 from pydantic import BaseModel, ConfigDict, PositiveFloat, PositiveInt, model_validator
 
 from training.data.errors import UserError
-from training.data.questions import Question
+from training.data.questions import TrainingQuestion
 
 NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?(?:/[1-9]\d*)?")
 CHOICE = re.compile(r"(?<![A-Za-z])\(?([A-J])\)?(?![A-Za-z'])")
@@ -32,16 +32,16 @@ class Checker(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    def scores(self, answers: Sequence[tuple[Question, str]]) -> list[float]:
+    def scores(self, answers: Sequence[tuple[TrainingQuestion, str]]) -> list[float]:
         return [self.score(question, answer) for question, answer in answers]
 
-    def score(self, question: Question, answer: str) -> float:
+    def score(self, question: TrainingQuestion, answer: str) -> float:
         return float(self.agrees(reference_of(question), answer))
 
     def agrees(self, reference: str, answer: str) -> bool:
         raise NotImplementedError
 
-    def read_reference(self, question: Question) -> None:
+    def read_reference(self, question: TrainingQuestion) -> None:
         """UserError where the question's own answer is none that this checker can compare with."""
         self.agrees(reference_of(question), "")
 
@@ -100,11 +100,11 @@ class RegexChecker(Checker):
             raise UserError(f"pattern: {error}") from error
         return self
 
-    def score(self, question: Question, answer: str) -> float:
+    def score(self, question: TrainingQuestion, answer: str) -> float:
         wanted = reference_of(question) if ANSWER in self.pattern else ""
         return float(re.search(self.pattern.replace(ANSWER, re.escape(wanted.strip())), answer) is not None)
 
-    def read_reference(self, question: Question) -> None:
+    def read_reference(self, question: TrainingQuestion) -> None:
         self.score(question, "")
 
 
@@ -113,13 +113,13 @@ class PythonChecker(Checker):
 
     function: str
 
-    def score(self, question: Question, answer: str) -> float:
+    def score(self, question: TrainingQuestion, answer: str) -> float:
         found = import_name(self.function)(question.answer, answer)
         if not isinstance(found, int | float) or not math.isfinite(found):
             raise UserError(f"{question.origin}: {self.function} gave {found!r}, which is no score")
         return float(found)
 
-    def read_reference(self, question: Question) -> None:
+    def read_reference(self, question: TrainingQuestion) -> None:
         self.score(question, question.answer)
 
 
@@ -136,7 +136,9 @@ class JudgeChecker(Checker):
     no_verdict: float | None = None
     """The score where the judge came to no verdict; None makes that an error."""
 
-    def scores(self, answers: Sequence[tuple[Question, str]]) -> list[float]:
+    def scores(self, answers: Sequence[tuple[TrainingQuestion, str]]) -> list[float]:
+        if not answers:
+            return []
         items = []
         for _, group in groupby(answers, key=lambda pair: pair[0]):
             pairs = list(group)
@@ -165,7 +167,7 @@ class JudgeChecker(Checker):
             result.get("scores", [None] * len(item["replies"])) for item, result in zip(items, results, strict=True)
         ]
 
-    def read_reference(self, question: Question) -> None:
+    def read_reference(self, question: TrainingQuestion) -> None:
         if self.reference:
             reference_of(question)
 
@@ -176,7 +178,7 @@ class RewardModelChecker(Checker):
     path: str
     batch: PositiveInt = 16
 
-    def scores(self, answers: Sequence[tuple[Question, str]]) -> list[float]:
+    def scores(self, answers: Sequence[tuple[TrainingQuestion, str]]) -> list[float]:
         import torch
 
         tokenizer, model = _reward_model(self.path)
@@ -193,7 +195,7 @@ class RewardModelChecker(Checker):
             raise UserError(f"the reward model {self.path} gave a score that is no number")
         return found
 
-    def read_reference(self, question: Question) -> None:
+    def read_reference(self, question: TrainingQuestion) -> None:
         pass
 
 
@@ -220,7 +222,7 @@ def checker_of(value: Any) -> Checker:
     return CHECKERS[name].model_validate(table)
 
 
-def reference_of(question: Question) -> str:
+def reference_of(question: TrainingQuestion) -> str:
     """The question's own answer. UserError where it has none."""
     if not question.answer.strip():
         raise UserError(f"{question.origin}: no answer to compare with")

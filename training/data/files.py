@@ -7,26 +7,37 @@ from random import Random
 from typing import Any
 
 from training.data.errors import UserError
-from training.data.questions import Question, Split, split_of
+from training.data.questions import Split, TrainingQuestion, split_of
 
 TEXTS = ("answer", "thinking", "direct", "chosen", "rejected")
 NAMES = ("prompt", "messages", "difficulty", *TEXTS)
 
 
-def read_file(path: Path, columns: Mapping[str, str]) -> Iterator[Question]:
+def read_file(path: Path, columns: Mapping[str, str]) -> Iterator[TrainingQuestion]:
     """The questions of a file of JSON lines. UserError names the file and the line that is none."""
-    with path.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, 1):
-            if line.strip():
-                origin = f"{path}:{number}"
-                try:
-                    row = json.loads(line)
-                except json.JSONDecodeError as error:
-                    raise UserError(f"{origin}: no JSON: {error}") from error
-                yield question_of(row, columns, origin)
+    return (question_in(line, columns, origin) for origin, line in lines_of(path))
 
 
-def read_dataset(name: str, part: str, columns: Mapping[str, str]) -> Iterator[Question]:
+def lines_of(path: Path) -> Iterator[tuple[str, str]]:
+    """The lines of a file that are not empty, and where each stands."""
+    try:
+        with path.open(encoding="utf-8") as lines:
+            for number, line in enumerate(lines, 1):
+                if line.strip():
+                    yield f"{path}:{number}", line
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} cannot be read: {error}") from error
+
+
+def question_in(line: str, columns: Mapping[str, str], origin: str) -> TrainingQuestion:
+    """One line as a question."""
+    try:
+        return question_of(json.loads(line), columns, origin)
+    except json.JSONDecodeError as error:
+        raise UserError(f"{origin}: no JSON: {error}") from error
+
+
+def read_dataset(name: str, part: str, columns: Mapping[str, str]) -> Iterator[TrainingQuestion]:
     """The questions of a hub's data set, of a folder that `datasets` saved, or of a local file."""
     import datasets
 
@@ -46,7 +57,7 @@ def read_dataset(name: str, part: str, columns: Mapping[str, str]) -> Iterator[Q
         yield question_of(row, columns, f"{name}[{number}]")
 
 
-def question_of(row: Any, columns: Mapping[str, str], origin: str) -> Question:
+def question_of(row: Any, columns: Mapping[str, str], origin: str) -> TrainingQuestion:
     """One row as a question. UserError says what is wrong with it, and where."""
 
     def wrong(text: str) -> UserError:
@@ -68,7 +79,7 @@ def question_of(row: Any, columns: Mapping[str, str], origin: str) -> Question:
     difficulty = values["difficulty"] or 0
     if isinstance(difficulty, bool) or not isinstance(difficulty, int) or difficulty < 0:
         raise wrong(f"difficulty must be a whole number from 0 on, not {difficulty!r:.80}")
-    return Question(
+    return TrainingQuestion(
         text=messages[-1]["content"],
         earlier=tuple(messages[:-1]),
         thought=values["thinking"] or "",
@@ -106,15 +117,15 @@ class GymQuestions:
         except (TypeError, ValueError, AssertionError) as error:
             raise UserError(f"data.gym {family!r}: {error}") from error
 
-    def draw(self, difficulties: Sequence[int], count: int, split: Split, rng: Random) -> list[Question]:
-        found: list[Question] = []
+    def draw(self, difficulties: Sequence[int], count: int, split: Split, rng: Random) -> list[TrainingQuestion]:
+        found: list[TrainingQuestion] = []
         while len(found) < count:
             entry = self._gym[rng.randrange(2**31 - 1)]
             if split_of(entry["question"], self.test_share) == split:
-                found.append(Question(entry["question"], answer=str(entry["answer"]), entry=entry))
+                found.append(TrainingQuestion(entry["question"], answer=str(entry["answer"]), entry=entry))
         return found
 
-    def scores(self, answers: Sequence[tuple[Question, str]]) -> list[float]:
+    def scores(self, answers: Sequence[tuple[TrainingQuestion, str]]) -> list[float]:
         return [
             float(self._gym.score_answer(answer.strip(), entry=question.entry) == 1) for question, answer in answers
         ]

@@ -17,7 +17,7 @@ TEST_SHARE = 1 / 8
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class TrainingQuestion:
     """What a user asks, with what is known of it.
 
     `thought` leads to `answer`, without tags; `direct` is what a reply without thinking says, `answer` where it is
@@ -62,11 +62,11 @@ class Task(Protocol):
 class QuestionSource(Protocol):
     """Where a recipe's questions come from, and what their answers are worth."""
 
-    def draw(self, difficulties: Sequence[int], count: int, split: Split, rng: Random) -> list[Question]:
+    def draw(self, difficulties: Sequence[int], count: int, split: Split, rng: Random) -> list[TrainingQuestion]:
         """`count` questions, each of a difficulty drawn uniformly from the list (repeat one to weigh it)."""
         ...
 
-    def scores(self, answers: Sequence[tuple[Question, str]]) -> list[float]:
+    def scores(self, answers: Sequence[tuple[TrainingQuestion, str]]) -> list[float]:
         """The worth of each answer, 1 for a right one. An answer that cannot be scored is an error, never a 0."""
         ...
 
@@ -77,33 +77,35 @@ class GeneratedQuestions:
     def __init__(self, task: Task) -> None:
         self.task = task
 
-    def draw(self, difficulties: Sequence[int], count: int, split: Split, rng: Random) -> list[Question]:
+    def draw(self, difficulties: Sequence[int], count: int, split: Split, rng: Random) -> list[TrainingQuestion]:
         return draw_many(self.task, difficulties or self.task.difficulties, count, split, rng)
 
-    def scores(self, answers: Sequence[tuple[Question, str]]) -> list[float]:
+    def scores(self, answers: Sequence[tuple[TrainingQuestion, str]]) -> list[float]:
         return [float(self.task.is_correct(question.text, answer)) for question, answer in answers]
 
 
 class AnswerChecker(Protocol):
     """What scores the answers to questions that were read from a file; see `training.data.checkers`."""
 
-    def scores(self, answers: Sequence[tuple[Question, str]]) -> list[float]: ...
+    def scores(self, answers: Sequence[tuple[TrainingQuestion, str]]) -> list[float]: ...
 
 
 class ReadQuestions:
     """A finite list of questions. Each is drawn once before any is drawn again."""
 
-    def __init__(self, questions: Iterable[Question], checker: AnswerChecker, name: str, test_share: float) -> None:
+    def __init__(
+        self, questions: Iterable[TrainingQuestion], checker: AnswerChecker, name: str, test_share: float
+    ) -> None:
         self.checker, self.name = checker, name
-        self.sides: dict[Split, list[Question]] = {"train": [], "test": []}
+        self.sides: dict[Split, list[TrainingQuestion]] = {"train": [], "test": []}
         for question in questions:
             self.sides[split_of(question.text, test_share)].append(question)
-        self._decks: dict[tuple[Split, int | None], list[Question]] = {}
+        self._decks: dict[tuple[Split, int | None], list[TrainingQuestion]] = {}
 
-    def draw(self, difficulties: Sequence[int], count: int, split: Split, rng: Random) -> list[Question]:
+    def draw(self, difficulties: Sequence[int], count: int, split: Split, rng: Random) -> list[TrainingQuestion]:
         return [self._next(split, rng.choice(difficulties) if difficulties else None, rng) for _ in range(count)]
 
-    def _next(self, split: Split, difficulty: int | None, rng: Random) -> Question:
+    def _next(self, split: Split, difficulty: int | None, rng: Random) -> TrainingQuestion:
         deck = self._decks.setdefault((split, difficulty), [])
         if not deck:
             deck += [one for one in self.sides[split] if difficulty in (None, one.difficulty)]
@@ -113,7 +115,7 @@ class ReadQuestions:
             rng.shuffle(deck)
         return deck.pop()
 
-    def scores(self, answers: Sequence[tuple[Question, str]]) -> list[float]:
+    def scores(self, answers: Sequence[tuple[TrainingQuestion, str]]) -> list[float]:
         return self.checker.scores(answers)
 
 
@@ -123,16 +125,16 @@ def split_of(text: str, test_share: float = TEST_SHARE) -> Split:
     return "test" if first < test_share * 2**32 else "train"
 
 
-def draw(task: Task, difficulty: int, split: Split, rng: Random) -> Question:
+def draw(task: Task, difficulty: int, split: Split, rng: Random) -> TrainingQuestion:
     """A random question of one side: drawn again until it falls there."""
     if difficulty not in task.difficulties:
         raise UserError(f"difficulty {difficulty} is outside of the task's {task.difficulties}")
     while True:
         text, thought, answer = task.draw(difficulty, rng)
         if split_of(text) == split:
-            return Question(text, thought, answer, difficulty)
+            return TrainingQuestion(text, thought, answer, difficulty)
 
 
-def draw_many(task: Task, difficulties: Sequence[int], count: int, split: Split, rng: Random) -> list[Question]:
+def draw_many(task: Task, difficulties: Sequence[int], count: int, split: Split, rng: Random) -> list[TrainingQuestion]:
     """`count` questions, each of a difficulty drawn uniformly from the list (repeat one to weigh it)."""
     return [draw(task, rng.choice(difficulties), split, rng) for _ in range(count)]

@@ -1,4 +1,4 @@
-"""Rows of token ids for next-token training."""
+"""Rows of token ids to learn from."""
 
 from collections.abc import Iterable
 
@@ -6,6 +6,10 @@ IGNORED = -100
 
 Row = dict[str, list[int]]
 """`input_ids` and `labels` of the same length, the prompt's labels `IGNORED`."""
+
+
+PairRow = dict[str, list[int]]
+"""`prompt_ids`, and `chosen_ids` and `rejected_ids`, replies of which the first is better."""
 
 
 def learned_row(prompt: list[int], reply: list[int]) -> Row:

@@ -15,7 +15,7 @@ from models.engines.base import Tokenizer
 from models.formats.reasoning import Mode
 from training.data.errors import UserError
 from training.data.files import question_of
-from training.data.questions import Question
+from training.data.questions import TrainingQuestion
 
 EDGES = (0.05, 0.95)
 """Budgets are pre-filled between these shares of the base's lengths: beyond them hardly any reply was trained."""
@@ -28,7 +28,7 @@ class SampledReply:
     `tokens` is its length, `token_ids` its tokens without the end of turn where whoever drew it had them.
     """
 
-    question: Question
+    question: TrainingQuestion
     asked: Mode | None
     mode: Mode | None
     budget: int | None
@@ -74,8 +74,10 @@ class SampledReply:
 
 def read_samples(path: Path) -> list[SampledReply]:
     """The replies of a file. UserError names the line that is none; a line that a killed run broke off is left out."""
-    text = path.read_text(encoding="utf-8")
-    lines = text.split("\n")
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} cannot be read: {error}") from error
     return [_sample(line, f"{path}:{number}") for number, line in enumerate(lines[:-1], 1) if line.strip()]
 
 

@@ -20,7 +20,7 @@ from training.config.sections import EvaluateBudgetRecipe
 from training.config.source import open_source
 from training.data.budget_replies import BudgetFormat, BudgetReply, budget_format_of
 from training.data.errors import UserError
-from training.data.questions import Question, QuestionSource
+from training.data.questions import QuestionSource, TrainingQuestion
 from training.data.samples import budget_ranges, read_samples
 from training.evaluation import plots
 from training.evaluation.statistics import BudgetTrial, compression, interval, mean, slope, within
@@ -41,7 +41,7 @@ class BudgetSubject:
     source: QuestionSource
     recipe: EvaluateBudgetRecipe
 
-    def ask(self, question: Sequence[Question], way: str, budgets: Sequence[int]) -> list[BudgetTrial]:
+    def ask(self, question: Sequence[TrainingQuestion], way: str, budgets: Sequence[int]) -> list[BudgetTrial]:
         """One reply to each question. `budgets` are written into the field in the way "prefilled"."""
         heads = [self.form.prefill(budget) if way == "prefilled" else [] for budget in budgets]
         prompts = [[*self.form.render(one.messages), *head] for one, head in zip(question, heads, strict=True)]

@@ -19,7 +19,7 @@ from models.text.tokenizer import HubTokenizer
 from training.config.sections import EvaluateRecipe
 from training.config.source import open_source
 from training.data.errors import UserError
-from training.data.questions import Question, QuestionSource
+from training.data.questions import QuestionSource, TrainingQuestion
 from training.data.replies import MODES, ReplyFormat, format_of
 from training.evaluation import plots
 from training.evaluation.statistics import ModeTrial, bootstrap, hits, mean
@@ -45,7 +45,7 @@ class ModeSubject:
     source: QuestionSource
     recipe: EvaluateRecipe
 
-    def replies(self, questions: Sequence[Question], mode: Mode | None, samples: int) -> list[list[ModeReply]]:
+    def replies(self, questions: Sequence[TrainingQuestion], mode: Mode | None, samples: int) -> list[list[ModeReply]]:
         """`samples` scored replies to each question; `mode` None is the free choice."""
         forced = self.form.prefixes[mode] if mode else ()
         asked = [question for question in questions for _ in range(samples)]
@@ -64,7 +64,7 @@ class ModeSubject:
         scored = [ModeReply(next(scores) if one.complete else 0.0, one.tokens, one.mode) for one in read]
         return [scored[i : i + samples] for i in range(0, len(scored), samples)]
 
-    def think_probabilities(self, questions: Sequence[Question]) -> list[float]:
+    def think_probabilities(self, questions: Sequence[TrainingQuestion]) -> list[float]:
         """P(think) of each question, of the two mode tokens' probabilities alone."""
         at = self.form.mode_position
         think, no_think = (self.form.prefixes[mode] for mode in MODES)
@@ -113,7 +113,7 @@ def evaluate(subject: ModeSubject) -> dict[str, Any]:
 
 
 def _choice(
-    subject: ModeSubject, questions: Sequence[Question], forced: Mapping[Mode, Sequence[Sequence[ModeReply]]]
+    subject: ModeSubject, questions: Sequence[TrainingQuestion], forced: Mapping[Mode, Sequence[Sequence[ModeReply]]]
 ) -> tuple[dict[str, Any], list[ModeTrial]]:
     """What a model with both modes chooses freely, or by the recipe's threshold, and whether it is the better mode."""
     likely, threshold = subject.think_probabilities(questions), subject.recipe.think_threshold

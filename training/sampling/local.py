@@ -10,16 +10,16 @@ from models.text.tokenizer import HubTokenizer
 from training.config.sections import SampleRecipe
 from training.data.budget_replies import budget_format_of
 from training.data.errors import UserError
-from training.data.questions import Question
+from training.data.questions import TrainingQuestion
 from training.data.replies import format_of
 from training.data.samples import SampledReply
 from training.sampling.batches import sample
 from training.weights import store
 
-Reader = Callable[[Question, Mode | None, Sequence[int]], SampledReply]
+Reader = Callable[[TrainingQuestion, Mode | None, Sequence[int]], SampledReply]
 
 
-def replies_of(recipe: SampleRecipe, questions: Sequence[Question]) -> Iterator[list[SampledReply]]:
+def replies_of(recipe: SampleRecipe, questions: Sequence[TrainingQuestion]) -> Iterator[list[SampledReply]]:
     """The replies to each question, unscored; as many questions at a time as fill a batch."""
     assert recipe.model is not None
     tokenizer, model = HubTokenizer(recipe.model.path), store.load_for_use(recipe.model, recipe.seed)
@@ -51,7 +51,7 @@ def _reader(recipe: SampleRecipe, tokenizer: HubTokenizer) -> tuple[Reader, Mapp
     if family is None or not family.budget:
         form = format_of(recipe.model.family, tokenizer)
 
-        def read(question: Question, mode: Mode | None, ids: Sequence[int]) -> SampledReply:
+        def read(question: TrainingQuestion, mode: Mode | None, ids: Sequence[int]) -> SampledReply:
             one = form.read(ids)
             kept = (one.thought, one.answer, one.tokens, one.complete)
             return SampledReply(question, mode, one.mode, None, *kept, score=0.0)
@@ -61,7 +61,7 @@ def _reader(recipe: SampleRecipe, tokenizer: HubTokenizer) -> tuple[Reader, Mapp
         raise UserError(f"modes: family {recipe.model.family} has none")
     budgets = budget_format_of(recipe.model.family, tokenizer)
 
-    def read_plain(question: Question, mode: Mode | None, ids: Sequence[int]) -> SampledReply:
+    def read_plain(question: TrainingQuestion, mode: Mode | None, ids: Sequence[int]) -> SampledReply:
         one = budgets.read_plain(ids)
         kept = (one.answer, one.tokens, one.complete)
         return SampledReply(question, None, None, None, "", *kept, score=0.0, token_ids=tuple(ids[: one.tokens]))

@@ -12,13 +12,13 @@ import httpx
 from models.formats.reasoning import Mode
 from training.config.sections import RouteSection, SampleRecipe
 from training.data.errors import UserError
-from training.data.questions import Question
+from training.data.questions import TrainingQuestion
 from training.data.samples import SampledReply
 
 TRANSIENT = (429, 500, 502, 503, 504)
 
 
-def replies_of(recipe: SampleRecipe, questions: Sequence[Question]) -> Iterator[list[SampledReply]]:
+def replies_of(recipe: SampleRecipe, questions: Sequence[TrainingQuestion]) -> Iterator[list[SampledReply]]:
     """The replies to each question, unscored, in order; `concurrency` of them are under way."""
     route = recipe.route
     assert route is not None
@@ -46,7 +46,7 @@ async def _result(task: asyncio.Task[list[SampledReply]]) -> list[SampledReply]:
 
 
 async def _to_question(
-    question: Question, recipe: SampleRecipe, client: httpx.AsyncClient, free: asyncio.Semaphore
+    question: TrainingQuestion, recipe: SampleRecipe, client: httpx.AsyncClient, free: asyncio.Semaphore
 ) -> list[SampledReply]:
     async def one(number: int, mode: Mode | None, budget: int | None) -> SampledReply:
         async with free:
@@ -56,7 +56,7 @@ async def _to_question(
 
 
 async def _reply(
-    question: Question,
+    question: TrainingQuestion,
     recipe: SampleRecipe,
     client: httpx.AsyncClient,
     number: int,

@@ -10,7 +10,7 @@ from transformers.utils.logging import tqdm
 from training.config.sections import SampleRecipe
 from training.config.source import open_source
 from training.data.errors import UserError
-from training.data.questions import Question
+from training.data.questions import TrainingQuestion
 from training.data.samples import SampledReply, read_samples
 
 
@@ -35,7 +35,7 @@ def main(recipe: SampleRecipe, resume: bool = False) -> str:
     return f"{recipe.out}: {len(kept)} replies, {sum(one.right for one in kept)} right"
 
 
-def _keep_whole(path: Path, questions: Sequence[Question], of_each: int) -> int:
+def _keep_whole(path: Path, questions: Sequence[TrainingQuestion], of_each: int) -> int:
     """Cuts the file behind its last whole question; how many it holds. UserError where they are not the recipe's."""
     kept: list[SampledReply] = read_samples(path)
     whole = min(len(kept) // of_each, len(questions))

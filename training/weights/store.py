@@ -3,13 +3,16 @@
 The saved folder is what vLLM and the server load: config, safetensors, generation config, tokenizer, chat template.
 """
 
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from errno import EIO, ENOSPC
 from pathlib import Path
 from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, Qwen3Config, Qwen3ForCausalLM
 
 from training.config.sections import ModelSection, ScratchSection
@@ -109,5 +112,13 @@ def save(model: Any, tokenizer: Any, folder: Path) -> None:
         eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id, do_sample=True, temperature=1.0
     )
     model.config.use_cache = True
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    unfinished = folder / ".saving"  # until all is written
+    try:
+        model.save_pretrained(unfinished)
+        tokenizer.save_pretrained(unfinished)
+        for file in unfinished.iterdir():
+            file.replace(folder / file.name)
+    except SafetensorError as error:
+        raise OSError(ENOSPC if "No space" in str(error) else EIO, str(error)) from error
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)

@@ -1,8 +1,8 @@
 """`POST /v1/completions`: the engine without a controller. What the model writes is the text, tags and all."""
 
 import time
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, aclosing
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -18,6 +18,7 @@ from models.engines.base import Delta, InvalidRequest, Prompt, Sampling
 from server.apis.completions.encoder import CompletionEncoder
 from server.apis.completions.schema import CompletionRequest
 from server.apis.shared.generation import Take, respond
+from server.apis.shared.request import check_replies
 from server.assemble import runtime_of
 from server.edges.endpoints import Routes, json_body
 from server.observability.request_observer import RequestObserver, watch
@@ -47,12 +48,14 @@ class Completion:
     cache_salt: str | None
     tags: tuple[int | None, ...]
     observer: RequestObserver
+    admitted: Callable[[], AbstractAsyncContextManager[None]]
 
     async def run(self, take: Take[Delta]) -> None:
         """Hands the deltas of all choices to `take`."""
         with self.observer:
             try:
-                await gather([self._choice(i, take) for i in range(len(self.prompts))])
+                async with self.admitted():
+                    await gather([self._choice(i, take) for i in range(len(self.prompts))])
             except InvalidRequest as error:  # what the engine says of the prompt is said of this API's field
                 error.field = "prompt" if error.field == "messages" else error.field
                 raise
@@ -91,6 +94,7 @@ async def _opened_once(
 async def prepare(body: CompletionRequest, request: Request) -> Completion:
     runtime = runtime_of(request)
     route = runtime.route(body.model)
+    check_replies({"n": body.n or 1, "prompt": len(body.prompts)}, runtime.config.server.max_replies)
     tokenizer = route.engine.tokenizer
     prompts = [
         await off_loop(len(prompt), partial(tokenizer.encode_control, prompt)) if isinstance(prompt, str) else prompt
@@ -105,6 +109,8 @@ async def prepare(body: CompletionRequest, request: Request) -> Completion:
     seeded = [sampling if sampling.seed is None else replace(sampling, seed=sampling.seed + i) for i in range(n)]
     observer = watch(request, route.name)
     observer.usage.prompt_tokens = sum(map(len, prompts))
+    key_name = request.scope["state"].get("key_name")
+    work = n * (observer.usage.prompt_tokens + len(prompts) * max_tokens)
     return Completion(
         route=route,
         prompts=[prompt for prompt in prompts for _ in range(n)],
@@ -112,6 +118,7 @@ async def prepare(body: CompletionRequest, request: Request) -> Completion:
         cache_salt=body.cache_salt,
         tags=tags,
         observer=observer,
+        admitted=partial(runtime.admission.admitted, route.name, key_name, work, observer.usage, n * len(prompts)),
     )
 
 

@@ -1,13 +1,15 @@
 """A message of Anthropic's API: its content blocks, and the events that tell of them."""
 
 from base64 import b64encode
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from hashlib import sha256
 from typing import Any
 
 from controllers.generation.events import Decision, Event, Finished
 from models.formats.chunks import Chunk, Kind
 from models.tool_calls.tools import json_object
+from server.apis.messages.schema import MessagesRequest
+from server.apis.messages.seal import Seal
 from server.apis.shared.generation import Generation
 from server.apis.shared.reply import Part, ReplyEncoder, decision_headers, progress_record
 from server.edges.errors import ApiError
@@ -18,10 +20,13 @@ BLOCKS: dict[Kind, str] = {"reasoning": "thinking", "tool": "tool_use"}  # the r
 
 
 class MessageEncoder(ReplyEncoder):
-    """One reply."""
+    """One reply. Thinking that the client wants to carry without reading it (`display: "omitted"`) is in the signature
+    of its block, sealed: the next request brings it back."""
 
-    def __init__(self, generation: Generation, request_id: str) -> None:
-        super().__init__(1, generation.hidden, generation.observer.usage)
+    def __init__(self, generation: Generation, body: MessagesRequest, seal: Seal, request_id: str) -> None:
+        wish = getattr(body, "thinking", None)
+        self._seal = seal if isinstance(wish, Mapping) and wish.get("display") == "omitted" else None
+        super().__init__(1, generation.hidden if self._seal is None else ("budget",), generation.observer.usage)
         self._generation = generation
         self._request_id = request_id
         self._open: Part | None = None
@@ -33,9 +38,13 @@ class MessageEncoder(ReplyEncoder):
     def failed(self, error: ApiError) -> bytes:
         return b"event: error\ndata: " + error.anthropic_body(self._request_id) + b"\n\n"
 
+    def alive(self) -> bytes:
+        """A ping; before the message has started, which is what clients expect first, a comment."""
+        return named_event({"type": "ping"}) if self.choices[0].decision is not None else super().alive()
+
     def whole(self) -> dict[str, Any]:
         choice = self.choices[0]
-        return self._message([_block(part) for part in choice.parts], *_stop(choice.end), choice.record)
+        return self._message([self._block(part) for part in choice.parts], *_stop(choice.end), choice.record)
 
     def _message(
         self, content: list[dict[str, Any]], reason: str | None, sequence: str | None, record: dict[str, Any]
@@ -75,7 +84,7 @@ class MessageEncoder(ReplyEncoder):
             self._open = part
             self._index += 1
             yield self._at("content_block_start", content_block=_begun(part))
-        if text:
+        if text and not (self._seal and part.kind == "reasoning"):
             kind = BLOCKS.get(part.kind, "text")
             delta = {"type": f"{kind}_delta", kind: text}
             if kind == "tool_use":
@@ -87,12 +96,24 @@ class MessageEncoder(ReplyEncoder):
         if part is None:
             return
         if part.kind == "reasoning":
-            delta = {"type": "signature_delta", "signature": signature(part.text)}
+            delta = {"type": "signature_delta", "signature": self._signature(part.text)}
             yield self._at("content_block_delta", delta=delta)
         yield self._at("content_block_stop")
 
     def _at(self, kind: str, **fields: Any) -> dict[str, Any]:
         return {"type": kind, "index": self._index, **fields}
+
+    def _block(self, part: Part) -> dict[str, Any]:
+        """A block as it ends. Arguments that are cut off in the middle are none."""
+        block, text = _begun(part), part.text
+        if part.call is not None:
+            return {**block, "input": json_object(text or "{}") or {}}
+        if part.kind == "reasoning":
+            return {**block, "thinking": "" if self._seal else text, "signature": self._signature(text)}
+        return {**block, "text": text}
+
+    def _signature(self, thinking: str) -> str:
+        return self._seal.seal(thinking) if self._seal else signature(thinking)
 
 
 def signature(thinking: str) -> str:
@@ -106,19 +127,7 @@ def _begun(part: Part) -> dict[str, Any]:
         return {"type": "thinking", "thinking": "", "signature": ""}
     if part.call is not None:
         return {"type": "tool_use", "id": part.call.id, "name": part.call.name, "input": {}}
-    return {"type": "text", "text": "", "citations": None}
-
-
-def _block(part: Part) -> dict[str, Any]:
-    """A block as it ends. Arguments that are cut off in the middle are none."""
-    block, text = _begun(part), part.text
-    if part.call is not None:
-        return {**block, "input": json_object(text or "{}") or {}}
-    return (
-        {**block, "text": text}
-        if part.kind != "reasoning"
-        else {**block, "thinking": text, "signature": signature(text)}
-    )
+    return {"type": "text", "text": ""}
 
 
 def _stop(end: Finished) -> tuple[str, str | None]:

@@ -9,6 +9,7 @@ from controllers.generation.prompt import prompt_tokens
 from server.apis.messages.encoder import MessageEncoder
 from server.apis.messages.schema import CountRequest, MessagesRequest
 from server.apis.shared.generation import json_response, prepare, respond
+from server.assemble import runtime_of
 from server.edges.endpoints import Routes, json_body
 
 routes = Routes("/v1/messages")
@@ -17,8 +18,9 @@ routes = Routes("/v1/messages")
 @routes.post("")
 @json_body(MessagesRequest)
 async def create(request: Request, body: MessagesRequest) -> Response:
-    generation = prepare(body.generation_request(), request, f"msg_{uuid4().hex}")
-    encoder = MessageEncoder(generation, request.scope["state"]["request_id"])
+    seal = runtime_of(request).seal
+    generation = prepare(body.generation_request(seal.unseal), request, f"msg_{uuid4().hex}")
+    encoder = MessageEncoder(generation, body, seal, request.scope["state"]["request_id"])
     return await respond(request, generation.run, encoder, stream=bool(body.stream))
 
 
@@ -26,6 +28,6 @@ async def create(request: Request, body: MessagesRequest) -> Response:
 @json_body(CountRequest)
 async def count(request: Request, body: CountRequest) -> Response:
     """How many tokens the input of such a request has."""
-    generation = prepare(body.generation_request(), request)
+    generation = prepare(body.generation_request(runtime_of(request).seal.unseal), request)
     tokens = prompt_tokens(generation.route, generation.conversation, generation.policy)
     return json_response({"input_tokens": tokens})

@@ -6,8 +6,9 @@ from uuid import uuid4
 
 from controllers.generation.events import Decision, Event, Finished
 from models.engines.base import PositionLogprobs
-from models.formats.chunks import Chunk, Kind
+from models.formats.chunks import Chunk
 from server.apis.chat.encoder import logprob_items
+from server.apis.responses.custom_calls import CustomInput, input_of
 from server.apis.responses.schema import ResponsesRequest
 from server.apis.shared.generation import Generation
 from server.apis.shared.reply import Part, ReplyEncoder, decision_headers
@@ -15,13 +16,16 @@ from server.edges.errors import ApiError
 from server.edges.sse import named_event
 from server.observability.request_observer import UsageCounter
 
-ITEMS: dict[Kind, str] = {"reasoning": "reasoning", "tool": "function_call"}  # the rest are messages
-IDS = {"reasoning": "rs", "function_call": "fc", "message": "msg"}
+IDS = {"reasoning": "rs", "function_call": "fc", "custom_tool_call": "ctc", "message": "msg"}
 TEXTS = {"reasoning": "reasoning_text", "message": "output_text"}
+Item = dict[str, Any]
 
 
 class ResponseEncoder(ReplyEncoder):
-    """One reply. `response` is the response object without its output."""
+    """One reply. `response` is the response object without its output.
+
+    Who asks for a summary of the thinking gets the thinking itself in its place, too: most clients show nothing else.
+    """
 
     def __init__(self, generation: Generation, body: ResponsesRequest) -> None:
         super().__init__(1, generation.hidden, generation.observer.usage)
@@ -31,7 +35,10 @@ class ResponseEncoder(ReplyEncoder):
         self._sequence = -1
         self._open: Part | None = None
         self._index = -1  # of the open item
+        self._input = CustomInput()  # of the open item, if it calls a custom tool
+        self._answer = generation.request.answer
         self.response = _created(generation, body)
+        self._summary = self.response["reasoning"]["summary"] is not None
 
     def add(self, index: int, event: Event) -> None:
         super().add(index, event)
@@ -103,29 +110,40 @@ class ResponseEncoder(ReplyEncoder):
             yield from self._begin(part)
         if not chunk.text:
             return
-        if part.kind == "tool":
+        if self._kind(part) == "custom_tool_call":
+            if text := self._input.feed(chunk.text):
+                yield self._at("response.custom_tool_call_input.delta", part.id, delta=text)
+        elif part.kind == "tool":
             yield self._at("response.function_call_arguments.delta", part.id, delta=chunk.text)
         elif part.kind == "reasoning":
             yield self._at("response.reasoning_text.delta", part.id, content_index=0, delta=chunk.text)
+            if self._summary:
+                yield self._at("response.reasoning_summary_text.delta", part.id, summary_index=0, delta=chunk.text)
         else:
             logprobs = self._items(chunk.logprobs or ())
             yield self._at("response.output_text.delta", part.id, content_index=0, delta=chunk.text, logprobs=logprobs)
 
     def _begin(self, part: Part) -> Iterator[dict[str, Any]]:
-        self._open = part
+        self._open, self._input = part, CustomInput()
         self._index += 1
         item = self._item(part, "in_progress", text="")
-        shown = item if part.kind == "tool" else {**item, "content": []}
-        yield self._event("response.output_item.added", output_index=self._index, item=shown)
-        if part.kind != "tool":
-            yield self._at("response.content_part.added", part.id, content_index=0, part=item["content"][0])
+        empty: Item = {name: [] for name in ("summary", "content") if name in item}
+        yield self._event("response.output_item.added", output_index=self._index, item=item | empty)
+        for content in item.get("content", ()):
+            yield self._at("response.content_part.added", part.id, content_index=0, part=content)
+        for summary in item.get("summary", ()):
+            yield self._at("response.reasoning_summary_part.added", part.id, summary_index=0, part=summary)
 
     def _close(self, status: str) -> Iterator[dict[str, Any]]:
         part, self._open = self._open, None
         if part is None:
             return
         item = self._item(part, status)
-        if part.kind == "tool":
+        if item["type"] == "custom_tool_call":
+            if not self._input.begun and item["input"]:
+                yield self._at("response.custom_tool_call_input.delta", part.id, delta=item["input"])
+            yield self._at("response.custom_tool_call_input.done", part.id, input=item["input"])
+        elif part.kind == "tool":
             told = {"name": item["name"], "arguments": item["arguments"]}
             yield self._at("response.function_call_arguments.done", part.id, **told)
         else:
@@ -133,20 +151,33 @@ class ResponseEncoder(ReplyEncoder):
             done = {name: content[name] for name in ("text", "logprobs") if name in content}
             yield self._at(f"response.{content['type']}.done", part.id, content_index=0, **done)
             yield self._at("response.content_part.done", part.id, content_index=0, part=content)
+        for summary in item.get("summary", ()):
+            text = summary["text"]
+            yield self._at("response.reasoning_summary_text.done", part.id, summary_index=0, text=text)
+            yield self._at("response.reasoning_summary_part.done", part.id, summary_index=0, part=summary)
         yield self._event("response.output_item.done", output_index=self._index, item=item)
+
+    def _kind(self, part: Part) -> str:
+        if part.call is not None:
+            return "custom_tool_call" if part.call.name in self._answer.custom else "function_call"
+        return "reasoning" if part.kind == "reasoning" else "message"
 
     def _item(self, part: Part, status: str, text: str | None = None) -> dict[str, Any]:
         """An output item, or the beginning of one that has no text yet."""
-        kind = ITEMS.get(part.kind, "message")
+        kind = self._kind(part)
         part.id = part.id or f"{IDS[kind]}_{uuid4().hex}"
         told = part.text if text is None else text
         head = {"id": part.id, "type": kind}
         if part.call is not None:
-            named = {"call_id": part.call.id, "name": part.call.name, "arguments": told}
-            return {**head, **named, "status": status}
+            name = part.call.name or ""
+            namespace, own = self._answer.namespaces.get(name, (None, name))
+            sent = {"input": input_of(told)} if kind == "custom_tool_call" else {"arguments": told}
+            named = {"call_id": part.call.id, "name": own, **({"namespace": namespace} if namespace else {})}
+            return {**head, **named, **sent, "status": status}
         content: dict[str, Any] = {"type": TEXTS[kind], "text": told}
         if kind == "reasoning":
-            return {**head, "summary": [], "content": [content], "status": status}
+            summary = [{"type": "summary_text", "text": told}] if self._summary else []
+            return {**head, "summary": summary, "content": [content], "status": status}
         content |= {"annotations": [], "logprobs": self._items(part.logprobs if text is None else ())}
         return {**head, "role": "assistant", "content": [content], "status": status}
 
@@ -200,7 +231,8 @@ def _reasoning(asked: Any) -> dict[str, Any]:
 
 
 def _tools(asked: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [{"description": None, "parameters": None, "strict": True, **tool} for tool in asked]
+    shown = {"description": None, "parameters": None, "strict": True}
+    return [{**shown, **tool} if tool["type"] == "function" else tool for tool in asked]
 
 
 def _usage(usage: UsageCounter) -> dict[str, Any]:

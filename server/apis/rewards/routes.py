@@ -48,8 +48,10 @@ async def _answer(request: Request, body: RewardBody, judge_item: JudgeItem, kin
     watching = watch(request, judge.route.name)
     if body.items is not None:
         batch = BatchAnswer(job, watching, request_id)
-        headers = {} if body.stream else {"content-type": "application/json"}
-        return EventStream(batch.frames(), headers, ending=batch.ending)
+        if body.stream:
+            return EventStream(batch.frames(), {}, ending=batch.ending)
+        headers = {"content-type": "application/json"}
+        return EventStream(batch.frames(), headers, ending=batch.ending, alive=lambda: b"\n")
     item = body.item(body.inline)
     comparisons = job.plan(item).comparisons  # before a stream begins: an error with its own status
     if body.stream:

@@ -2,8 +2,9 @@
 
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
-from contextlib import AbstractContextManager, aclosing
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, aclosing
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, TypeVar
 
 import orjson
@@ -22,6 +23,7 @@ from server.assemble import runtime_of
 from server.edges.sse import EventStream, Put, while_connected
 from server.observability.request_observer import RequestObserver, watch
 
+BYTES_A_TOKEN = 4  # of a request's body, to estimate its prompt before it is rendered
 E = TypeVar("E")
 Take = Callable[[int, E], Awaitable[None] | None]
 """Takes an event of a choice, and may want to be waited for before the next."""
@@ -42,6 +44,7 @@ class Generation:
     created: int
     listing: AbstractContextManager[None]
     observer: RequestObserver
+    admitted: Callable[[], AbstractAsyncContextManager[None]]
 
     @property
     def interrupt(self) -> Interrupt:
@@ -56,15 +59,16 @@ class Generation:
         """Hands the events of all choices to `take`. Choice i is a run of its own with seed + i."""
         with self.observer, self.listing:
             try:
-                await gather([self._choice(i, each, take) for i, each in enumerate(self._samplings())])
+                async with self.admitted():
+                    await gather([self._choice(i, each, take) for i, each in enumerate(self._samplings())])
             except InvalidRequest as error:
                 raise self._in_words_of_the_api(error) from error.__cause__
 
     async def _choice(self, index: int, sampling: Sampling, take: Take[Event]) -> None:
-        route, saw = self.route, self.observer.saw
+        route, saw, notes = self.route, self.observer.saw, self.conversation.notes
         async with aclosing(route.controller(route, self.conversation, self.policy, sampling)) as events:
             async for raw in events:
-                event = noted(raw, self.conversation.notes)
+                event = noted(raw, notes) if notes else raw
                 saw(index, event)
                 if (taking := take(index, event)) is not None:
                     await taking
@@ -95,19 +99,24 @@ def prepare(asked: GenerationRequest, request: Request, reply_id: str = "") -> G
     if not asked.messages:
         raise InvalidRequest("the conversation is empty", asked.conversation_field)
     policy = fold(asked.controls, route.family, route.defaults, runtime.limits(request))
+    asked.check(runtime.config.server, policy)
     interrupt = Interrupt()
     conversation = asked.conversation(route, interrupt)
     reply_id = reply_id or f"chatcmpl-{request_id}"
+    sampling, observer = asked.sampling(route.sampling), watch(request, route.name)
+    prompt = int(request.headers.get("content-length", 0)) // BYTES_A_TOKEN
+    work = runtime.admission.estimate(route.name, prompt, sampling.max_tokens, policy.budget, asked.n)
     return Generation(
         request=asked,
         route=route,
         policy=policy,
-        sampling=asked.sampling(route.sampling),
+        sampling=sampling,
         conversation=conversation,
         reply_id=reply_id,
         created=int(time.time()),
         listing=runtime.running.listed(key_name, (request_id, reply_id), interrupt),
-        observer=watch(request, route.name),
+        observer=observer,
+        admitted=partial(runtime.admission.admitted, route.name, key_name, work, observer.usage, asked.n),
     )
 
 
@@ -125,7 +134,7 @@ async def respond(request: Request, run: Run[E], encoder: Encoder[E], *, stream:
         if end := encoder.end():
             await put(end)
 
-    return EventStream(frames, encoder.headers, encoder.failed)
+    return EventStream(frames, encoder.headers, encoder.failed, encoder.alive)
 
 
 async def complete(run: Run[E], encoder: Encoder[E]) -> Response:

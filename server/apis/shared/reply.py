@@ -7,7 +7,7 @@ from controllers.generation.events import Decision, Event, Finished, Progress, W
 from models.engines.base import PositionLogprobs
 from models.formats.chunks import CallPart, Chunk, Kind
 from server.edges.errors import ApiError
-from server.edges.sse import openai_ending
+from server.edges.sse import COMMENT, openai_ending
 from server.observability.request_observer import UsageCounter
 
 
@@ -124,6 +124,10 @@ class Encoder(Generic[E]):
     def failed(self, error: ApiError) -> bytes:
         """The end of a stream that failed."""
         return openai_ending(error)
+
+    def alive(self) -> bytes:
+        """What a stream sends after a silence."""
+        return COMMENT
 
     def whole(self) -> dict[str, Any]:
         """The reply as it stands."""

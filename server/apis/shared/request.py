@@ -1,5 +1,7 @@
 """What a request of any chat-like API comes to: one form, whatever its fields were called."""
 
+import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -7,10 +9,12 @@ from typing import Any
 from controllers.generation.answer_format import AnswerFormat, shape
 from controllers.generation.events import Conversation, Interrupt
 from controllers.generation.route import Route
-from controllers.policy.controls import PolicyError
+from controllers.policy.controls import BUDGET_NAMES, TEMPLATE_HINTS, PolicyError
+from controllers.policy.fold import Policy
 from models.engines.base import Grammar, Sampling
 from models.tool_calls.tools import Choice, Tool
 from server.apis.shared.messages import fitted
+from server.config.load import ServerConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,18 +75,52 @@ class GenerationRequest:
     hosted: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
+    def check(self, settings: ServerConfig, policy: Policy) -> None:
+        """Raises `PolicyError` for what the server's settings do not allow."""
+        check_replies({"n": self.n, "reasond.best_of": policy.best_of}, settings.max_replies)
+        if self.hosted and settings.refuse_hosted_tools:
+            field, kind = next(iter(self.hosted.items()))
+            raise PolicyError(f"{field}.type: {kind} is run by nobody here", f"{field}.type")
+
     def conversation(self, route: Route, interrupt: Interrupt) -> Conversation:
         """The conversation as the model of a route reads it. Raises `PolicyError` for what it cannot do."""
         tags = route.family.thinking
         read = fitted(self.messages, route.system_place, tags, continued=self.continue_final)
         hosted = (f"{field}: {kind} is run by nobody here and was left out" for field, kind in self.hosted.items())
+        arguments, unread = self._template_arguments(route.engine.tokenizer.template)
         return Conversation(
             messages=read.turns,
             tools=[tool.as_template_input() for tool in self.answer.shown],
-            template_kwargs=self.template_kwargs,
+            template_kwargs=arguments,
             continue_final=self.continue_final,
             cache_salt=self.cache_salt,
             interrupt=interrupt,
             shape=self.answer.shape(route),
-            notes=(*self.notes, *hosted, *read.notes),
+            notes=(*self.notes, *hosted, *unread, *read.notes),
+        )
+
+    def _template_arguments(self, template: str) -> tuple[dict[str, Any], list[str]]:
+        """What the template is given, and notes of hints that it has no argument for. Raises `PolicyError` for an
+        argument that it never mentions: nothing would come of it."""
+
+        def known(name: str) -> bool:
+            return re.search(rf"\b{re.escape(name)}\b", template) is not None
+
+        for name in self.template_kwargs:
+            if not known(name):
+                field = f"chat_template_kwargs.{name}"
+                instead = f"; send {name} by itself" if name in BUDGET_NAMES else ""
+                raise PolicyError(f"{field}: this model's chat template reads no such argument{instead}", field)
+        thinking = self.controls.get("thinking")
+        hints = {key: value for key, value in thinking.items() if key in TEMPLATE_HINTS} if thinking else {}
+        unread = [f"thinking.{key}: this model's chat template does not know it" for key in hints if not known(key)]
+        return {**{key: value for key, value in hints.items() if known(key)}, **self.template_kwargs}, unread
+
+
+def check_replies(counts: Mapping[str, int], limit: int) -> None:
+    """Raises `PolicyError` where fields that multiply ask for more replies than one request may have."""
+    if (replies := math.prod(counts.values())) > limit:
+        names = " and ".join(counts)
+        raise PolicyError(
+            f"{names} make {replies} replies; this server draws at most {limit} a request", next(iter(counts))
         )

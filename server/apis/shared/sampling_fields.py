@@ -1,7 +1,7 @@
 """Fields that several requests share."""
 
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import orjson
 from pydantic import (
@@ -59,12 +59,12 @@ class Body(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
 
 
-def by_type(default: str = "") -> Discriminator:
+def by_type() -> Discriminator:
     """Tells the members of a union by their `type`. Its tags, `of_type`, do not look like fields: in the path of an
     error they are left out."""
 
     def tag(value: Any) -> str:
-        kind = value.get("type", default) if isinstance(value, Mapping) else getattr(value, "type", None)
+        kind = value.get("type") if isinstance(value, Mapping) else getattr(value, "type", None)
         return f"<{kind}>" if isinstance(kind, str) else "<>"
 
     return Discriminator(tag, custom_error_type="type", custom_error_message="unknown type")
@@ -151,6 +151,7 @@ class OpenAISampling(SamplingFields):
     max_tokens: Limit = None
     stop: StopString | Annotated[list[StopString], Field(max_length=MAX_STOPS)] | None = None
     n: Annotated[Count, Field(ge=1, le=128)] | None = None
+    separate_reasoning: Literal[True] | None = None  # SGLang's; thinking always has its own field
     stream: Flag | None = None
     stream_options: StreamOptions | None = None
     return_token_ids: Flag | None = None
@@ -172,6 +173,8 @@ IGNORED_FIELDS = (
     "verbosity",
     "session_id",
     "stream_interval",
+    "cache_prompt",
+    "timings_per_token",
 )
 """Fields that clients are known to send and that change nothing about a reply here: accepted and not read."""
 

@@ -10,6 +10,11 @@ const CHOSEN_BY = {
   model: "chosen by the model itself",
   threshold: "by the model's probability",
   reserve: "the answer's reserve leaves no room to think",
+  ask: "the model was asked whether it needs to",
+  hint: "the model was told to think as far as it has to",
+  always: "the route always thinks",
+  never: "the route never thinks",
+  random: "drawn at random",
 };
 const CUT = { line_end: "at a line's end", wrap_up: "with a wrap-up phrase", hard: "on the spot" };
 const CUT_BY = {
@@ -30,13 +35,12 @@ const FAILURE = {
 export const thought = (record) => record.mode === "think";
 
 /** Chips for the line under a reply. */
-export function summary({ record, budget }) {
-  if (!record.mode) return [];
+export function summary({ record, running, budget }) {
   const { cut, best_of: best, judge } = record;
   return [
-    thought(record) ? "Thought" : "Answered at once",
+    thought(record) ? (running ? "Thinks" : "Thought") : running ? "Answers at once" : "Answered at once",
     CHOSEN_BY[record.chosen_by] ?? `chosen by ${record.chosen_by}`,
-    budget && `budget ${number(budget.used)} of ${number(budget.limit)}`,
+    budget && !running && `budget ${number(budget.used)} of ${number(budget.limit)}`,
     cut && `cut ${CUT[cut] ?? cut}`,
     record.target_share !== undefined && `target ${percent(record.target_share)}`,
     best && `best of ${best.n}`,
@@ -52,7 +56,7 @@ export function rows(record, threshold) {
   const { budget } = record;
   const found = [];
   const row = (label, ...content) => found.push(h("div", {}, h("dt", {}, label), h("dd", {}, content)));
-  row("Mode", `${thought(record) ? "thought" : "answered at once"}: ${CHOSEN_BY[record.chosen_by] ?? `chosen by ${record.chosen_by}`}`);
+  row("Mode", `${thought(record) ? "thinking" : "no thinking"}: ${CHOSEN_BY[record.chosen_by] ?? `chosen by ${record.chosen_by}`}`);
   const from = record.threshold ?? threshold;
   if (record.p_think !== undefined && record.p_think !== null) row("P(think)", scale(record.p_think, from));
   if (record.decision_tokens !== undefined) row("The decision cost", count(record.decision_tokens, "token"));
@@ -73,6 +77,7 @@ export function rows(record, threshold) {
   if (thrown) row("Thrown away", count(thrown, "token"));
   if (record.best_of) row("The judge wrote", count(record.best_of.judge_tokens, "token"));
   if (record.segments > 1) row("Engine requests", number(record.segments));
+  for (const note of record.notes ?? []) row("Note", note);
   return found;
 }
 

@@ -16,19 +16,22 @@ export const fresh = (route) => ({
 });
 
 const MODES = { auto: "Auto", think: "Think", no_think: "Don't think" };
+const WITHOUT_PROBABILITY = ["hint", "always", "never", "random"]; // deciders that no threshold is for
 const EFFORTS = ["minimal", "low", "medium", "high", "xhigh", "max"];
 
 /** What a route can do, as its model card says. */
 export const able = (card) => card?.reasond ?? { modes: [] };
 
+const hasThreshold = (card) => able(card).auto && !WITHOUT_PROBABILITY.includes(able(card).decider);
+
 /** The body of a chat completion. What the route cannot do, or the settings do not say, is left out. */
 export function bodyOf(settings, card, messages) {
-  const { modes, auto, budgets, speculative, best_of } = able(card);
+  const { modes, budgets, speculative, best_of } = able(card);
   const reasond = {};
   const body = { model: settings.route, messages };
   const mode = modes.includes(settings.mode) ? settings.mode : "";
   if (mode) reasond.mode = mode;
-  if (auto && settings.threshold !== "" && mode !== "think" && mode !== "no_think") {
+  if (hasThreshold(card) && settings.threshold !== "" && mode !== "think" && mode !== "no_think") {
     reasond.mode = "auto";
     reasond.think_threshold = Number(settings.threshold);
   }
@@ -67,7 +70,7 @@ let made = 0;
 /** Controls for `settings`, only those that the route has. `changed` is called with each change. */
 export function controls(settings, cards, changed) {
   const card = cards.find((each) => each.id === settings.route);
-  const { description, modes, default_mode, auto, think_threshold, budgets, speculative, best_of, judge } = able(card);
+  const { description, modes, default_mode, decider, think_threshold, budgets, speculative, best_of, judge } = able(card);
   const prefix = `c${made++}`;
   const set = (name, value, anew = false) => {
     settings[name] = value;
@@ -110,9 +113,9 @@ export function controls(settings, cards, changed) {
     );
   }
   const forced = settings.mode === "think" || settings.mode === "no_think" || (settings.mode === "" && default_mode !== "auto");
-  if (auto && !forced) {
+  if (hasThreshold(card) && !forced) {
     const input = h("input", { type: "range", min: 0, max: 1, step: 0.05, value: settings.threshold === "" ? think_threshold ?? 0.5 : settings.threshold });
-    const shown = h("output", {}, settings.threshold === "" ? think_threshold ?? "the model's first token decides" : settings.threshold);
+    const shown = h("output", {}, settings.threshold === "" ? think_threshold ?? (decider === "model" ? "the model's first token decides" : "0.5") : settings.threshold);
     input.addEventListener("input", () => {
       shown.value = input.value;
       set("threshold", input.value);

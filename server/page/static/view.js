@@ -68,6 +68,7 @@ export class ReplyView {
     this.showThought(running, answering);
     this.showAnswer();
     this.showTarget();
+    this.showDecision(running);
     this.note.textContent = reply.note;
     this.error.textContent = reply.error;
     this.again.hidden = reply.status !== "failed";
@@ -129,13 +130,21 @@ export class ReplyView {
     if (target) this.legend.lastChild.textContent = ` ${percent(target / all)} of the tokens`;
   }
 
-  end() {
-    const { record, tokens, threshold, firstAnswer } = this.reply;
-    this.ended = true;
-    const chips = summary({ record, budget: budgetOf(this.reply) });
-    this.decision.hidden = !chips.length;
+  /** The record as far as it is known: a new one takes the place of the last. */
+  showDecision(running) {
+    const { record, threshold } = this.reply;
+    if (!record.mode || (record === this.told && running === this.toldRunning)) return;
+    this.told = record;
+    this.toldRunning = running;
+    const chips = summary({ record, running, budget: budgetOf(this.reply) });
+    this.decision.hidden = false;
     this.chips.replaceChildren(...chips.map((text) => h("span", { class: "chip" }, text)));
-    if (chips.length) this.rows.replaceChildren(...rows(record, threshold));
+    this.rows.replaceChildren(...rows(record, threshold));
+  }
+
+  end() {
+    const { tokens, firstAnswer } = this.reply;
+    this.ended = true;
     const answer = Math.max(0, tokens.all - tokens.thinking);
     this.figures.textContent = [
       tokens.thinking && `${number(tokens.thinking)} thinking + ${number(answer)} answer`,

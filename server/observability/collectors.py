@@ -1,4 +1,4 @@
-"""What is told of the engines: whether each is up, and how often it ended."""
+"""What the metrics tell of engines and queues: asked at each scrape, counted by whoever is asked."""
 
 from collections.abc import Iterator, Mapping
 
@@ -8,6 +8,7 @@ from prometheus_client.registry import Collector
 
 from models.engines.base import Engine
 from models.engines.supervised import Cause, State, SupervisedEngine
+from server.admission import Admission
 
 NEVER: Mapping[Cause, int] = {"died": 0, "hung": 0}
 
@@ -18,7 +19,7 @@ def engine_state(engine: Engine) -> State:
 
 
 class EngineCollector(Collector):
-    """Asked at each scrape."""
+    """Whether each engine is up, and how often it ended."""
 
     def __init__(self, engines: Mapping[str, Engine]) -> None:
         self._engines = engines
@@ -32,3 +33,21 @@ class EngineCollector(Collector):
             for cause, count in counts.items():
                 ends.add_metric([name, cause], count)
         yield from (up, ends)
+
+
+class AdmissionCollector(Collector):
+    """What runs and waits on each route, by estimate, and what was refused there."""
+
+    def __init__(self, admission: Admission) -> None:
+        self._admission = admission
+
+    def collect(self) -> Iterator[Metric]:
+        running = GaugeMetricFamily("reasond:admitted_tokens", "Estimated work that runs.", labels=["route"])
+        queued = GaugeMetricFamily("reasond:queued_tokens", "Estimated work that waits.", labels=["route"])
+        refused = CounterMetricFamily("reasond:refusals", "Requests refused, by why.", labels=["route", "cause"])
+        for name, queue in self._admission.routes.items():
+            running.add_metric([name], queue.running.total())
+            queued.add_metric([name], queue.queued.total())
+            for cause, count in queue.refused.items():
+                refused.add_metric([name, cause], count)
+        yield from (running, queued, refused)

@@ -1,0 +1,145 @@
+"""Wrong input ends in a clear line and status 2; nothing is half written, and what was begun can be gone on with."""
+
+import errno
+import json
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from tests.training.test_real_recipes import tokenizer
+from tests.training.test_runs import metrics
+from training import cli, runs, trl_adapter
+
+SCRATCH = "{ hidden = 32, layers = 1, heads = 2, feed_forward = 64, context = 256 }"
+SMALL = ["steps=2", "questions=2", "run.log_every=1", "model.path=demo/tokenizer", f"model.scratch={SCRATCH}"]
+HFT = [*SMALL, "micro_batch=2", "easy=[]", "easy_share=0.0", 'data={task="demo.tasks.chain:Chain", difficulties=[1]}']
+HGPO = [*SMALL, "micro_batch=8", "replies=4", "max_new_tokens=8", "settled=1.0"]
+
+
+def command(recipe: str, settings: list[str], *more: str) -> int:
+    overrides = [part for setting in settings for part in ("--set", setting)]
+    return cli.main([f"configs/train/{recipe}.toml", "--no-evaluate", *overrides, *more])
+
+
+def told(capsys) -> str:
+    """The one line on the standard error."""
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("reasond-train: ")]
+    assert len(lines) == 1
+    return lines[0]
+
+
+CASES = {
+    "no such recipe": ("nowhere", [], "No such file"),
+    "no such method": ("hybrid_hft", ["method=sft"], "'sft' is none of"),
+    "an unknown key": ("hybrid_hft", [*HFT, "stepz=1"], "stepz"),
+    "a number that is none": ("hybrid_hft", [*HFT, "steps=many"], "steps"),
+    "a key below a value": ("hybrid_hft", ["steps.more=1"], "steps is no table"),
+    "no data": ("hybrid_hft", [*HFT, "data={}"], "data takes one of task, file"),
+    "two sources": ("hybrid_hft", [*HFT, "data.file=q.jsonl"], "data takes one of"),
+    "no such task": ("hybrid_hft", [*HFT, "data.task=nowhere:Chain"], "'nowhere:Chain' names no Python object"),
+    "no such class": ("hybrid_hft", [*HFT, "data.task=demo.tasks.chain:Chains"], "names no Python object"),
+    "a difficulty that the task lacks": ("hybrid_hft", [*HFT, "data.difficulties=[99]"], "difficulty 99 is outside"),
+    "no such file": ("hybrid_hft", [*HFT, 'data={file="nowhere.jsonl"}'], "nowhere.jsonl cannot be read"),
+    "no such dataset": ("hybrid_hft", [*HFT, 'data={dataset="nowhere.csv"}'], "data.dataset 'nowhere.csv' cannot be"),
+    "no such gym": ("hybrid_hft", [*HFT, 'data={gym="nowhere"}'], "data.gym 'nowhere'"),
+    "no such column": ("hybrid_hft", [*HFT, 'data={file="F", columns={answer="a"}}'], "there is no column 'a'"),
+    "no thinking": ("hybrid_hft", [*HFT, 'data={file="F", test_share=0}'], "no thinking to learn in mode think"),
+    "a line that is no JSON": ("hybrid_hft", [*HFT, 'data={file="BROKEN"}'], "broken.jsonl:2: no JSON"),
+    "all questions for the test": ("hybrid_hft", [*HFT, 'data={file="F", test_share=1}'], "holds no train question"),
+    "no such checker": ("hybrid_hft", [*HFT, 'data={file="F", checker="magic"}'], "'magic' is none of exact"),
+    "an answer that no checker reads": (
+        "hybrid_hgpo",
+        [*HGPO, "model={path='demo/hybrid'}", "max_new_tokens=40", 'data={file="W", checker="number", test_share=0}'],
+        "holds no number",
+    ),
+    "no judge": (
+        "hybrid_hgpo",
+        [
+            *(*HGPO, "model={path='demo/hybrid'}", "max_new_tokens=40"),
+            'data={file="W", checker={type="judge", url="http://127.0.0.1:9"}, test_share=0}',
+        ],
+        "cannot be reached",
+    ),
+    "no such model": ("hybrid_hgpo", [*HGPO[:3], "micro_batch=8", "model={path='nowhere/at-all'}"], "cannot be loaded"),
+    "no such family": ("hybrid_hft", [*HFT, "model.family=nobody"], "family 'nobody' is unknown"),
+    "a family without modes": ("hybrid_hgpo", [*HGPO, "model.family=selfbudgeter"], "cannot be trained to choose"),
+    "a tokenizer without tags": (
+        "hybrid_evaluate",
+        ["model.path=PLAIN", "out=OUT"],
+        "must be tokens of the vocabulary",
+    ),
+    "a template without a mode": ("hybrid_hft", [*HFT, "model.family=deepseek_v3.1"], "knows no way not to think"),
+    "rows that do not fill micro-batches": ("hybrid_hft", [*HFT, "micro_batch=3"], "must divide into micro_batch"),
+    "replies that do not divide": ("hybrid_hgpo", [*HGPO, "replies=3", "micro_batch=6"], "do not divide into 2"),
+    "no checkpoint": ("hybrid_hft", HFT, "holds no checkpoint"),
+    "samples that nobody drew": (
+        "selfbudgeter_start",
+        ["samples=nowhere.jsonl", *SMALL, "micro_batch=2"],
+        "cannot be read",
+    ),
+    "an evaluation that is none": (
+        "hybrid_hft",
+        [*HFT, "run.evaluate=configs/train/english_merge.toml"],
+        "measures nothing",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_wrong_input_is_told_in_a_line(case, tmp_path, capsys):
+    rows = [{"prompt": f"Start with {i}, then a+1. What is the last digit?", "answer": "seven"} for i in range(9)]
+    (tmp_path / "f.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "broken.jsonl").write_text(json.dumps(rows[0]) + "\n{oops\n")
+    recipe, settings, wrong = CASES[case]
+    if "PLAIN" in str(settings):
+        plain = tokenizer("lhrm")
+        plain.save_pretrained(tmp_path / "plain")
+    places = {'"F"': "f.jsonl", '"W"': "f.jsonl", '"BROKEN"': "broken.jsonl", "=PLAIN": "plain", "=OUT": "run"}
+    for mark, name in places.items():
+        quote, sign = ('"', "") if mark.startswith('"') else ("", "=")
+        settings = [one.replace(mark, f"{sign}{quote}{tmp_path / name}{quote}") for one in settings]
+    if not recipe.endswith("evaluate") and recipe != "nowhere":
+        settings = [*settings, f"run.out={tmp_path / 'run'}"]
+    more = ["--resume"] if case == "no checkpoint" else []
+    overrides = [part for setting in settings for part in ("--set", setting)]
+    evaluates = [] if case == "an evaluation that is none" else ["--no-evaluate"]
+    assert cli.main([f"configs/train/{recipe}.toml", *evaluates, *overrides, *more]) == 2
+    assert wrong in told(capsys)
+    assert not list(tmp_path.glob("run/*.safetensors")), "nothing is half written"
+    assert not (tmp_path / "run" / "reasond.toml").exists()
+
+
+def test_a_full_disk_is_told_in_a_line_and_the_run_goes_on_where_it_was(tmp_path, capsys, monkeypatch):
+    settings = [*HFT, "run.checkpoint_every=1", f"run.out={tmp_path}"]
+
+    def full(*arguments):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(runs.store, "save", full)
+        assert command("hybrid_hft", settings) == 2
+    assert "No space left on device" in told(capsys)
+    assert not (tmp_path / "model.safetensors").exists()
+    assert command("hybrid_hft", settings, "--resume") == 0
+    assert AutoModelForCausalLM.from_pretrained(tmp_path) is not None
+
+
+def test_a_loss_that_is_no_number_ends_the_run_before_its_next_checkpoint(tmp_path, capsys, monkeypatch):
+    settings = [*HFT, "steps=4", "run.checkpoint_every=2", f"run.out={tmp_path}", "fused_head=false"]
+    compute, calls = trl_adapter.RowTrainer.compute_loss, []
+
+    def broken(self, *arguments, **named):
+        calls.append(1)
+        loss = compute(self, *arguments, **named)
+        return loss * float("nan") if len(calls) > 4 else loss
+
+    with monkeypatch.context() as patched:
+        patched.setattr(trl_adapter.RowTrainer, "compute_loss", broken)
+        assert command("hybrid_hft", settings) == 2
+    assert "the loss is no number at step 3" in told(capsys)
+    assert [folder.name for folder in (tmp_path / "checkpoints").glob("checkpoint-*")] == ["checkpoint-2"]
+    assert command("hybrid_hft", settings, "--resume") == 0
+    assert [line["step"] for line in metrics(tmp_path) if "loss" in line] == [1, 2, 3, 4]
+    weights = AutoModelForCausalLM.from_pretrained(tmp_path).state_dict()
+    assert all(torch.isfinite(weight).all() for weight in weights.values())
