@@ -10,10 +10,16 @@ from typing import Any
 from models.formats import FAMILIES
 from server import __version__
 from server.config.load import Config, ConfigError, load_config
+from server.config.single_model import config_of, toml_of
+
+ONE_MODEL = "the TOML file; or a folder or hub id, served alone, with any of vLLM's own flags"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    args = parser().parse_args(arguments)
+    args, flags = parser().parse_known_args(arguments)
+    if flags and args.run not in (run_serve, run_check):
+        parser().error(f"unrecognized arguments: {' '.join(flags)}")
+    args.flags = flags
     try:
         status: int = args.run(args)
     except ConfigError as error:
@@ -28,13 +34,15 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(required=True, metavar="COMMAND")
 
     serve = commands.add_parser("serve", help="start the engines and serve")
-    serve.add_argument("config", help="the TOML file")
+    serve.add_argument("config", metavar="CONFIG|MODEL", help=ONE_MODEL)
+    serve.add_argument("--served-model-name", default="", help="the route of a MODEL; left out: the model's own name")
+    serve.add_argument("--print-config", action="store_true", help="write the configuration of a MODEL, and end")
     serve.add_argument("--host", help="instead of server.host")
     serve.add_argument("--port", type=port, help="instead of server.port")
     serve.set_defaults(run=run_serve)
 
     check = commands.add_parser("check", help="check a configuration; print it resolved, with its memory plan")
-    check.add_argument("config", help="the TOML file")
+    check.add_argument("config", metavar="CONFIG|MODEL", help=ONE_MODEL)
     check.add_argument("--device-memory", type=float, metavar="GIB", help="of one device, to plan its cache too")
     check.set_defaults(run=run_check)
 
@@ -50,19 +58,24 @@ def parser() -> argparse.ArgumentParser:
 
 
 def run_serve(args: argparse.Namespace) -> int:
+    if args.print_config:
+        print(toml_of(args.config, args.served_model_name, args.flags), end="")
+        return 0
     from server.serve import serve
 
-    return serve(with_address(load_config(args.config), args.host, args.port))
+    config = config_of(args.config, args.served_model_name, args.flags)
+    return serve(with_address(config, args.host, args.port))
 
 
 def run_check(args: argparse.Namespace) -> int:
     from server.edges.auth import load_keys
+    from server.families import detect_families, family_lines
     from server.memory_plan import plan_lines
 
-    config = load_config(args.config)
+    config = detect_families(config_of(args.config, flags=args.flags))
     load_keys(config.server.keys_file, os.environ)
     print(json.dumps(resolved(config), ensure_ascii=False, indent=2))
-    for line in plan_lines(config, args.device_memory):
+    for line in (*family_lines(config), *plan_lines(config, args.device_memory)):
         print(line)
     return 0
 

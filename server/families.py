@@ -1,9 +1,9 @@
 """The family of routes that leave it to the model's own template."""
 
 import logging
+from collections.abc import Iterator
 
-from models.formats.template import find_family
-from models.text.tokenizer import HubTokenizer
+from controllers.policy.fold import modes
 from server.config.load import AUTO, Config, ConfigError
 
 log = logging.getLogger(__name__)
@@ -12,6 +12,11 @@ log = logging.getLogger(__name__)
 def detect_families(config: Config) -> Config:
     """The configuration with a family for each route. Only tokenizers are loaded. Raises `ConfigError` where none fits,
     and where the one that does has not what the route wants."""
+    if not any(route.family == AUTO for route in config.routes.values()):
+        return config
+    from models.formats.template import find_family
+    from models.text.tokenizer import HubTokenizer
+
     routes = dict(config.routes)
     for name, route in config.routes.items():
         if route.family != AUTO:
@@ -25,3 +30,17 @@ def detect_families(config: Config) -> Config:
         log.info("routes.%s.family: %s, as %s", name, family.name, why)
         routes[name] = route.detected(family, why)
     return config.with_routes(routes)
+
+
+def family_lines(config: Config) -> Iterator[str]:
+    """What each route's family gives it."""
+    for name, route in config.routes.items():
+        form = route.of_family
+        able = ", ".join(modes(form, route.auto.decider if route.auto else None))
+        efforts = ", ".join(word for word in form.efforts if word != "argument") or "as budgets"
+        budgets = form.scope or "none"
+        calls = form.tools.arguments if form.tools else "none"
+        yield (
+            f"routes.{name}: family {form.name} ({route.found_by}); modes {able}; efforts {efforts}; "
+            f"budgets of {budgets}; tool calls {calls}"
+        )

@@ -68,15 +68,38 @@ def prove(form: ReasoningFormat, tokenizer: Tokenizer) -> Proof:
     reads = any(turn.calls for turn in turns)
     calls = reads and TOOL.name in _prompt_text(form, tokenizer)
     thinking = [turn for turn in turns if THOUGHT in turn.text]
-    return Proof(fault, calls, reads, any(_closes(form, turn) for turn in thinking), bool(thinking))
+    plain = [turn for turn in thinking if ANSWER in turn.text] or thinking
+    closing = any(_closes(form, turn) for turn in plain) if plain else _closes_block(form, tokenizer)
+    return Proof(fault, calls, reads, closing, bool(thinking))
+
+
+def _closes_block(form: ReasoningFormat, tokenizer: Tokenizer) -> bool:
+    """Whether the empty block of a prompt without thinking ends as the family's thinking does."""
+    if form.thinking is None or "no_think" not in form.able:
+        return False
+    given = TemplateInput([{"role": "user", "content": QUESTION}])
+    prompt = tokenizer.decode(render(form, tokenizer, given, "no_think", behind=""), skip_special_tokens=False)
+    _, tag, behind = prompt.rpartition(form.thinking[1])
+    return tag + behind == form.closing
+
+
+def _written(form: ReasoningFormat, tokenizer: Tokenizer) -> float:
+    """The share of what the family speaks of that stands in the template's source."""
+    tools = () if form.tools is None else (form.tools.open, form.tools.close)
+    if form.direct or form.budget:
+        return 1.0  # such a family has no template of its own
+    arguments = (name for mode in form.modes.values() for name in mode)
+    spoken = {text.strip() for text in (*form.tags, *tools, *arguments, *form.system.values()) if text.strip()}
+    return sum(text in tokenizer.template for text in spoken) / max(1, len(spoken))
 
 
 def find_family(tokenizer: Tokenizer, known: Mapping[str, ReasoningFormat]) -> tuple[ReasoningFormat, str]:
-    """The first family that a template and a vocabulary speak for, and why. Those whose calls are read, and which end
-    thinking as the template does, go before the others. Raises `ValueError` where none fits."""
+    """The family that a template and a vocabulary speak for, and why. Those whose calls are read go before the others,
+    then those that end thinking as the template does, then those of whom the template says the most. Raises
+    `ValueError` where none fits."""
     if not tokenizer.template:
         raise ValueError("the model has no chat template to find its family by: give the engine a chat_template")
-    found: list[tuple[int, ReasoningFormat, str]] = []
+    found: list[tuple[tuple[bool, bool, float], ReasoningFormat, str]] = []
     faults: list[str] = []
     for form in known.values():
         told = _told(form, tokenizer)
@@ -87,7 +110,8 @@ def find_family(tokenizer: Tokenizer, known: Mapping[str, ReasoningFormat]) -> t
             faults.append(f"{form.name}: {proof.fault}")
         elif proof.calls or form.thinking or form.scope:
             reads = "thinking and calls" if proof.calls and proof.seen else "calls" if proof.calls else "prompts"
-            found.append((2 * proof.reads + proof.closing, form, f"{told}, and reads the template's {reads}"))
+            rank = proof.reads, proof.closing, _written(form, tokenizer)
+            found.append((rank, form, f"{told}, and reads the template's {reads}"))
     if found:
         best = max(rank for rank, _, _ in found)
         return next((form, why) for rank, form, why in found if rank == best)
@@ -171,7 +195,7 @@ def _turn(
     while start == shared > 0 and ids[start - 1] in tags.marks:  # within a tag of several tokens
         start = shared = shared - 1
     reply = list(takewhile(lambda token_id: tokenizer.token_text(token_id) not in tags.ends_turns, ids[start:]))
-    return _read(tags, tokenizer, reply)
+    return _read(tags, tokenizer, reply, tokenizer.decode(ids[start:], skip_special_tokens=False))
 
 
 def _id(form: ReasoningFormat, number: int) -> str:
@@ -179,7 +203,7 @@ def _id(form: ReasoningFormat, number: int) -> str:
     return written or f"call_{number:09}"
 
 
-def _read(tags: Tags, tokenizer: Tokenizer, reply: Sequence[int]) -> _Turn:
+def _read(tags: Tags, tokenizer: Tokenizer, reply: Sequence[int], text: str) -> _Turn:
     parser = ReplyParser(tags, [TOOL])
     chunks = parser.feed(reply, [tokenizer.token_text(token_id) for token_id in reply]) + parser.flush()
     arguments: list[str] = []
@@ -192,7 +216,6 @@ def _read(tags: Tags, tokenizer: Tokenizer, reply: Sequence[int]) -> _Turn:
             arguments[chunk.call.number] += chunk.text
     texts = {kind: "".join(chunk.text for chunk in chunks if chunk.kind == kind) for kind in ("reasoning", "answer")}
     calls = tuple((name, _json(text)) for name, text in zip(names, arguments, strict=True))
-    text = tokenizer.decode(reply, skip_special_tokens=False)
     return _Turn(text, texts["reasoning"].strip(), texts["answer"].strip(), calls)
 
 
