@@ -1,4 +1,4 @@
-# make serve | english | test | check | bench | accept | demo
+# make serve | english | test | check | bench | accept | chaos | demo
 SHELL := /bin/bash
 PYTHON ?= python3
 VENV ?= .venv
@@ -7,7 +7,7 @@ HOST ?= 127.0.0.1
 PORT ?= 8000
 CONFIG ?= configs/demo.toml
 
-.PHONY: serve english english-model test check bench accept install docs demo-hybrid demo-pair demo-budget demo-judge demo-english
+.PHONY: serve english english-model test check bench accept chaos install docs demo-hybrid demo-pair demo-budget demo-judge demo-english
 .DEFAULT_GOAL := serve
 
 install: $(VENV)/.installed
@@ -43,6 +43,10 @@ bench: install
 
 accept: install
 	$(BIN)/python -m pytest -m "accept"
+
+# What happens when engines, servers, stores and the load go wrong; CHAOS=--long for as often as the criteria ask.
+chaos: install
+	$(BIN)/python -m tests.chaos $(CHAOS)
 
 docs: install
 	$(BIN)/python -m tests.docs.files

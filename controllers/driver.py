@@ -178,10 +178,8 @@ class Driver:
 
     def _receive(self, delta: Delta) -> list[Event]:
         """While every rule sleeps, a delta costs one comparison."""
-        state = self.state
-        if state.position + len(delta.token_ids) < state.wake_at and (
-            len(delta.token_ids) == 1 or not state.one_by_one
-        ):
+        state, count = self.state, len(delta.token_ids)
+        if state.position + count < state.wake_at and (count == 1 or not state.one_by_one):
             chunks = state.take(delta)
             if state.parser.section != self._section:
                 self._sync_scope()
@@ -226,7 +224,7 @@ class Driver:
         if action.note is not None:
             state.notes = {**state.notes, action.note[0]: action.note[1]}
         if action.begins_answer:
-            state.parser.section = "answer"
+            state.parser.begin_answer()
         chunks = [chunk for text in action.write for chunk in state.write(text)]
         if action.cut is not None:
             state.parser.shut()

@@ -22,6 +22,7 @@ from server.config.load import Config, ConfigError
 from server.edges.auth import OPEN_PATHS, Authentication, load_keys
 from server.edges.request_scope import Observer, RequestScope
 from server.page import routes as page
+from server.stores.shared import Responses
 
 log = logging.getLogger(__name__)
 
@@ -36,9 +37,14 @@ class Application(FastAPI):
         return app
 
 
-def create_app(config: Config, engines: Mapping[str, Engine], observers: Sequence[Observer] = ()) -> Application:
-    """The server for a configuration, over its engines, which the caller closes. Each request is reported to
-    `observers` when it is over.
+def create_app(
+    config: Config,
+    engines: Mapping[str, Engine],
+    observers: Sequence[Observer] = (),
+    store: Responses | None = None,
+) -> Application:
+    """The server for a configuration, over its engines and its store of responses, which the caller closes; left out,
+    the store is in memory. Each request is reported to `observers` when it is over.
 
     Raises `ConfigError` where an engine turns out not to fit its route, or the keys cannot be read.
     """
@@ -47,7 +53,7 @@ def create_app(config: Config, engines: Mapping[str, Engine], observers: Sequenc
     others = [*rewards.routes, *reward_protocols.routes(), *tokenize.routes, *ops.routes, *first]
     app = Application(title="reasond", version=__version__, openapi_url=None, routes=[*conversations, *others])
     app.router.default = entrance.nowhere
-    app.state.runtime = assemble(config, engines, int(time.time()))
+    app.state.runtime = assemble(config, engines, int(time.time()), store)
     _add_middlewares(app, config, observers)
     return app
 

@@ -18,6 +18,7 @@ from controllers.judging import chat as judge_chat
 from controllers.judging.judge import Judge
 from controllers.policy.fold import Defaults, KeyLimits
 from models.engines.base import Engine, Sampling
+from models.formats import FAMILIES
 from models.formats.reasoning import ReasoningFormat
 from models.formats.template import prove
 from models.judge_prompts.families import JUDGE_FAMILIES, load_forms
@@ -30,6 +31,7 @@ from server.observability.collectors import AdmissionCollector, EngineCollector
 from server.observability.metrics import Metrics
 from server.running_requests import Running
 from server.stores.responses import ResponseStore
+from server.stores.shared import Responses
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +56,7 @@ class Runtime:
     started: int
     running: Running
     keys: Mapping[str, KeyLimits]
-    responses: ResponseStore
+    responses: Responses
     admission: Admission
     background: set[asyncio.Task[None]]
     seal: Seal
@@ -94,7 +96,9 @@ def runtime_of(request: Request) -> Runtime:
     return runtime
 
 
-def assemble(config: Config, engines: Mapping[str, Engine], started: int) -> Runtime:
+def assemble(
+    config: Config, engines: Mapping[str, Engine], started: int, responses: Responses | None = None
+) -> Runtime:
     """Routes over engines that are up. Raises `ConfigError` where an engine turns out not to fit its route."""
     if missing := config.engines.keys() - engines.keys():
         raise ConfigError(f"engines.{min(missing)}: not given")
@@ -127,7 +131,7 @@ def assemble(config: Config, engines: Mapping[str, Engine], started: int) -> Run
         started=started,
         running=Running(),
         keys=keys,
-        responses=ResponseStore(config.server.stored_responses, config.server.stored_bytes),
+        responses=responses or Responses(ResponseStore(config.server.stored_responses, config.server.stored_bytes)),
         admission=admission,
         background=set(),
         seal=Seal(config.server.seal_key.get_secret_value() or token_bytes(32)),
@@ -183,7 +187,7 @@ def _with_target(config: Config, name: str, models: Mapping[str, LoadedModel], j
     if settings is None:
         return route
     model = models[settings.target]
-    _check_template(name, route.family, settings.target, model.engine)
+    _fitting(name, route.family, settings.target, model.engine)
     try:
         return with_target(
             route,
@@ -199,9 +203,18 @@ def _with_target(config: Config, name: str, models: Mapping[str, LoadedModel], j
         raise ConfigError(f"routes.{name}.speculative: {error}") from error
 
 
-def _check_template(name: str, family: ReasoningFormat, engine_name: str, engine: Engine) -> None:
-    if fault := prove(family, engine.tokenizer).fault:
-        raise ConfigError(f"routes.{name}.family: {family.name!r} does not fit engine {engine_name!r}: {fault}")
+def _fitting(name: str, family: ReasoningFormat, engine_name: str, engine: Engine) -> ReasoningFormat:
+    """The family as the engine's template bears it out: with the calls of another family where the template writes
+    those. Raises `ConfigError` where the family's thinking does not fit."""
+    fault = prove(family, engine.tokenizer).fault
+    if not fault:
+        return family
+    for tools in dict.fromkeys(other.tools for other in FAMILIES.values() if other.tools != family.tools):
+        fitted = replace(family, tools=tools)
+        proof = prove(fitted, engine.tokenizer)
+        if not proof.fault and proof.calls:
+            return fitted
+    raise ConfigError(f"routes.{name}.family: {family.name!r} does not fit engine {engine_name!r}: {fault}")
 
 
 def _route(
@@ -211,8 +224,8 @@ def _route(
     judges: Mapping[str, Judge],
     controller: Controller | None = None,
 ) -> Route:
-    family, engine = config.of_family, model.engine
-    _check_template(name, family, config.engine, engine)
+    engine = model.engine
+    family = _fitting(name, config.of_family, config.engine, engine)
     controller = controller or CONTROLLERS[config.controller]
     if config.judged_by:
         controller = best_of_n.best_of_controller(judges[config.judged_by], controller)
@@ -234,6 +247,7 @@ def _route(
         sampling=Sampling(**config.sampling.model_dump(exclude_none=True)),
         description=config.description,
         pace=model.pace,
+        found_by=config.found_by,
     )
     if config.auto is None:
         return built

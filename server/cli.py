@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from models.formats import FAMILIES
 from server import __version__
 from server.config.load import Config, ConfigError, load_config
 
@@ -37,6 +38,10 @@ def parser() -> argparse.ArgumentParser:
     check.add_argument("--device-memory", type=float, metavar="GIB", help="of one device, to plan its cache too")
     check.set_defaults(run=run_check)
 
+    families = commands.add_parser("families", help="list the families of models: modes, efforts, tool calls")
+    families.add_argument("config", nargs="?", help="a TOML file with further ones")
+    families.set_defaults(run=run_families)
+
     key = commands.add_parser("key", help="API keys").add_subparsers(required=True, metavar="ACTION")
     new = key.add_parser("new", help="make a key; print it, and its line for the keys file")
     new.add_argument("name", nargs="?", default="unnamed", help="whose key it is")
@@ -59,6 +64,19 @@ def run_check(args: argparse.Namespace) -> int:
     print(json.dumps(resolved(config), ensure_ascii=False, indent=2))
     for line in plan_lines(config, args.device_memory):
         print(line)
+    return 0
+
+
+def run_families(args: argparse.Namespace) -> int:
+    known = load_config(args.config).known_families if args.config else FAMILIES
+    print(f"{'family':<16}{'modes':<22}{'efforts':<28}tool calls")
+    for name, form in known.items():
+        modes = ", ".join([*form.able, *(["auto"] if form.chooses else [])])
+        efforts = ", ".join(word for word in form.efforts if word != "argument") or "-"
+        calls = (
+            "-" if form.tools is None else f"{form.tools.arguments} in {form.tools.open.strip() or 'the whole answer'}"
+        )
+        print(f"{name:<16}{modes:<22}{efforts:<28}{calls}")
     return 0
 
 

@@ -26,6 +26,14 @@ class Running:
                 if not self._interrupts[at]:
                     del self._interrupts[at]
 
-    def find(self, key_name: str | None, request_id: str) -> list[Interrupt]:
-        """The running requests of this key with this id; empty where there are none, or where they are another's."""
-        return list(self._interrupts.get((key_name, request_id), ()))
+    def ask(self, key_name: str | None, request_id: str, wish: str) -> str | None:
+        """Asks the running requests of this key with this id to `answer` or to `cancel`. None where there are none, or
+        where they are another's; "" where they were asked, else why they cannot."""
+        found = list(self._interrupts.get((key_name, request_id), ()))
+        if not found:
+            return None
+        if wish == "answer" and (reason := next((one.refusal for one in found if one.refusal), None)):
+            return reason
+        for interrupt in found:
+            interrupt.ask("answer" if wish == "answer" else "cancel")
+        return ""

@@ -21,8 +21,10 @@ from server.config.load import Config, ConfigError
 from server.edges.auth import load_keys
 from server.edges.request_scope import Observer
 from server.engines import start_engines
+from server.families import detect_families
 from server.observability import logs
 from server.observability.tracing import start_tracing
+from server.stores import open_responses
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -119,11 +121,18 @@ async def _serve(config: Config) -> int:
         if config.tracing.endpoint:
             observers.append(start_tracing(config.tracing, stack))
         try:
+            config = detect_families(config)
             engines = await unless_stopped(start_engines(config, stack))
         except asyncio.CancelledError:
             log.info("stopped before the engines were up")
             return 0
-        return await _serve_app(config, create_app(config, engines, observers))
+        responses = open_responses(config)
+        stack.push_async_callback(responses.close)
+        app = create_app(config, engines, observers, responses)
+        sharing = asyncio.create_task(responses.run(app.state.runtime.running.ask))
+        stack.callback(sharing.cancel)
+        stack.push_async_callback(responses.flush)
+        return await _serve_app(config, app)
     raise AssertionError("the stack swallows no exception")
 
 

@@ -62,8 +62,9 @@ class Route:
     written where a model does not end its budget field, which has at most `longest_field` tokens. `native_budget` says
     that the engine itself can hold thinking to a number of tokens. `pace` is how fast the engine writes now, shared by
     all its routes. `calls` is how the model writes tool calls, None where it is shown no
-    tools; `calls_constrained` says that a grammar can hold it to them. `system_place` says where its chat template
-    takes system turns. `decider` says whether a reply of mode `auto` thinks; None leaves it to the model.
+    tools; `calls_constrained` says that a grammar can hold it to them. `decider` says whether a reply
+    of mode `auto` thinks; None leaves it to the model. `system_place` says where its chat template takes system turns.
+    `found_by` says why it has its family.
     """
 
     name: str
@@ -86,6 +87,7 @@ class Route:
     calls: ToolCallFormat | None = None
     calls_constrained: bool = False
     system_place: SystemPlace = "anywhere"
+    found_by: str = ""
     target: TargetModel | None = None
     decider: "ModeDecider | None" = None
 
@@ -116,6 +118,7 @@ def build_route(
     sampling: Sampling | None = None,
     description: str = "",
     pace: ThroughputEstimate | None = None,
+    found_by: str = "",
 ) -> Route:
     """A route with its family's tags, prefixes and phrases resolved against the engine's vocabulary."""
     tokenizer = engine.tokenizer
@@ -143,6 +146,7 @@ def build_route(
         calls,
         calls is not None and has_grammar(calls) and not family.answer,
         system_place(tokenizer),
+        found_by=found_by,
     )
 
 

@@ -142,7 +142,7 @@ class ReplyState:
     def take(self, delta: Delta) -> list[Chunk]:
         """The chunks of one delta. Sets `finish` where it, or a stop string in the answer, ends the reply; what stands
         behind that in the same delta must be cut off before (`one_by_one`)."""
-        if self._stops_at(delta):
+        if self.sampling.stop_token_ids and self._stops_at(delta):
             text = delta.pieces if self.sampling.include_stop else ("",)
             delta = replace(delta, pieces=text, finish="stop", stopped_by=delta.token_ids[-1])
         self._record(delta.token_ids, delta.pieces)
@@ -173,12 +173,9 @@ class ReplyState:
 
     def _stops_at(self, delta: Delta) -> bool:
         """Whether this is a stop token of the client's, in the answer, that the engine was not told of."""
-        stop_ids = self.sampling.stop_token_ids
-        if not stop_ids or delta.finish is not None or self.parser.section != "answer":
+        if delta.finish is not None or self.parser.section != "answer" or self.position < self.sampling.min_tokens:
             return False
-        return (
-            delta.token_ids[-1:] in [(token_id,) for token_id in stop_ids] and self.position >= self.sampling.min_tokens
-        )
+        return delta.token_ids[-1:] in [(token_id,) for token_id in self.sampling.stop_token_ids]
 
     def write(self, forced: Forced) -> list[Chunk]:
         """The server's own tokens, as far as `max_tokens` lets it."""

@@ -13,6 +13,7 @@ from models.formats.vocabulary import Tag
 
 ANCHOR = "\n"
 SEAM_TOKENS = 8  # of what stands before a seam: enough for any character, and for a decoder that joins tokens
+BYTES_OF_CHARACTER = 4
 
 
 class Transcript:
@@ -51,13 +52,21 @@ class Transcript:
         size = self.route.engine.tokenizer.vocab_size
         self.history += [token_id for token_id in token_ids if token_id < size]
 
+    def _tail(self) -> list[int]:
+        """The end of the history, from where a character begins: a decoder may lose a run of bytes to a half one."""
+        sizes = range(SEAM_TOKENS, SEAM_TOKENS + BYTES_OF_CHARACTER)
+        tails = (self.history[-size:] for size in sizes)
+        decode = self.route.engine.tokenizer.decode
+        whole = (tail for tail in tails if not decode(tail, False).startswith("\ufffd"))
+        return next(whole, self.history[-SEAM_TOKENS:])
+
     def _take_over(self, part: "Tag | str") -> None:
         """Reads what another vocabulary wrote."""
         tokenizer = self.route.engine.tokenizer
         if isinstance(part, Tag):
             self.history += tokenizer.encode_control(part.text)
             return
-        tail = self.history[-SEAM_TOKENS:]
+        tail = self._tail()
         wanted = tokenizer.decode(tail, False) + part
         token_ids = tokenizer.encode(part)
         if tokenizer.decode([*tail, *token_ids], False) != wanted:

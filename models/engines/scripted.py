@@ -10,7 +10,7 @@ import asyncio
 import random
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import cycle
+from itertools import cycle, repeat
 
 from models.engines.base import Delta, EngineDead, Finish, InvalidRequest, PositionLogprobs, Prompt, Sampling, admit
 from models.text.detokenizer import ReplyText
@@ -159,14 +159,10 @@ class ScriptedEngine:
 
     def _step_sizes(self, prompt: Prompt, sampling: Sampling) -> Iterator[int]:
         """The tokens of each delta: the same for the same request. A reply that comes at once is one delta."""
+        if sampling.at_once or self._step_seed is None:
+            return repeat(self.context_length if sampling.at_once else self._tokens_per_step)
         drawn = random.Random(repr((list(prompt.token_ids), sampling.seed, self._step_seed)))
-        while True:
-            if sampling.at_once:
-                yield self.context_length
-            elif self._step_seed is None:
-                yield self._tokens_per_step
-            else:
-                yield drawn.randint(1, self._tokens_per_step)
+        return iter(lambda: drawn.randint(1, self._tokens_per_step), None)
 
     def _ending(self, token_id: int, count: int, most: int, sampling: Sampling) -> tuple[Finish | None, int | None]:
         """How the reply ends with this token, if it does, and the stop id that ended it."""
@@ -188,7 +184,8 @@ class ScriptedEngine:
 
     async def _wait_until(self, due: float) -> None:
         await asyncio.sleep(max(0.0, due - asyncio.get_running_loop().time()))
-        await self.pulse()
+        if self._dead or not self._moving.is_set():
+            await self.pulse()
 
 
 def in_turn(lines: Sequence[Line]) -> Script:

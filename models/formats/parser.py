@@ -63,6 +63,7 @@ class ReplyParser:
         "_tools",
         "calls_begun",
         "calls_closed",
+        "section",
     )
 
     def __init__(self, tags: Tags, tools: Sequence[Tool] | None = None) -> None:
@@ -77,13 +78,9 @@ class ReplyParser:
         self.calls_begun = self.calls_closed = 0
         self._go("start", ())
 
-    @property
-    def section(self) -> Section:
-        return SECTION_OF[self._place.stage]
-
-    @section.setter
-    def section(self, section: Section) -> None:
-        self._go("begun" if section == "answer" else section, ())
+    def begin_answer(self) -> None:
+        """The answer begins here, without a tag."""
+        self._go("begun", ())
 
     @property
     def in_call(self) -> bool:
@@ -157,6 +154,7 @@ class ReplyParser:
 
     def _go(self, stage: Stage, closers: tuple[str, ...]) -> None:
         self._closers = closers
+        self.section: Section = SECTION_OF[stage]
         self._place: Place = self._tags.place(stage, closers, self._tools is not None)
         self._alerts = _nothing if self._place.alert is None else self._place.alert.search
         waits = stage == "start" and self._place.pattern is not None
@@ -210,7 +208,7 @@ class ReplyParser:
                 self._release(found.end(), "control", chunks)
             return True
         ready = len(held) - overlap(held, place.leads)
-        if place.spaces:
+        if place.spaces and not (self._fresh and not held[:ready].strip("\n")):  # behind a tag newlines are layout
             said = len(held[:ready].rstrip())
             ready = said if ready - said <= MOST_SPACES and (said == 0 or self._tools is not None) else ready
         if ready or not held:
@@ -305,4 +303,4 @@ def _add(chunks: list[Chunk], chunk: Chunk) -> None:
         chunks.append(chunk)
         return
     token_ids, logprobs = last.token_ids + chunk.token_ids, (last.logprobs or ()) + (chunk.logprobs or ())
-    chunks[-1] = Chunk(last.kind, last.text + chunk.text, token_ids, logprobs or None, call=last.call)
+    chunks[-1] = Chunk(last.kind, last.text + chunk.text, token_ids, logprobs or None, call=last.call or chunk.call)

@@ -5,6 +5,7 @@ fault, told in one line with what the template wrote and what the family reads.
 """
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
@@ -31,12 +32,15 @@ LONGEST_EXCERPT = 120
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """What was found. `calls`: the template shows tools, and writes calls as the family reads them. `closing`: it ends
-    thinking as the family does. `seen`: the template writes thinking. `fault` is empty where nothing speaks against the
-    family."""
+    """What was found. `fault` is empty where nothing speaks against the family.
+
+    `reads`: the template writes calls as the family reads them; `calls`: it shows tools, too. `closing`: it ends
+    thinking as the family does. `seen`: it writes thinking.
+    """
 
     fault: str = ""
     calls: bool = False
+    reads: bool = False
     closing: bool = False
     seen: bool = False
 
@@ -61,9 +65,52 @@ def prove(form: ReasoningFormat, tokenizer: Tokenizer) -> Proof:
         return Proof(fault)
     turns = list(_turns(form, tokenizer, tags))
     fault = next(filter(None, (_turn_fault(form, turn) for turn in turns)), "")
-    calls = any(turn.calls for turn in turns) and TOOL.name in _prompt_text(form, tokenizer)
+    reads = any(turn.calls for turn in turns)
+    calls = reads and TOOL.name in _prompt_text(form, tokenizer)
     thinking = [turn for turn in turns if THOUGHT in turn.text]
-    return Proof(fault, calls, any(_closes(form, turn) for turn in thinking), bool(thinking))
+    return Proof(fault, calls, reads, any(_closes(form, turn) for turn in thinking), bool(thinking))
+
+
+def find_family(tokenizer: Tokenizer, known: Mapping[str, ReasoningFormat]) -> tuple[ReasoningFormat, str]:
+    """The first family that a template and a vocabulary speak for, and why. Those whose calls are read, and which end
+    thinking as the template does, go before the others. Raises `ValueError` where none fits."""
+    if not tokenizer.template:
+        raise ValueError("the model has no chat template to find its family by: give the engine a chat_template")
+    found: list[tuple[int, ReasoningFormat, str]] = []
+    faults: list[str] = []
+    for form in known.values():
+        told = _told(form, tokenizer)
+        if not told:
+            continue
+        proof = prove(form, tokenizer)
+        if proof.fault:
+            faults.append(f"{form.name}: {proof.fault}")
+        elif proof.calls or form.thinking or form.scope:
+            reads = "thinking and calls" if proof.calls and proof.seen else "calls" if proof.calls else "prompts"
+            found.append((2 * proof.reads + proof.closing, form, f"{told}, and reads the template's {reads}"))
+    if found:
+        best = max(rank for rank, _, _ in found)
+        return next((form, why) for rank, form, why in found if rank == best)
+    if faults:
+        raise ValueError("none fits the model's chat template; " + "; ".join(faults))
+    return known["plain"], "the template writes no thinking and no calls that a family knows"
+
+
+def _told(form: ReasoningFormat, tokenizer: Tokenizer) -> str:
+    """What speaks for a family at first sight; empty where nothing does. A family without a prompt of its own is told
+    by all of its tags in the vocabulary."""
+    if form.name == "plain":
+        return ""
+    thinks = re.search(r"</?think|reasoning_content", tokenizer.template)
+    if form.direct or form.budget:
+        own = all(tokenizer.control_id(tag) is not None for tag in form.tags)
+        return "its tags are tokens" if own and not thinks else ""
+    if form.thinking:
+        closing = form.thinking[1].strip()
+        first = tokenizer.token_text(tokenizer.encode_control(closing)[0])
+        in_parts = first != closing and tokenizer.control_id(first) is not None  # a macro may put it together
+        return "its tags stand in the template" if closing in tokenizer.template or in_parts else ""
+    return "the template writes no thinking" if not thinks else ""
 
 
 def _closes(form: ReasoningFormat, turn: _Turn) -> bool:

@@ -19,23 +19,23 @@ routes = Routes("/v1/reasoning")
 @routes.post("/{request_id}/answer")
 async def answer(request: Request) -> Response:
     """Ends the thinking of a running request; its answer follows at once."""
-    return _ask(request, "answer")
+    return await _ask(request, "answer")
 
 
 @routes.post("/{request_id}/cancel")
 async def cancel(request: Request) -> Response:
     """Ends a running request with what it has said so far."""
-    return _ask(request, "cancel")
+    return await _ask(request, "cancel")
 
 
-def _ask(request: Request, wish: Literal["answer", "cancel"]) -> Response:
-    request_id = request.path_params["request_id"]
-    running, key_name = runtime_of(request).running, request.scope["state"].get("key_name")
-    found = running.find(key_name, request_id)
-    if not found:
+async def _ask(request: Request, wish: Literal["answer", "cancel"]) -> Response:
+    request_id, key_name = request.path_params["request_id"], request.scope["state"].get("key_name")
+    runtime = runtime_of(request)
+    refusal = runtime.running.ask(key_name, request_id, wish)
+    if refusal is None:
+        refusal = await runtime.responses.ask(key_name, request_id, wish)
+    if refusal is None:
         raise ApiError(404, "no request with this id is running", param="request_id", code="not_found")
-    if wish == "answer" and (reason := next((one.refusal for one in found if one.refusal), None)):
-        raise ApiError(409, reason, param="request_id", code="cannot_answer_now")
-    for interrupt in found:
-        interrupt.ask(wish)
+    if refusal:
+        raise ApiError(409, refusal, param="request_id", code="cannot_answer_now")
     return JSONResponse({"id": request_id, "object": "reasoning.request", "asked": wish})

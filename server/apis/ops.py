@@ -70,6 +70,9 @@ def model_card(route: Route, created: int, judge: Judge | None = None) -> dict[s
         "reasond": {
             "description": route.description,
             "family": route.family.name,
+            "family_found_by": route.found_by,
+            "tools": tool_abilities(route),
+            "template_efforts": [word for word in route.family.efforts if word != "argument"],
             "modes": modes(route.family, route.defaults.decider),
             "default_mode": route.defaults.mode,
             "auto": route.family.chooses or route.defaults.decider is not None,
@@ -81,6 +84,13 @@ def model_card(route: Route, created: int, judge: Judge | None = None) -> dict[s
             "judge": judge and judge_card(judge),
         },
     }
+
+
+def tool_abilities(route: Route) -> dict[str, Any] | None:
+    """How tool calls are written, and whether a grammar can hold the model to them; None where it is shown no tools."""
+    if route.calls is None:
+        return None
+    return {"arguments": route.calls.arguments, "constrained": route.calls_constrained}
 
 
 def target_abilities(route: Route) -> dict[str, Any] | None:

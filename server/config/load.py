@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import (
     BeforeValidator,
     Field,
+    PrivateAttr,
     SecretBytes,
     SerializeAsAny,
     ValidationError,
@@ -30,7 +31,7 @@ from controllers.policy.speculation import OnFailure
 from models.config import Section, Tokens, resolve
 from models.engines import EngineConfig
 from models.formats import FAMILIES
-from models.formats.reasoning import ReasoningFormat
+from models.formats.reasoning import ReasoningFormat, read_formats
 from models.judge_prompts.families import JUDGE_FAMILIES, Kind, parse_form
 from server.admission import AdmissionConfig
 from server.config.engines import AnyEngineConfig, memory_problems
@@ -38,6 +39,7 @@ from server.config.sampling import SamplingConfig
 from server.config.speculative import SpeculativeConfig
 
 LOOP = LoopSettings()
+AUTO = "auto"
 ROUTE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}")
 
 
@@ -67,7 +69,8 @@ class ServerConfig(Section):
     responses run in the background; of the key that keeps the most, the oldest go first. `max_replies` bounds how many
     replies one request may have drawn. Tools that the server would have to run are left out of a request and told in
     its record; with `refuse_hosted_tools` the request is refused. `seal_key`, at least 16 bytes in hex or base64, seals
-    the thinking that clients carry unread; left out, each process has its own.
+    the thinking that clients carry unread; left out, each process has its own. `store` keeps responses elsewhere, for
+    `store_seconds`: a file (`sqlite:PATH`), `redis://...`, or what the variable `store_env` holds.
     """
 
     host: str = "127.0.0.1"
@@ -81,6 +84,9 @@ class ServerConfig(Section):
     notice_seconds: float = Field(default=0.0, ge=0)
     stored_responses: int = Field(default=1000, ge=0)
     stored_bytes: int = Field(default=64 * 1024 * 1024, ge=0)
+    store: str = Field(default="", pattern=r"^(sqlite:.+|(redis|rediss|unix)://.+)?$")
+    store_env: str = ""
+    store_seconds: float = Field(default=30 * 86400.0, gt=0)
     max_replies: int = Field(default=1024, ge=1)
     refuse_hosted_tools: bool = False
     seal_key: Annotated[SecretBytes, BeforeValidator(key_bytes)] = SecretBytes(b"")
@@ -207,12 +213,13 @@ class RouteConfig(Section):
     else think, else no_think.
 
     `judge` is for routes whose controller is `judge`. `judged_by` names such a route, which ranks replies where a
-    request, or `best_of` here, wants the best of several. `auto` names the decider of mode `auto`.
+    request, or `best_of` here, wants the best of several. `auto` names the decider of mode `auto`. The family `auto` is
+    found by the model's own template before anything else is decided (`detected`).
     """
 
     engine: str
     adapter: str = ""
-    family: str
+    family: str = AUTO
     controller: Literal["mode", "judge", "speculative"] = "mode"
     judge: JudgeConfig = JudgeConfig()
     judged_by: str = ""
@@ -238,16 +245,35 @@ class RouteConfig(Section):
             raise ValueError(f"unknown decider {name!r}; known: {', '.join(DECIDERS)}")
         return DECIDERS[name][0].model_validate(value)
 
+    _format: ReasoningFormat | None = PrivateAttr(None)
+    _found_by: str = PrivateAttr("named by the configuration")
+
     @field_validator("family")
     @classmethod
-    def _known_family(cls, value: str) -> str:
-        if value not in FAMILIES:
-            raise ValueError(f"unknown family {value!r}; known: {', '.join(FAMILIES)}")
+    def _known_family(cls, value: str, info: ValidationInfo) -> str:
+        known = _families(info.context)
+        if value != AUTO and value not in known:
+            raise ValueError(f"unknown family {value!r}; known: {', '.join([AUTO, *known])}")
         return value
+
+    def model_post_init(self, context: Any) -> None:
+        if self.family != AUTO:
+            self._format = _families(context)[self.family]
+
+    def detected(self, family: ReasoningFormat, found_by: str) -> "RouteConfig":
+        """The route with the family that was found for it."""
+        route = self.model_copy(update={"family": family.name})
+        route._format, route._found_by = family, found_by
+        return route
+
+    @property
+    def found_by(self) -> str:
+        """Why the route has its family."""
+        return self._found_by
 
     @property
     def of_family(self) -> ReasoningFormat:
-        return FAMILIES[self.family]
+        return self._format or FAMILIES["plain"]
 
     @property
     def default_mode(self) -> Wish:
@@ -273,7 +299,20 @@ class Config(Section):
     rewards: RewardsConfig = RewardsConfig()
     engines: dict[str, AnyEngineConfig] = Field(min_length=1)
     routes: dict[str, RouteConfig] = Field(min_length=1)
+    families: dict[str, dict[str, Any]] = Field(default_factory=dict)
     keys: dict[str, KeyConfig] = Field(default_factory=dict)
+
+    @property
+    def known_families(self) -> Mapping[str, ReasoningFormat]:
+        """The configuration's own families, then the built-in ones."""
+        return {**read_formats(self.families, FAMILIES), **FAMILIES}
+
+    def with_routes(self, routes: Mapping[str, RouteConfig]) -> "Config":
+        """The configuration with other routes. Raises `ConfigError` for what does not fit them."""
+        config = self.model_copy(update={"routes": dict(routes)})
+        if problems := [*_route_problems(config)]:
+            raise ConfigError("\n".join(problems))
+        return config
 
     def targets(self, on_failure: OnFailure) -> dict[str, str]:
         """The target engines of routes that do this when theirs fails, by route."""
@@ -319,9 +358,19 @@ def parse_config(text: str, folder: Path) -> Config:
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"not TOML: {error}") from error
     try:
-        return Config.model_validate(table, context={"folder": folder})
+        own = read_formats(table.get("families", {}), FAMILIES)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    try:
+        return Config.model_validate(table, context={"folder": folder, "families": {**FAMILIES, **own}})
     except ValidationError as error:
         raise ConfigError("\n".join(_lines(error, table))) from error
+
+
+def _families(context: Any) -> Mapping[str, ReasoningFormat]:
+    """What a configuration's routes may name: the built-in families, and its own."""
+    known: Mapping[str, ReasoningFormat] = (context or {}).get("families", FAMILIES)
+    return known
 
 
 def _route_problems(config: Config) -> Iterator[str]:
@@ -338,6 +387,8 @@ def _route_problems(config: Config) -> Iterator[str]:
             yield f"{key}.engine: no engine {route.engine!r}; there is {', '.join(config.engines)}"
         elif route.adapter and route.adapter not in engine.adapters:
             yield f"{key}.adapter: engine {route.engine!r} has no adapter {route.adapter!r}"
+        if route.family == AUTO:
+            continue
         if route.default_mode not in (able := modes(route.of_family, route.auto.decider if route.auto else None)):
             yield f"{key}.mode: family {route.family!r} has {', '.join(able)}, not {route.mode}"
         elif route.think_threshold is not None and route.default_mode != "auto":

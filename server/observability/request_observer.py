@@ -55,6 +55,7 @@ class RequestObserver:
         "_ends",
         "_first_answer",
         "_first_token",
+        "_next_report",
         "_outcome",
         "_reported",
         "_route",
@@ -74,6 +75,7 @@ class RequestObserver:
         self._ends: list[Finished] = []
         self._running: dict[int, Decision] = {}  # of the choices that have decided and not ended
         self._reported = (0, 0)  # tokens of thoughts and of answers that the metrics have counted
+        self._next_report = COUNTED_AT_ONCE
         self._outcome: Outcome | AbortCause | None = None
 
     def __enter__(self) -> "RequestObserver":
@@ -82,11 +84,11 @@ class RequestObserver:
 
     def saw(self, index: int, event: Event) -> None:
         if isinstance(event, Chunk):
-            count = len(event.token_ids)
-            self.usage.completion_tokens += count
+            usage, count = self.usage, len(event.token_ids)
+            usage.completion_tokens += count
             if event.kind == "reasoning":
-                self.usage.reasoning_tokens += count
-            if self.usage.completion_tokens - sum(self._reported) >= COUNTED_AT_ONCE:
+                usage.reasoning_tokens += count
+            if usage.completion_tokens >= self._next_report:
                 self._report()
             if index not in self._answered and (event.text or event.call):
                 self.spoke()
@@ -113,6 +115,7 @@ class RequestObserver:
         """The tokens since the last report."""
         thought, answered = self._reported
         self._reported = (self.usage.reasoning_tokens, self.usage.completion_tokens - self.usage.reasoning_tokens)
+        self._next_report = self.usage.completion_tokens + COUNTED_AT_ONCE
         self._route.thought.inc(self._reported[0] - thought)
         self._route.answered.inc(self._reported[1] - answered)
 

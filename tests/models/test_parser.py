@@ -117,10 +117,16 @@ def test_newlines_behind_a_tag_are_layout_and_others_are_text() -> None:
     assert texts(chunks) == [("reasoning", "a\n"), ("answer", "b\n\nc")]
 
 
-def test_a_second_opening_tag_behind_some_of_the_answer_is_text() -> None:
-    assert texts(parse(tags("lhrm"), words("<think>a</think>b<think>c"))) == [
+def test_a_second_block_behind_some_of_the_answer_is_thinking_unless_it_is_quoted() -> None:
+    assert texts(parse(tags("lhrm"), words("<think>a</think>b<think>c</think>d"))) == [
         ("reasoning", "a"),
-        ("answer", "b<think>c"),
+        ("answer", "b"),
+        ("reasoning", "c"),
+        ("answer", "d"),
+    ]
+    assert texts(parse(tags("lhrm"), words("<think>a</think>b `<think>c`"))) == [
+        ("reasoning", "a"),
+        ("answer", "b `<think>c`"),
     ]
 
 

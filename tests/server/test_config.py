@@ -6,6 +6,8 @@ import pytest
 
 from models.engines import VllmEngineConfig
 from server.config.load import Config, ConfigError, load_config, parse_config
+from server.families import detect_families
+from tests.server.conftest import ENGINE_AND_ROUTE, ROOT
 
 ENGINE = '[engines.demo]\nkind = "vllm"\nmodel = "some/model"\nadapters = { maths = "some/adapter" }\n'
 ROUTE = '[routes.demo]\nengine = "demo"\nfamily = "lhrm"\n'
@@ -34,7 +36,7 @@ REFUSED = {
     "unknown key": (ENGINE + ROUTE + "colour = 1", "routes.demo.colour: unknown key"),
     "unknown section": (ENGINE + ROUTE + "[extra]\n", "extra: unknown key"),
     "unknown key in an engine": (ENGINE.replace("model", "moddel") + ROUTE, "engines.demo.moddel: unknown key"),
-    "missing key": (ENGINE + '[routes.demo]\nengine = "demo"', "routes.demo.family: Field required"),
+    "missing key": (ENGINE + '[routes.demo]\nfamily = "lhrm"', "routes.demo.engine: Field required"),
     "missing kind": ('[engines.demo]\nmodel = "m"\n' + ROUTE, "engines.demo"),
     "unknown kind": ('[engines.demo]\nkind = "magic"\n' + ROUTE, "engines.demo"),
     "no routes": (ENGINE, "routes: Field required"),
@@ -57,6 +59,18 @@ REFUSED = {
     "dashed argument": (ENGINE + "args = { block-size = 1 }\n" + ROUTE, "engines.demo.args: write 'block-size'"),
     "argument with its own place": (ENGINE + 'args = { model = "x" }\n' + ROUTE, "engines.demo.args: 'model'"),
     "missing local model": (ENGINE.replace("some/model", "./none") + ROUTE, "engines.demo.model: './none'"),
+    "a short key": ("[server]\nseal_key = 'abcd'\n" + ENGINE + ROUTE, "server.seal_key: 2 bytes"),
+    "a key in no code": ("[server]\nseal_key = '!!'\n" + ENGINE + ROUTE, "server.seal_key: expected hex or base64"),
+    "a number as key": ("[server]\nseal_key = 5\n" + ENGINE + ROUTE, "server.seal_key: expected hex or base64"),
+    "a name of another route": (
+        ENGINE + ROUTE + 'names = ["other"]\n' + ROUTE.replace("routes.demo", "routes.other"),
+        "routes.demo.names: 'other'",
+    ),
+    "an odd name": (ENGINE + ROUTE + 'names = ["a b"]', "routes.demo.names: 'a b'"),
+    "sampling that requests may not have": (
+        ENGINE + ROUTE + "sampling = { repetition_penalty = 11.0 }",
+        "routes.demo.sampling.repetition_penalty",
+    ),
     "missing keys file": ('[server]\nkeys_file = "none"\n' + ENGINE + ROUTE, "server.keys_file"),
     "origin with a path": (
         '[server]\ncors_origins = ["https://chat.example/"]\n' + ENGINE + ROUTE,
@@ -134,6 +148,35 @@ def test_a_file_that_is_not_there_is_named(tmp_path):
         load_config(tmp_path / "none.toml")
 
 
+@pytest.mark.parametrize("key", ["00112233445566778899aabbccddeeff", "ABEiM0RVZneImaq7zN3u/w=="])
+def test_a_key_is_hex_or_base64_and_is_not_shown(key):
+    config = parse(f"[server]\nseal_key = '{key}'\n" + ENGINE + ROUTE)
+    assert config.server.seal_key.get_secret_value() == bytes(range(0, 256, 17))
+    assert key not in repr(config)
+    assert key not in config.model_dump_json()
+
+
 def test_settings_cannot_be_changed():
     with pytest.raises(ValueError, match="frozen"):
         parse(ENGINE + ROUTE).server.port = 1
+
+
+def test_a_configuration_has_families_of_its_own_and_their_faults_have_a_key():
+    own = '\n[families.mine]\nlike = "qwen3"\nthinking = ["<hm>", "</hm>"]\nclosing = "</hm>"\n'
+    config = parse_config(ENGINE_AND_ROUTE.replace("lhrm", "mine") + own, ROOT)
+    assert config.routes["demo"].of_family.thinking == ("<hm>", "</hm>")
+    assert next(iter(config.known_families)) == "mine"
+    with pytest.raises(ConfigError, match=r"^families\.mine\.thinkin: unknown key$"):
+        parse_config(ENGINE_AND_ROUTE + own.replace("thinking", "thinkin"), ROOT)
+
+
+def test_a_route_without_a_family_gets_the_one_that_its_template_speaks_for():
+    text = ENGINE_AND_ROUTE.replace('family = "lhrm"', "")
+    config = parse_config(text, ROOT)
+    assert config.routes["demo"].family == "auto"
+    found = detect_families(config).routes["demo"]
+    assert (found.family, found.of_family.name, found.default_mode) == ("qwen3", "qwen3", "think")
+    assert "its tags stand in the template" in found.found_by
+    with pytest.raises(ConfigError, match=r"^routes\.demo\.mode: family 'qwen3' has think, no_think, not auto$"):
+        detect_families(parse_config(text + 'mode = "auto"\n', ROOT))
+    assert detect_families(parse_config(ENGINE_AND_ROUTE, ROOT)).routes["demo"].found_by == "named by the configuration"

@@ -41,6 +41,9 @@ async def test_the_model_list_tells_what_each_route_can_do(make_client):
     assert cards["demo/auto:1"]["reasond"] == {
         "description": "Chooses.",
         "family": "lhrm",
+        "family_found_by": "named by the configuration",
+        "tools": {"arguments": "json", "constrained": True},
+        "template_efforts": [],
         "modes": ["think", "no_think", "auto"],
         "default_mode": "auto",
         "auto": True,

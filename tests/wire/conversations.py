@@ -25,7 +25,9 @@ SHOWS = """
 {%- for call in message.tool_calls or [] %}{{ '<tool_call>\\n{"name": "' + call.function.name + '", "arguments": {' }}
 {%- for key, value in call.function.arguments | items %}{{ key | tojson + ': ' + value | tojson }}
 {%- if not loop.last %}{{ ', ' }}{% endif %}{% endfor %}{{ '}}\\n</tool_call>' }}
-{%- endfor %}{% endfor %}[assistant]"""
+{%- endfor %}{% endfor %}
+{%- if add_generation_prompt %}[assistant]
+{%- if enable_thinking is false %}{{ '<think>\\n\\n</think>\\n\\n' }}{% endif %}{% endif %}"""
 """A template that shows thinking, and walks through the arguments of calls."""
 THOUGHT = "<think>\nold\n</think>\n\n"
 NO_SYSTEM = "{% for m in messages if m.role == 'system' %}{{ raise_exception('none') }}{% endfor %}"
@@ -44,8 +46,9 @@ IMAGE = "[image: this model reads text only]"
 class Asked:
     """What the model was shown, and what the client was told."""
 
-    def __init__(self, prompt: str, answer: httpx.Response, grammars: list[str]) -> None:
-        self.prompt = prompt
+    def __init__(self, rendered: str, answer: httpx.Response, grammars: list[str]) -> None:
+        self.rendered = rendered
+        self.prompt = rendered.rpartition("[assistant]")[0]
         self.grammars = grammars
         self.status = answer.status_code
         self.text = answer.text
@@ -98,9 +101,9 @@ def response(*items: Any, **fields: Any) -> tuple[str, dict[str, Any]]:
 
 
 def ask(
-    path: str, body: dict[str, Any], template: str = SHOWS, config: str = CONFIG, reply: str = "so", **headers: str
+    path: str, body: dict[str, Any], template: str = SHOWS, config: str = CONFIG, reply: str = "so", whole: str = ""
 ) -> Asked:
-    """The request to a server whose model thinks and says `reply`."""
+    """The request to a server whose model thinks and says `reply`, or says the `whole` as it stands."""
     tokenizer = tokenizer_with(template)
     prompts: list[str] = []
     grammars: list[str] = []
@@ -110,8 +113,10 @@ def ask(
         if sampling.grammar is not None:
             grammars.append(str(sampling.grammar.value))
         begun = prompts[-1].rpartition("[assistant]")[2]
+        if whole:
+            return whole
         return reply if "</think>" in begun else f"hm</think>{reply}"
 
     with served(tokenizer, script, config, context_length=65536) as server:
-        answer = httpx.post(f"{server.url}{path}", json={"model": "q", **body}, headers=headers)
-    return Asked(prompts[0].rpartition("[assistant]")[0] if prompts else "", answer, grammars)
+        answer = httpx.post(f"{server.url}{path}", json={"model": "q", **body})
+    return Asked(prompts[0] if prompts else "", answer, grammars)

@@ -275,6 +275,7 @@ def test_system_turns_stay_where_the_template_takes_them_anywhere(asks):
 def test_a_template_that_drops_late_system_turns_gets_them_in_front(asks):
     drops = "{%- if messages[0].role == 'system' %}[system]{{ messages[0].content }}{% endif %}"
     drops += "{%- for m in messages if m.role != 'system' %}[{{ m.role }}]{{ m.content }}{% endfor %}[assistant]"
+    drops += "{%- if enable_thinking is false %}{{ '<think>\\n\\n</think>\\n\\n' }}{% endif %}"
     assert asks(*chat(USER, LATE, AGAIN), drops).prompt == "[system]B[user]hi[user]go on"
 
 

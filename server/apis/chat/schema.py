@@ -4,7 +4,7 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
-from server.apis.shared.messages import Message, Reader
+from server.apis.shared.messages import Message, MessageReader
 from server.apis.shared.request import GenerationRequest
 from server.apis.shared.sampling_fields import Controlled, Count, Flag, Limit, OpenAISampling, Text
 from server.apis.shared.tools import AnswerFields
@@ -35,7 +35,7 @@ class ChatRequest(OpenAISampling, AnswerFields, Controlled):
 
     def generation_request(self) -> GenerationRequest:
         """The request in the controllers' words."""
-        reader = Reader()
+        reader = MessageReader()
         logprobs = (self.top_logprobs or 0) if self.logprobs else None
         max_tokens = self.max_completion_tokens or self.max_tokens
         return GenerationRequest(

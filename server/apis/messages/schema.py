@@ -1,12 +1,13 @@
 """Anthropic's `POST /v1/messages` and `/v1/messages/count_tokens`."""
 
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
 from models.tool_calls.tools import Tool
-from server.apis.shared.messages import Lenient, Message, Reader, TextPart, ToolUsePart, Unseal, sealed_elsewhere
+from server.apis.shared.messages import Lenient, Message, MessageReader, TextPart, ToolUsePart, Unseal, sealed_elsewhere
 from server.apis.shared.request import GenerationRequest
 from server.apis.shared.sampling_fields import (
     MAX_STOPS,
@@ -141,7 +142,7 @@ class CountRequest(SamplingFields, Controlled):
         check_choice(self.tool_set.names, self.choice)
         return self
 
-    @property
+    @cached_property
     def tool_set(self) -> ToolSet:
         return ToolSet([tool.read(f"tools.{i}") for i, tool in enumerate(self.tools or ())])
 
@@ -183,7 +184,7 @@ class CountRequest(SamplingFields, Controlled):
                 code="unknown_parameter",
                 details={"error_code": "thread_unsupported_request", "unsupported": ["thread"]},
             )
-        reader = Reader(unseal)
+        reader = MessageReader(unseal)
         system = [Message(role="system", content=self.system)] if self.system else []
         form = self.output_config.format if self.output_config else None
         return GenerationRequest(

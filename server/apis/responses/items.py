@@ -6,7 +6,15 @@ from typing import Annotated, Any, Literal
 from pydantic import Discriminator, Tag, TypeAdapter
 
 from controllers.policy.controls import PolicyError
-from server.apis.shared.messages import CUSTOM_INPUT, Content, Lenient, Message, Reader, Turn, call_as_template_input
+from server.apis.shared.messages import (
+    CUSTOM_INPUT,
+    Content,
+    Lenient,
+    Message,
+    MessageReader,
+    Turn,
+    call_as_template_input,
+)
 from server.apis.shared.sampling_fields import JsonObject, Text
 
 Find = Callable[[str], Mapping[str, Any] | None]
@@ -111,7 +119,7 @@ def _referred(item_id: str, index: int, find: Find) -> Any:
     return ITEMS.validate_python([found])[0]
 
 
-def turns(items: Sequence[Any], reader: Reader) -> list[Turn]:
+def turns(items: Sequence[Any], reader: MessageReader) -> list[Turn]:
     """Items as turns: what the assistant thought, said and called in a row is one."""
     joined: list[Turn] = []
     for item in items:
@@ -139,7 +147,7 @@ def _append(turn: Turn, piece: Turn) -> None:
         turn["tool_calls"] = turn.get("tool_calls", []) + piece["tool_calls"]
 
 
-def _turns(item: Any, reader: Reader) -> Iterator[Turn]:
+def _turns(item: Any, reader: MessageReader) -> Iterator[Turn]:
     match item:
         case InputMessage(role=role, content=content):
             yield from reader.turns([Message(role=role, content=content)])

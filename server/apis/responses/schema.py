@@ -1,6 +1,7 @@
 """`POST /v1/responses`."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from typing import Annotated, Any, Literal, Self
 from uuid import uuid4
 
@@ -8,7 +9,7 @@ from pydantic import Discriminator, Field, Tag, model_validator
 
 from models.tool_calls.tools import Tool
 from server.apis.responses.items import InputItem, InputMessage, flat_name, turns
-from server.apis.shared.messages import Lenient, Reader, TextPart, Turn, Unseal
+from server.apis.shared.messages import Lenient, MessageReader, TextPart, Turn, Unseal
 from server.apis.shared.request import GenerationRequest
 from server.apis.shared.sampling_fields import (
     Body,
@@ -109,7 +110,7 @@ class NamedTool(Lenient):
     namespace: Text | None = None
 
 
-class AllowedTools(Body):
+class AllowedItems(Body):
     type: Literal["allowed_tools"]
     mode: Literal["auto", "required"]
     tools: list[JsonObject]
@@ -163,7 +164,7 @@ class ResponsesRequest(SamplingFields, Controlled):
     store: Flag | None = None
     background: Flag | None = None
     tools: Annotated[list[ToolParam], Field(max_length=MAX_TOOLS)] | None = None
-    tool_choice: Literal["none", "auto", "required"] | NamedTool | AllowedTools | None = None
+    tool_choice: Literal["none", "auto", "required"] | NamedTool | AllowedItems | None = None
     parallel_tool_calls: Flag | None = None
     text: TextConfig | None = None
     top_logprobs: Annotated[Count, Field(ge=0, le=20)] | None = None
@@ -180,7 +181,7 @@ class ResponsesRequest(SamplingFields, Controlled):
             raise ValueError("background: needs store")
         return self
 
-    @property
+    @cached_property
     def tool_set(self) -> ToolSet:
         return ToolSet([read for i, tool in enumerate(self.tools or ()) for read in _read(tool, f"tools.{i}")])
 
@@ -189,7 +190,7 @@ class ResponsesRequest(SamplingFields, Controlled):
         match self.tool_choice:
             case NamedTool(name=name, namespace=namespace):
                 return named_tool(flat_name(name, namespace))
-            case AllowedTools(mode=mode, names=names):
+            case AllowedItems(mode=mode, names=names):
                 return ToolChoice(mode, names)
             case _:
                 return ToolChoice(self.tool_choice or "auto")
@@ -208,7 +209,7 @@ class ResponsesRequest(SamplingFields, Controlled):
 
     def generation_request(self, items: Sequence[Any], earlier: Sequence[Turn], unseal: Unseal) -> GenerationRequest:
         """The request in the controllers' words: `items` behind the turns of an earlier response."""
-        reader = Reader(unseal)
+        reader = MessageReader(unseal)
         instructions = [{"role": "system", "content": self.instructions}] if self.instructions else []
         messages = [*instructions, *earlier, *turns(items, reader)]
         logprobs = (self.top_logprobs or 0) if self.wants_logprobs else None

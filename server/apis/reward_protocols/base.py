@@ -68,13 +68,13 @@ class WithModel(WithCriterion):
         return self.model
 
 
-class Part(TrainerBody):
+class ProtocolPart(TrainerBody):
     """A part of a message's content; one that is no text, an image, says nothing here."""
 
     text: Text | None = None
 
 
-Content = Text | list[Part] | None
+Content = Text | list[ProtocolPart] | None
 
 
 class Turn(TrainerBody):

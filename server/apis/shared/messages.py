@@ -190,7 +190,7 @@ SEALED = "some thinking of earlier turns is sealed by another server and was lef
 
 
 @dataclass(slots=True)
-class Reader:
+class MessageReader:
     """Reads the messages of one request. `notes` is what it could not read, each kind once."""
 
     unseal: Unseal = sealed_elsewhere
@@ -336,4 +336,4 @@ def _system_placed(turns: Turns, system: SystemPlace) -> Turns:
 
 def text_turns(messages: Iterable[Message]) -> Turns:
     """The turns for who reads text and no template."""
-    return fitted(Reader().turns(messages), "anywhere", None, continued=False).turns
+    return fitted(MessageReader().turns(messages), "anywhere", None, continued=False).turns

@@ -59,12 +59,12 @@ class Body(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
 
 
-def by_type(default: str = "") -> Discriminator:
+def by_type() -> Discriminator:
     """Tells the members of a union by their `type`. Its tags, `of_type`, do not look like fields: in the path of an
     error they are left out."""
 
     def tag(value: Any) -> str:
-        kind = value.get("type", default) if isinstance(value, Mapping) else getattr(value, "type", None)
+        kind = value.get("type") if isinstance(value, Mapping) else getattr(value, "type", None)
         return f"<{kind}>" if isinstance(kind, str) else "<>"
 
     return Discriminator(tag, custom_error_type="type", custom_error_message="unknown type")

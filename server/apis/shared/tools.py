@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import Field, model_validator
@@ -211,7 +212,7 @@ class AnswerFields(Body):
             raise ValueError("response_format and structured_outputs contradict each other")
         return self
 
-    @property
+    @cached_property
     def tool_set(self) -> ToolSet:
         tools = enumerate(self.tools or ())
         return ToolSet([ReadTool(f"tools.{i}", tool.type, tool.function.as_tool()) for i, tool in tools])
