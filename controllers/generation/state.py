@@ -114,11 +114,11 @@ class ReplyState:
 
     def tokens_since(self, position: int) -> Iterator[int]:
         """The ids from a position of the reply on, whoever wrote them."""
-        at = self.position
-        for number in range(len(self.spans) - 1, -1, -1):
+        number = len(self.spans) - 1
+        at = self.position - len(self.spans[number].token_ids)
+        while at > position:
+            number -= 1
             at -= len(self.spans[number].token_ids)
-            if at <= position:
-                break
         for span in self.spans[number:]:
             yield from span.token_ids[max(0, position - at) :]
             at += len(span.token_ids)

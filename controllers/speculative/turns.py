@@ -72,7 +72,8 @@ class Turns:
         self._prompt = NOTHING
         self._remaining = 0  # tokens that the guide still gives the target
         self._target_tokens = 0
-        self._held_since = self._held_seconds = 0.0
+        self._held_since: float | None = None
+        self._held_seconds = 0.0
         self.takeover: Takeover | None = None
         self.takeovers: Counter[str] = Counter()
         self.score_due = self.alone = False
@@ -173,11 +174,9 @@ class Turns:
 
     def _small_wrote(self, driver: Driver, token: Delta) -> list[Event]:
         if self.alone or not self._thinking or self._wished:
+            self._stop_holding()
+            self._held.append(token)
             events = self._release(driver)
-            if self._state.over:
-                self._state.discarded_tokens += len(token.token_ids)
-                return events
-            events += driver.admit(token)
             return events if self._state.over else events + self._begin(driver)
         closes = self._state.parser.closes(token.token_ids[0])
         piece, last = "" if closes else token.text, closes or token.finish is not None
@@ -222,8 +221,9 @@ class Turns:
         tokens.clear()
 
     def _stop_holding(self) -> None:
-        if self._held:
+        if self._held and self._held_since is not None:
             self._held_seconds += time.perf_counter() - self._held_since
+        self._held_since = None
 
     # The target's turn
 
