@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable, Mapping
+from copy import copy
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -69,7 +70,7 @@ def app_of(setup: Setup) -> tuple[Application, Mapping[str, ScriptedEngine]]:
     """A new server and its engines."""
     engines = {}
     for name, writer in setup.writers.items():
-        tokenizer = _tokenizer(writer.vocabulary, writer.template)
+        tokenizer = copy(_tokenizer(writer.vocabulary, writer.template))  # what one server keeps, another does not
         options = {"context_length": 2048, "token_delay": TOKEN_SECONDS, **writer.options}
         engines[name] = ScriptedEngine(tokenizer, writer.script(tokenizer), name=name, **options)
     return create_app(parse_config(setup.config, ROOT), engines), engines

@@ -36,7 +36,6 @@ def test_a_family_and_a_template_that_agree_make_a_route(family, template):
         ("qwen3", CLOSED, r"the same with and without thinking \(enable_thinking=False\)"),
         ("deepseek_r1", CLOSED, "does not open '<think>'"),
         ("gemma4", CLOSED, r"neither the template nor the vocabulary knows '<\|channel>thought"),
-        ("qwen3.5", SWITCHES, "the template writes calls as .*<function="),
     ],
 )
 def test_a_family_and_a_template_that_disagree_are_refused(family, template, fault):
