@@ -121,6 +121,8 @@ def test_rules_that_have_nothing_to_say_say_nothing(tokenizer: HubTokenizer) -> 
     assert "loop" in RULES
 
 
+@pytest.mark.anyio
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
 async def test_a_score_is_not_waited_for_by_a_client_who_has_left(tokenizer: HubTokenizer) -> None:
     route = with_target(route_of(tokenizer), ScriptedEngine(tokenizer, ["5"]), Speculation(), CircuitBreaker())
     request, interrupt = Conversation([USER]), Interrupt()
