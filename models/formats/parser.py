@@ -200,8 +200,9 @@ class ReplyParser:
             elif text:  # it may open the answer, where the tag is text: look again
                 self._release(len(text), self._enter_text(), chunks)
             elif lead.calls:
-                assert self._tags.calls is not None and self._tools is not None
-                self._call = CallReader(self._tags.calls, self._tools, found[0], found.end())
+                calls = self._tags.spelled_calls if lead.quotable else self._tags.calls
+                assert calls is not None and self._tools is not None
+                self._call = CallReader(calls, self._tools, found[0], found.end())
                 self._kind = None
             else:
                 self._enter(lead)

@@ -112,6 +112,14 @@ class Tags:
         form = self.form
         return None if form.tools is None else CallPatterns(form.tools, self.mark, self.unmark, bool(form.answer))
 
+    @cached_property
+    def spelled_calls(self) -> CallPatterns | None:
+        """Calls whose tags are written in ordinary text, though there are tokens for them."""
+        form, calls = self.form, self.calls
+        if form.tools is None or calls is None or all(calls.unmark(text) == text for text in calls.openings):
+            return None
+        return CallPatterns(form.tools, str, self.unmark, bool(form.answer))
+
     def place(self, stage: Stage, closers: tuple[str, ...], calls: bool) -> Place:
         """What holds a meaning at a stage; where `calls` are read, theirs too."""
         key = stage, closers, calls
@@ -125,6 +133,9 @@ class Tags:
             silent = stage in ("start", "closed", "shut", "begun")
             begins = (text for text in self.calls.openings if silent or text not in self.calls.at_start)
             leads = {**{text: Lead(stage, closers, calls=True) for text in begins}, **leads}
+            if self.spelled_calls is not None and stage != "reasoning":
+                spelled = dict.fromkeys(self.spelled_calls.openings, Lead(stage, closers, calls=True, quotable=True))
+                leads = {**spelled, **leads}
         spaces = bool(leads) and (stage == "start" or (calls and SECTION_OF[stage] == "answer"))
         firsts = {text[0] for text in leads if text[0] not in self.texts}
         quotes = [QUOTES] * any(lead.quotable for lead in leads.values())

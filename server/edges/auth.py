@@ -17,7 +17,7 @@ from server.config.load import ConfigError
 from server.edges.errors import ApiError
 
 ENVIRONMENT = "REASOND_API_KEYS"
-OPEN_PATHS = frozenset({"/health", "/ready", "/version"})
+OPEN_PATHS = frozenset({"/", "/health", "/ready", "/version"})
 HEADERS = ("x-api-key", "api-key")
 
 

@@ -17,6 +17,7 @@ from models.tool_calls.grammar import answer_grammar
 from models.tool_calls.tools import Tool, json_object
 from tests.formats import HERMES
 
+CALL = '<tool_call>{"name": "add", "arguments": {"a": 1}}</tool_call>'
 ONE = '<tool_call>\n{"name": "add", "arguments": {"a": 1, "b": "}\\"</tool_call>{"}}\n</tool_call>'
 ARGUMENTS = '{"a": 1, "b": "}\\"</tool_call>{"}'
 
@@ -77,6 +78,26 @@ def test_however_a_call_arrives_it_is_read_the_same(cuts: list[int]) -> None:
 def test_what_is_a_call_and_what_is_text(text: str, expected: tuple[str, list[tuple[str, str]]]) -> None:
     assert read(text) == expected
     assert read(text, list(range(len(text)))) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "answer", "calls"),
+    [
+        (CALL, "", [("add", '{"a": 1}')]),
+        (f"Well. {CALL}", "Well.", [("add", '{"a": 1}')]),
+        (f"It writes `{CALL}`.", f"It writes `{CALL}`.", []),
+        ("<tool_call> begins one.", "<tool_call> begins one.", []),
+    ],
+)
+def test_a_call_whose_tags_are_spelled_in_ordinary_tokens_is_read(text, answer, calls) -> None:
+    tokenizer = HubTokenizer("demo/tokenizer")
+    tags = compile_tags(FAMILIES["lhrm"], tokenizer)
+    assert tokenizer.control_id("<tool_call>") is not None
+    parser = ReplyParser(tags, [Tool("add")])
+    chunks = []
+    for token_id in [*tokenizer.encode_control("<no_think>"), *tokenizer.encode(text)]:
+        chunks += parser.feed([token_id], [tokenizer.token_text(token_id)])
+    assert gathered([*chunks, *parser.flush()]) == (answer, calls)
 
 
 def test_arguments_leave_as_they_come_and_the_name_comes_first() -> None:

@@ -14,7 +14,7 @@ from tests.page.site import Site, site
 
 CHROMIUM = shutil.which("chromium")
 SIZES = {"desktop": (1280, 860), "phone": (390, 844)}
-PACE = 0.008  # seconds a token, where a test looks at a reply while it runs
+PACE = 0.03  # seconds a token, where a test looks at a reply while it runs; a busy machine looks slowly
 
 
 class Visit:

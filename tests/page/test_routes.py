@@ -59,9 +59,11 @@ def test_what_the_page_asks_for_stays_behind_the_key(make):
 
 def test_the_page_can_be_turned_off(make):
     client = make("[server]\npage = false\n", keys=KEY)
-    assert {client.get(path, headers=HTML).status_code for path in PATHS} == {401}
+    others = PATHS - {"/"}
+    assert {client.get(path, headers=HTML).status_code for path in others} == {401}
+    assert client.get("/", headers=HTML).json()["server"] == "reasond", "it says what runs here, and nothing more"
     client = make("[server]\npage = false\n")
-    assert {client.get(path, headers=HTML).status_code for path in PATHS} == {404}
+    assert {client.get(path, headers=HTML).status_code for path in others} == {404}
 
 
 def test_a_browser_that_has_a_file_is_not_sent_it_again(make):
