@@ -115,7 +115,8 @@ def _refusals(name: str, engine: EngineConfig) -> Iterator[str]:
 
 
 def _words(plan: MemoryPlan) -> str:
-    need = f"weights {_size(plan.weights)}, cache {_size(plan.kv_per_token)} a token"
+    weights = _size(plan.weights) if plan.weights else "not on this machine yet"
+    need = f"weights {weights}, cache {_size(plan.kv_per_token)} a token"
     if plan.kv is None or plan.tokens is None or plan.full_contexts is None:
         return f"{need}; a full context of {plan.context_length} takes {_size(plan.kv_per_token * plan.context_length)}"
     return f"{need}; {_size(plan.kv)} of cache hold {plan.tokens} tokens, {plan.full_contexts:.1f} full contexts"
