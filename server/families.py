@@ -3,6 +3,7 @@
 import logging
 
 from server.config.load import AUTO, Config, ConfigError
+from server.engines import reason_of
 
 log = logging.getLogger(__name__)
 
@@ -24,7 +25,7 @@ def detect_families(config: Config) -> Config:
             tokenizer = HubTokenizer(engine.model, chat_template=engine.template)
             family, why = find_family(tokenizer, config.known_families)
         except (ValueError, OSError) as error:
-            raise ConfigError(f"routes.{name}.family: {error}") from error
+            raise ConfigError(f"routes.{name}.family: {reason_of(error)}") from error
         log.info("routes.%s.family: %s, as %s", name, family.name, why)
         routes[name] = route.detected(family, why)
     return config.with_routes(routes)

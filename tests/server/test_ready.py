@@ -18,7 +18,7 @@ from server.config.load import parse_config
 from server.observability.foreign import diverted
 from server.ready import ready_lines
 from tests.server.conftest import ENGINE_AND_ROUTE, ROOT
-from tests.server.running import wait_until_ready
+from tests.server.running import START_SECONDS, wait_until_ready
 
 KEY = "sk-of-the-test"
 
@@ -53,7 +53,7 @@ def test_a_server_says_when_it_is_ready_and_its_curl_line_works(tmp_path, enviro
         )
         assert json.loads(asked.stdout)["choices"][0]["message"]["content"] == "5"
         process.send_signal(signal.SIGTERM)
-        out, err = process.communicate(timeout=20)
+        out, err = process.communicate(timeout=START_SECONDS)
     assert (process.returncode, out) == (0, "")
     assert all(
         re.match(r"[-\d]+ [:,\d]+ (INFO|WARNING) (server|controllers|models)", line) for line in err.splitlines()
@@ -63,7 +63,7 @@ def test_a_server_says_when_it_is_ready_and_its_curl_line_works(tmp_path, enviro
 def test_with_v_the_terminal_shows_what_libraries_say(tmp_path):
     with served(tmp_path, "-v", environment={}) as (process, _):
         process.send_signal(signal.SIGTERM)
-        _, err = process.communicate(timeout=20)
+        _, err = process.communicate(timeout=START_SECONDS)
     assert "DEBUG" in err
     assert "uvicorn.error" in err
 
