@@ -37,7 +37,7 @@ def memory_plan(engine: VllmEngineConfig, device_memory: int | None = None) -> M
     weights; activations are not counted, so the truth is somewhat less. Layers with a sliding window or a constant
     state are counted as full ones. Raises `FileNotFoundError` for a model that is not on this machine.
     """
-    folder = model_folder(engine)
+    folder = model_folder(engine.model, engine.args.get("revision"))
     config = json.loads((folder / "config.json").read_text())
     config = config.get("text_config", config)
     devices = int(engine.args.get("tensor_parallel_size", 1)) * int(engine.args.get("pipeline_parallel_size", 1))
@@ -49,7 +49,7 @@ def memory_plan(engine: VllmEngineConfig, device_memory: int | None = None) -> M
         kv_per_token=per_token,
         kv=kv,
         tokens=None if kv is None else kv // per_token,
-        context_length=int(engine.args.get("max_model_len") or config["max_position_embeddings"]),
+        context_length=_context(engine.args, config),
     )
 
 
@@ -68,14 +68,20 @@ def kv_bytes_per_token(config: Mapping[str, Any], args: Mapping[str, Any]) -> in
     return 2 * layers * kv_heads * head_dim * width
 
 
-def model_folder(engine: VllmEngineConfig) -> Path:
-    """The folder of a model's files: itself, or its snapshot in the hub's cache."""
-    path = Path(engine.model)
+def model_folder(model: str, revision: str | None = None) -> Path:
+    """The folder of a model's files: itself, or its snapshot in the hub's cache. Raises `FileNotFoundError`."""
+    path = Path(model)
     if path.is_dir():
         return path
     from huggingface_hub import snapshot_download
 
-    return Path(snapshot_download(engine.model, revision=engine.args.get("revision"), local_files_only=True))
+    return Path(snapshot_download(model, revision=revision, local_files_only=True))
+
+
+def _context(args: Mapping[str, Any], config: Mapping[str, Any]) -> int:
+    """The longest context: the model's own where the arguments leave it to that."""
+    asked = args.get("max_model_len")
+    return int(config["max_position_embeddings"] if asked in (None, -1, "auto") else asked)
 
 
 def _kv_budget(args: Mapping[str, Any], weights: int, devices: int, device_memory: int | None) -> int | None:

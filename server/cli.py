@@ -1,18 +1,22 @@
-"""The command line: `reasond serve | check | key new`. Each command loads what it needs, so that help comes at once."""
+"""The command line: `reasond serve | check | families | key new`. Each loads what it needs: help comes at once."""
 
 import argparse
 import json
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from models.formats import FAMILIES
 from server import __version__
-from server.config.load import Config, ConfigError, load_config
-from server.config.single_model import config_of, toml_of
+from server.config.command_line import table_of, to_toml
+from server.config.load import Config, ConfigError, load_config, parse_table
+from server.observability.foreign import diverted
 
-ONE_MODEL = "the TOML file; or a folder or hub id, served alone, with any of vLLM's own flags"
+TARGET = "a TOML file; or a model, served alone: a folder, a hub id, or the folder of a training run"
+READ_HERE = {"--reasoning-parser": 1, "--tool-call-parser": 1, "--enable-auto-tool-choice": 0}
+"""Flags of vLLM's server for what reasond finds out itself, with the count of their values."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -33,16 +37,18 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--version", action="version", version=f"reasond {__version__}")
     commands = top.add_subparsers(required=True, metavar="COMMAND")
 
-    serve = commands.add_parser("serve", help="start the engines and serve")
-    serve.add_argument("config", metavar="CONFIG|MODEL", help=ONE_MODEL)
-    serve.add_argument("--served-model-name", default="", help="the route of a MODEL; left out: the model's own name")
-    serve.add_argument("--print-config", action="store_true", help="write the configuration of a MODEL, and end")
+    epilog = "Every other flag is vLLM's, for the engine of a model: --max-model-len 8192, -tp 2, --enforce-eager, ..."
+    serve = commands.add_parser("serve", help="start the engines and serve", allow_abbrev=False, epilog=epilog)
+    _add_target(serve)
+    serve.add_argument("--print-config", action="store_true", help="write the configuration as a file, and end")
     serve.add_argument("--host", help="instead of server.host")
     serve.add_argument("--port", type=port, help="instead of server.port")
     serve.set_defaults(run=run_serve)
 
-    check = commands.add_parser("check", help="check a configuration; print it resolved, with its memory plan")
-    check.add_argument("config", metavar="CONFIG|MODEL", help=ONE_MODEL)
+    check = commands.add_parser(
+        "check", help="say what would be served, and what would be refused", allow_abbrev=False, epilog=epilog
+    )
+    _add_target(check)
     check.add_argument("--device-memory", type=float, metavar="GIB", help="of one device, to plan its cache too")
     check.set_defaults(run=run_check)
 
@@ -57,26 +63,45 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
+def _add_target(command: argparse.ArgumentParser) -> None:
+    command.add_argument("target", metavar="CONFIG|MODEL", help=TARGET)
+    command.add_argument("-v", "--verbose", action="store_true", help="tell all that vLLM and other libraries say, too")
+    model = command.add_argument_group("for a model")
+    model.add_argument("--config", default="", metavar="FILE", help="a TOML file with all else: [server], [keys], ...")
+    model.add_argument("--served-model-name", nargs="+", default=[], metavar="NAME", help="instead of the model's own")
+    for flag, values in READ_HERE.items():
+        kind: dict[str, Any] = {"nargs": values} if values else {"action": "store_true"}
+        model.add_argument(flag, help=argparse.SUPPRESS, **kind)
+
+
 def run_serve(args: argparse.Namespace) -> int:
+    table, folder = _table(args)
     if args.print_config:
-        print(toml_of(args.config, args.served_model_name, args.flags), end="")
+        print(to_toml(table), end="")
         return 0
     from server.serve import serve
 
-    config = config_of(args.config, args.served_model_name, args.flags)
-    return serve(with_address(config, args.host, args.port))
+    return serve(parse_table(table, folder))
 
 
 def run_check(args: argparse.Namespace) -> int:
+    from server.check import report
     from server.edges.auth import load_keys
-    from server.families import detect_families, family_lines
-    from server.memory_plan import plan_lines
+    from server.families import detect_families
+    from server.observability import logs
 
-    config = detect_families(config_of(args.config, flags=args.flags))
+    config = parse_table(*_table(args))
     load_keys(config.server.keys_file, os.environ)
-    print(json.dumps(resolved(config), ensure_ascii=False, indent=2))
-    for line in (*family_lines(config), *plan_lines(config, args.device_memory)):
-        print(line)
+    with diverted() as foreign:
+        if args.verbose:
+            logs.configure(config.logging, foreign.err)
+        config = detect_families(config)
+        lines, refused = report(config, args.device_memory)
+    if Path(args.target).is_file():
+        print(json.dumps(resolved(config), ensure_ascii=False, indent=2))
+    print(*lines, sep="\n")
+    if refused:
+        raise ConfigError("\n".join(refused))
     return 0
 
 
@@ -102,9 +127,17 @@ def run_key_new(args: argparse.Namespace) -> int:
     return 0
 
 
-def with_address(config: Config, host: str | None, port: int | None) -> Config:
-    asked = {name: value for name, value in (("host", host), ("port", port)) if value is not None}
-    return config.model_copy(update={"server": config.server.model_copy(update=asked)})
+def _table(args: argparse.Namespace) -> tuple[dict[str, Any], Path]:
+    """What is to be served, as a configuration file would say it."""
+    address = {name: value for name in ("host", "port") if (value := getattr(args, name, None)) is not None}
+    settings: dict[str, Any] = {"server": address} if address else {}
+    if args.verbose:
+        settings["logging"] = {"level": "debug"}
+    for flag in READ_HERE:
+        if getattr(args, flag.removeprefix("--").replace("-", "_")):
+            print(f"{flag}: left out, since the family says how the model writes", file=sys.stderr)
+    with diverted():  # vLLM has something to say when it reads its flags
+        return table_of(args.target, args.served_model_name, args.flags, args.config, settings)
 
 
 def port(text: str) -> int:

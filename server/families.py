@@ -1,10 +1,9 @@
 """The family of routes that leave it to the model's own template."""
 
 import logging
-from collections.abc import Iterator
 
-from controllers.policy.fold import modes
 from server.config.load import AUTO, Config, ConfigError
+from server.engines import reason_of
 
 log = logging.getLogger(__name__)
 
@@ -26,21 +25,7 @@ def detect_families(config: Config) -> Config:
             tokenizer = HubTokenizer(engine.model, chat_template=engine.template)
             family, why = find_family(tokenizer, config.known_families)
         except (ValueError, OSError) as error:
-            raise ConfigError(f"routes.{name}.family: {error}") from error
+            raise ConfigError(f"routes.{name}.family: {reason_of(error)}") from error
         log.info("routes.%s.family: %s, as %s", name, family.name, why)
         routes[name] = route.detected(family, why)
     return config.with_routes(routes)
-
-
-def family_lines(config: Config) -> Iterator[str]:
-    """What each route's family gives it."""
-    for name, route in config.routes.items():
-        form = route.of_family
-        able = ", ".join(modes(form, route.auto.decider if route.auto else None))
-        efforts = ", ".join(word for word in form.efforts if word != "argument") or "as budgets"
-        budgets = form.scope or "none"
-        calls = form.tools.arguments if form.tools else "none"
-        yield (
-            f"routes.{name}: family {form.name} ({route.found_by}); modes {able}; efforts {efforts}; "
-            f"budgets of {budgets}; tool calls {calls}"
-        )

@@ -9,7 +9,7 @@ import socket
 from collections.abc import Awaitable, Iterable
 from contextlib import AsyncExitStack
 from types import FrameType
-from typing import TypeVar
+from typing import TextIO, TypeVar
 
 import uvicorn
 import uvloop
@@ -23,7 +23,9 @@ from server.edges.request_scope import Observer
 from server.engines import start_engines
 from server.families import detect_families
 from server.observability import logs
+from server.observability.foreign import ForeignOutput, diverted
 from server.observability.tracing import start_tracing
+from server.ready import ready_lines
 from server.stores import open_responses
 
 T = TypeVar("T")
@@ -40,14 +42,18 @@ class DrainingServer(uvicorn.Server):
     A second stop signal cuts at once.
     """
 
-    def __init__(self, config: uvicorn.Config, app: Application) -> None:
+    def __init__(self, config: uvicorn.Config, app: Application, out: TextIO | None = None) -> None:
         super().__init__(config)
         self.runtime = app.state.runtime
+        self.out = out  # where it says that it is ready
         self.lost = False  # whether it stops because an engine is lost
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         self.runtime.metrics.watch_loop(asyncio.get_running_loop())
         await super().startup(sockets)
+        if self.out is not None and self.started:
+            host, port = self.servers[0].sockets[0].getsockname()[:2]
+            print(*ready_lines(self.runtime, host, port), sep="\n", file=self.out, flush=True)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         settings = self.runtime.config.server
@@ -85,8 +91,8 @@ async def _soon(event: Awaitable[object], seconds: float) -> None:
         return
 
 
-def build_server(config: Config, app: Application) -> DrainingServer:
-    """A server that is ready to run."""
+def build_server(config: Config, app: Application, out: TextIO | None = None) -> DrainingServer:
+    """A server that is ready to run, and says so on `out`."""
     settings = uvicorn.Config(
         app,
         host=config.server.host,
@@ -102,19 +108,19 @@ def build_server(config: Config, app: Application) -> DrainingServer:
         # What is cut off still writes its last event; uvicorn's own way of ending requests comes only after that.
         timeout_graceful_shutdown=math.ceil(config.server.drain_seconds) + 1,
     )
-    return DrainingServer(settings, app)
+    return DrainingServer(settings, app, out)
 
 
 def serve(config: Config) -> int:
     """Serves until a stop signal. Returns the process's exit status; raises `ConfigError` where it cannot start."""
-    logs.configure(config.logging)
     require_free_port(config.server.host, config.server.port)
     load_keys(config.server.keys_file, os.environ)
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(_serve(config))
+    with diverted() as foreign, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        logs.configure(config.logging, foreign.err)
+        return runner.run(_serve(config, foreign))
 
 
-async def _serve(config: Config) -> int:
+async def _serve(config: Config, foreign: ForeignOutput) -> int:
     asyncio.get_running_loop().set_exception_handler(logs.report_loop_error)
     async with AsyncExitStack() as stack:
         observers: list[Observer] = [logs.log_request] if config.logging.requests else []
@@ -122,7 +128,7 @@ async def _serve(config: Config) -> int:
             observers.append(start_tracing(config.tracing, stack))
         try:
             config = detect_families(config)
-            engines = await unless_stopped(start_engines(config, stack))
+            engines = await unless_stopped(start_engines(config, stack, foreign.cause))
         except asyncio.CancelledError:
             log.info("stopped before the engines were up")
             return 0
@@ -132,13 +138,14 @@ async def _serve(config: Config) -> int:
         sharing = asyncio.create_task(responses.run(app.state.runtime.running.ask))
         stack.callback(sharing.cancel)
         stack.push_async_callback(responses.flush)
-        return await _serve_app(config, app)
+        foreign.starting = False
+        return await _serve_app(config, app, foreign.out)
     raise AssertionError("the stack swallows no exception")
 
 
-async def _serve_app(config: Config, app: Application) -> int:
+async def _serve_app(config: Config, app: Application, out: TextIO) -> int:
     """The exit status: 0 after a stop signal, 3 where the port could not be had, 4 where an engine is lost."""
-    server = build_server(config, app)
+    server = build_server(config, app, out)
     engines = app.state.runtime.engines
     losing = asyncio.create_task(_stop_when_lost(server, [engines[name] for name in config.needed_engines]))
     try:

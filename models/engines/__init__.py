@@ -3,8 +3,10 @@
 An engine's own module, and with it vLLM or transformers, is imported when such an engine is loaded.
 """
 
+import logging
 import os
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -141,16 +143,27 @@ Load = Callable[[str, Any, Tags | None], Awaitable[Engine]]
 
 @dataclass(frozen=True, slots=True)
 class EngineKind:
+    """`check` raises what would keep an engine from starting, as far as can be told without its weights."""
+
     config: type[EngineConfig]
     load: Load
+    check: Callable[[Any], None] = lambda config: None
+
+
+@contextmanager
+def _with_vllm(env: Mapping[str, str]) -> Iterator[None]:
+    """The environment that vLLM reads when it is imported. Raises `ValueError` where it cannot be."""
+    level = "INFO" if logging.getLogger().isEnabledFor(logging.DEBUG) else "WARNING"
+    with environment({"VLLM_LOGGING_LEVEL": level, **os.environ, **env}):
+        try:
+            yield
+        except ImportError as error:
+            raise ValueError(f"kind 'vllm' needs vLLM (extra cpu or gpu), which cannot be imported: {error}") from error
 
 
 async def _load_vllm(name: str, config: VllmEngineConfig, thinking: Tags | None) -> Engine:
-    with environment({"VLLM_LOGGING_LEVEL": "WARNING", **os.environ, **config.env}):  # read when vLLM is imported
-        try:
-            from models.engines.vllm import VllmEngine
-        except ImportError as error:
-            raise ValueError(f"kind 'vllm' needs vLLM (extra cpu or gpu), which cannot be imported: {error}") from error
+    with _with_vllm(config.env):
+        from models.engines.vllm import VllmEngine
 
         return await VllmEngine.load(
             config.model,
@@ -160,6 +173,21 @@ async def _load_vllm(name: str, config: VllmEngineConfig, thinking: Tags | None)
             thinking=thinking,
             chat_template=config.template,
         )
+
+
+def _check_vllm(config: VllmEngineConfig) -> None:
+    with _with_vllm(config.env):
+        from models.engines.vllm import engine_arguments
+
+        engine_arguments(config.model, config.args, config.adapters, None).create_engine_config()
+
+
+def vllm_arguments(flags: Sequence[str]) -> dict[str, Any]:
+    """Engine arguments for `args` from flags of `vllm serve`. Raises `ValueError` with the flag that vLLM refuses."""
+    with _with_vllm({}):
+        from models.engines.vllm_flags import engine_flags
+
+        return engine_flags(flags)
 
 
 async def _connect(name: str, config: RemoteEngineConfig, thinking: Tags | None) -> Engine:
@@ -204,7 +232,7 @@ async def _load_script(name: str, config: ScriptedEngineConfig, thinking: Tags |
 
 
 ENGINES: dict[str, EngineKind] = {
-    "vllm": EngineKind(VllmEngineConfig, _load_vllm),
+    "vllm": EngineKind(VllmEngineConfig, _load_vllm, _check_vllm),
     "remote": EngineKind(RemoteEngineConfig, _connect),
     "scripted": EngineKind(ScriptedEngineConfig, _load_script),
 }
@@ -226,3 +254,8 @@ async def load(name: str, config: EngineConfig, thinking: Tags | None = None) ->
     Raises `ValueError` for settings that cannot work, before anything is loaded.
     """
     return await ENGINES[config.kind].load(name, config, thinking)
+
+
+def check(config: EngineConfig) -> None:
+    """Raises what would keep the engine from starting here, as far as that can be told without loading it."""
+    ENGINES[config.kind].check(config)

@@ -8,6 +8,7 @@ import asyncio
 import dataclasses
 import difflib
 import json
+import os
 import typing
 import uuid
 from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping
@@ -15,6 +16,7 @@ from contextlib import aclosing, contextmanager
 from pathlib import Path
 from typing import Any
 
+from psutil import virtual_memory
 from vllm import SamplingParams
 from vllm import exceptions as vllm_exceptions
 from vllm.config.reasoning import ReasoningConfig
@@ -54,6 +56,8 @@ DEFAULTED = (
     "frequency_penalty",
     "repetition_penalty",
 )
+CACHE_SIZES = frozenset({"kv_cache_memory_bytes", "gpu_memory_utilization", "num_gpu_blocks_override"})
+CPU_CACHE_SHARE = 0.25  # of the memory that is free when the engine starts
 CHANGING: Mapping[str, Any] = {"worker_extension_cls": "models.engines.vllm_worker.TakesWeights", "enforce_eager": True}
 """Arguments of an engine whose weights will change: a compiled graph may hold on to those it was compiled with."""
 # vLLM's classes for the client's mistakes and for a full queue, by version.
@@ -266,6 +270,10 @@ def engine_arguments(
         # A prompt that is read in parts has sampled tokens thrown away; vLLM then winds the request's generator back,
         # which a CPU generator cannot do: one request with a seed would end the engine.
         filled["enable_chunked_prefill"] = False
+        if not CACHE_SIZES & args.keys() and "VLLM_CPU_KVCACHE_SPACE" not in os.environ:
+            # vLLM would take nearly all memory, and refuses to start where some of it is in use.
+            filled["kv_cache_memory_bytes"] = int(virtual_memory().available * CPU_CACHE_SHARE)
+        filled["max_model_len"] = -1  # the model's own where the cache holds that, else as much as it does
     if adapters:
         filled |= {"enable_lora": True, "max_loras": len(adapters), "max_lora_rank": _lora_rank(adapters.values())}
     if thinking is not None:

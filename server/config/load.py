@@ -40,6 +40,7 @@ from server.config.speculative import SpeculativeConfig
 
 LOOP = LoopSettings()
 AUTO = "auto"
+RUN_FILE = "reasond.toml"  # the configuration that a training run leaves in its folder
 ROUTE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}")
 
 
@@ -336,27 +337,36 @@ class Config(Section):
 
 
 def load_config(path: str | Path) -> Config:
-    """Reads and checks a file, or the `reasond.toml` of a folder. Relative paths in it are looked up beside it, then in
-    the working directory."""
-    path = Path(path)
-    if path.is_dir():  # what a training run leaves
-        path /= "reasond.toml"
+    """Reads and checks a file. Relative paths in it are looked up beside it, then in the working directory."""
+    table = read_table(path)
     try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror}") from error
-    try:
-        return parse_config(text, path.parent)
+        return parse_table(table, Path(path).parent)
     except ConfigError as error:
         raise ConfigError(f"{path}:\n{error}") from error
 
 
+def read_table(path: str | Path) -> dict[str, Any]:
+    """A TOML file, unchecked."""
+    try:
+        return _table(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, ConfigError) as error:
+        raise ConfigError(f"{path}: {error.strerror if isinstance(error, OSError) else error}") from error
+
+
 def parse_config(text: str, folder: Path) -> Config:
     """The text of a file that stands in `folder`."""
+    return parse_table(_table(text), folder)
+
+
+def _table(text: str) -> dict[str, Any]:
     try:
-        table = tomllib.loads(text)
+        return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"not TOML: {error}") from error
+
+
+def parse_table(table: Mapping[str, Any], folder: Path) -> Config:
+    """The settings of a table whose paths are relative to `folder`."""
     try:
         own = read_formats(table.get("families", {}), FAMILIES)
     except ValueError as error:

