@@ -39,7 +39,7 @@ def family_lines(config: Config) -> Iterator[str]:
         able = ", ".join(modes(form, route.auto.decider if route.auto else None))
         efforts = ", ".join(word for word in form.efforts if word != "argument") or "as budgets"
         budgets = form.scope or "none"
-        calls = form.tools.arguments if form.tools else "none"
+        calls = form.tools.style_name if form.tools else "none"
         yield (
             f"routes.{name}: family {form.name} ({route.found_by}); modes {able}; efforts {efforts}; "
             f"budgets of {budgets}; tool calls {calls}"

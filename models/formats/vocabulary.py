@@ -157,7 +157,7 @@ def _leads(form: ReasoningFormat, stage: Stage, closers: tuple[str, ...]) -> dic
         strays = (form.direct, form.budget, form.solution, *form.answer)
         leads |= {pair[1]: Lead("start") for pair in strays if pair}
         leads |= {text: Lead("start") for text in form.between}
-        for opening in dict.fromkeys(opening for opening, _ in form.answer):
+        for opening in dict.fromkeys(opening for opening, _ in form.answer if opening):
             leads[opening] = Lead("begun", tuple(closing for first, closing in form.answer if first == opening))
         if form.direct:
             leads[form.direct[0]] = Lead("begun", form.direct[1:])
@@ -165,11 +165,12 @@ def _leads(form: ReasoningFormat, stage: Stage, closers: tuple[str, ...]) -> dic
             leads[form.budget[0]] = Lead("budget")
     if form.thinking:
         opening, closing = form.thinking
-        behind: Stage = "start" if form.answer else "closed"
+        ends = tuple(closing for begins, closing in form.answer if not begins)
+        behind = Lead("begun", ends) if ends else Lead("start" if form.answer else "closed")
         if stage in ("start", "closed", "begun"):
             leads[opening] = Lead("reasoning")
         if stage in ("start", "reasoning"):
-            leads[closing] = Lead(behind)
+            leads[closing] = behind
         if stage == "said":
             leads[opening] = Lead("reasoning", quotable=True)
         if stage == "closed":

@@ -12,22 +12,22 @@ from tokenizers.decoders import DecodeStream
 from models.engines.base import InvalidRequest
 from models.formats import FAMILIES
 from models.formats.chunks import Chunk
-from models.formats.history import written
+from models.formats.history import written as as_written
 from models.formats.parser import ReplyParser
 from models.formats.prompt import TemplateInput, opening_of, render
 from models.formats.reasoning import ReasoningFormat
 from models.formats.template import find_family, prove
 from models.formats.vocabulary import compile_tags
 from models.text.tokenizer import HubTokenizer
-from models.tool_calls.formats import PARSED_ONLY, STYLES, ToolCallFormat
+from models.tool_calls.formats import PARSED_ONLY, ToolCallFormat
 from models.tool_calls.grammar import answer_grammar, has_grammar
 from models.tool_calls.tools import Tool
-from tests.families.corpus import MODELS, corpus, tokenizer_of
+from tests.families.corpus import ALL, corpus, tokenizer_of
 
 pytestmark = pytest.mark.skipif(isinstance(corpus(), str), reason=str(corpus()))
 
 
-@pytest.fixture(scope="module", params=MODELS)
+@pytest.fixture(scope="module", params=ALL)
 def name(request: pytest.FixtureRequest) -> str:
     """Each model in turn, with all of its tests, since loading its vocabulary takes seconds."""
     return str(request.param)
@@ -79,7 +79,7 @@ def conversations(form: ReasoningFormat) -> dict[str, tuple[list[dict[str, Any]]
 
 
 def test_prompts_are_the_models_own_token_for_token(name: str) -> None:
-    form, tokenizer = FAMILIES[MODELS[name].family], tokenizer_of(name)
+    form, tokenizer = FAMILIES[ALL[name].family], tokenizer_of(name)
     tokenizer.protect(form.texts)
     compared = 0
     for messages, offers in conversations(form).values():
@@ -91,7 +91,7 @@ def test_prompts_are_the_models_own_token_for_token(name: str) -> None:
             except InvalidRequest:
                 continue
             own = tokenizer._hf.apply_chat_template(
-                list(written(messages, form.history, form.system.get(mode, ""))),
+                list(as_written(messages, form.history, form.system.get(mode, ""))),
                 tools=tools or None,
                 add_generation_prompt=True,
                 tokenize=True,
@@ -99,11 +99,12 @@ def test_prompts_are_the_models_own_token_for_token(name: str) -> None:
                 **form.modes.get(mode, {}),
             )
             assert ids == own
-            forced = render(form, tokenizer, given, mode)
-            assert tokenizer.decode(forced, False).removesuffix(form.behind.get(mode, "")) in (
+            written, forced = (
                 tokenizer.decode(own, False),
-                tokenizer.decode(forced, False),
+                tokenizer.decode(render(form, tokenizer, given, mode), False),
             )
+            behind = form.behind.get(mode, "")
+            assert forced == (written if written.endswith(behind) else written + behind)
             compared += 1
     assert compared >= 5
 
@@ -150,15 +151,17 @@ def arguments_text(tools: ToolCallFormat, arguments: Mapping[str, Any]) -> str:
     if tools.arguments == "gemma":
         quote = '<|"|>'
         return ",".join(f"{k}:{quote}{v}{quote}" if isinstance(v, str) else f"{k}:{v}" for k, v in arguments.items())
-    if tools.arguments not in STYLES:
+    if tools.arguments == "python":
+        return ", ".join(f"{key}={value!r}" for key, value in arguments.items())
+    style = tools.style
+    if style is None:
         return json.dumps(arguments)
-    style = STYLES[tools.arguments]
-    kinds = {"deepseek_xml": ("true", "false"), "kimi_k3_xml": ("string", "number")}.get(tools.arguments, ("", ""))
-    gap = "" if tools.arguments == "kimi_k3_xml" or tools.call.startswith("$name$") else "\n"
+    kinds = {"deepseek_xml": ("true", "false"), "kimi_k3_xml": ("string", "number")}.get(tools.style_name, ("", ""))
+    gap = "" if tools.arguments in ("kimi_k3_xml", "minimax_m3_xml") or "$name$" in tools.call else "\n"
     return gap.join(
         style.head.replace("$key", key).replace("$type", kinds[not isinstance(value, str)])
         + (value if isinstance(value, str) else json.dumps(value))
-        + style.end
+        + style.end.replace("$key", key)
         for key, value in arguments.items()
     )
 
@@ -180,7 +183,7 @@ def replies(form: ReasoningFormat, section: str) -> dict[str, tuple[str, Read]]:
     """Replies behind a prompt that leaves them in `section`, and what is in them."""
     thinking = form.thinking
     opened, closed = form.answer[0] if form.answer else ("", "")
-    between = form.between[0] if form.between and form.name == "gpt_oss" else ""
+    between = next((text for text in form.between if text.endswith("assistant")), "")
     found: dict[str, tuple[str, Read]] = {}
     if section != "reasoning":
         opened_here = "" if section == "answer" else opened
@@ -209,7 +212,7 @@ def replies(form: ReasoningFormat, section: str) -> dict[str, tuple[str, Read]]:
 
 
 def test_replies_are_split_right_however_they_arrive(name: str) -> None:
-    form, tokenizer = FAMILIES[MODELS[name].family], tokenizer_of(name)
+    form, tokenizer = FAMILIES[ALL[name].family], tokenizer_of(name)
     tags = compile_tags(form, tokenizer)
     drawn = random.Random(name)
     tried = 0
@@ -228,10 +231,10 @@ def test_replies_are_split_right_however_they_arrive(name: str) -> None:
 
 def test_a_grammar_takes_every_true_call_and_refuses_wrong_ones(name: str) -> None:
     xgrammar = pytest.importorskip("xgrammar")
-    tools = FAMILIES[MODELS[name].family].tools
+    tools = FAMILIES[ALL[name].family].tools
     assert tools is not None
     if not has_grammar(tools):
-        assert tools.arguments in PARSED_ONLY
+        assert tools.style_name in PARSED_ONLY
         return
     compiler = xgrammar.GrammarCompiler(xgrammar.TokenizerInfo(["a"]))
 
@@ -256,7 +259,7 @@ def test_a_grammar_takes_every_true_call_and_refuses_wrong_ones(name: str) -> No
 
 
 def test_the_family_proves_itself_and_is_found(name: str) -> None:
-    form, tokenizer = FAMILIES[MODELS[name].family], tokenizer_of(name)
+    form, tokenizer = FAMILIES[ALL[name].family], tokenizer_of(name)
     assert prove(form, tokenizer).fault == ""
     assert find_family(tokenizer, FAMILIES)[0].name == form.name
 
