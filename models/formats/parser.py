@@ -255,7 +255,7 @@ class ReplyParser:
         """The id in the model's own form, where it has one and wrote it."""
         form = self._tags.form.history.ids
         if form and written is not None:
-            return form.replace("$name", name).replace("$id", written)
+            return form.replace("$name", name).replace("$id", written).replace("$short", written)
         return f"call_{uuid4().hex[:24]}"
 
     def _silent_kind(self) -> Kind:

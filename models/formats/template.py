@@ -167,10 +167,14 @@ def _closes(form: ReasoningFormat, turn: _Turn) -> bool:
 
 def writes_calls(form: ReasoningFormat, tokenizer: Tokenizer) -> bool:
     """Whether the template shows the tools that it is given, and writes calls as the family reads them: the model has
-    learned to write them as its template does."""
-    if form.tools is None or TOOL.name not in _prompt_text(form, tokenizer):
+    learned to write them as its template does. Where it leaves earlier calls out, it must tell of their opening."""
+    prompt = _prompt_text(form, tokenizer)
+    if form.tools is None or TOOL.name not in prompt:
         return False
-    return any(turn.calls for turn in _turns(form, tokenizer, compile_tags(form, tokenizer)))
+    turns = list(_turns(form, tokenizer, compile_tags(form, tokenizer)))
+    left_out = not any(CALLS[0]["city"] in turn.text for turn in turns)
+    opening = form.tools.open.strip().rstrip("[")
+    return any(turn.calls for turn in turns) or (left_out and opening != "" and opening in prompt)
 
 
 def _prompt_text(form: ReasoningFormat, tokenizer: Tokenizer) -> str:
@@ -279,10 +283,9 @@ def _mode_fault(form: ReasoningFormat, tokenizer: Tokenizer, tags: Tags) -> str:
         prompts = {mode: render(form, tokenizer, given, mode) for mode in form.able}
     except InvalidRequest as error:
         return str(error)
-    if form.thinking and not _known(form.thinking[0], tokenizer, tags):
-        return (
-            f"neither the template nor the vocabulary knows {form.thinking[0]!r}, with which the family begins thinking"
-        )
+    unknown = [tag for tag in (form.thinking or ()) if not _known(tag, tokenizer, tags)]
+    if unknown and unknown != [form.behind.get("think")]:  # the server writes the opening itself
+        return f"neither the template nor the vocabulary knows {unknown[0]!r}, which the family has around thinking"
     switched = form.modes.get("think") != form.modes.get("no_think") and len(form.modes) == len(MODES)
     if len(prompts) == len(MODES) and (bare if switched else prompts)["think"] == prompts["no_think"]:
         switch = ", ".join(f"{key}={value!r}" for key, value in form.modes.get("no_think", {}).items())
@@ -305,7 +308,7 @@ def _mode_fault(form: ReasoningFormat, tokenizer: Tokenizer, tags: Tags) -> str:
 
 def _known(text: str, tokenizer: Tokenizer, tags: Tags) -> bool:
     """Whether a tag stands in the template, or its control tokens in the vocabulary."""
-    spelled = (tokenizer.template, *tags.form.behind.values(), _said(tags.form, tokenizer))
+    spelled = (tokenizer.template, _said(tags.form, tokenizer))
     return tags.mark(text) != text or any(text.strip() in written for written in spelled)
 
 

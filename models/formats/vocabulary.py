@@ -110,7 +110,8 @@ class Tags:
     @cached_property
     def calls(self) -> CallPatterns | None:
         form = self.form
-        return None if form.tools is None else CallPatterns(form.tools, self.mark, self.unmark, bool(form.answer))
+        channels = any(opening for opening, _ in form.answer)
+        return None if form.tools is None else CallPatterns(form.tools, self.mark, self.unmark, channels)
 
     def place(self, stage: Stage, closers: tuple[str, ...], calls: bool) -> Place:
         """What holds a meaning at a stage; where `calls` are read, theirs too."""

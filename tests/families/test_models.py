@@ -78,35 +78,38 @@ def conversations(form: ReasoningFormat) -> dict[str, tuple[list[dict[str, Any]]
     }
 
 
+def compare_prompts(form: ReasoningFormat, tokenizer: HubTokenizer) -> tuple[int, int]:
+    """Prompts that are the model's own, token for token, and conversations that its template refuses, mode by mode."""
+    same = refused = 0
+    for (messages, offers), mode in itertools.product(conversations(form).values(), form.able):
+        given = TemplateInput(messages, [tool.as_template_input() for tool in TOOLS] if offers else [])
+        try:
+            ids = render(form, tokenizer, given, mode, behind="")
+        except InvalidRequest:
+            refused += 1
+            continue
+        own = tokenizer._hf.apply_chat_template(
+            list(as_written(messages, form.history, form.system.get(mode, ""))),
+            tools=given.tools or None,
+            add_generation_prompt=True,
+            tokenize=True,
+            return_dict=False,
+            **form.modes.get(mode, {}),
+        )
+        assert ids == own
+        behind, own_text = form.behind.get(mode, ""), tokenizer.decode(own, False)
+        forced = tokenizer.decode(render(form, tokenizer, given, mode), False)
+        assert forced == (own_text if own_text.endswith(behind) else own_text + behind)
+        same += 1
+    return same, refused
+
+
 def test_prompts_are_the_models_own_token_for_token(name: str) -> None:
     form, tokenizer = FAMILIES[ALL[name].family], tokenizer_of(name)
     tokenizer.protect(form.texts)
-    compared = 0
-    for messages, offers in conversations(form).values():
-        tools = [tool.as_template_input() for tool in TOOLS] if offers else []
-        for mode in form.able:
-            given = TemplateInput(messages, tools)
-            try:
-                ids = render(form, tokenizer, given, mode, behind="")
-            except InvalidRequest:
-                continue
-            own = tokenizer._hf.apply_chat_template(
-                list(as_written(messages, form.history, form.system.get(mode, ""))),
-                tools=tools or None,
-                add_generation_prompt=True,
-                tokenize=True,
-                return_dict=False,
-                **form.modes.get(mode, {}),
-            )
-            assert ids == own
-            written, forced = (
-                tokenizer.decode(own, False),
-                tokenizer.decode(render(form, tokenizer, given, mode), False),
-            )
-            behind = form.behind.get(mode, "")
-            assert forced == (written if written.endswith(behind) else written + behind)
-            compared += 1
-    assert compared >= 5
+    same, refused = compare_prompts(form, tokenizer)
+    assert same >= 5 * len(form.able)
+    assert same + refused == 8 * len(form.able)
 
 
 def pieces_of(tokenizer: HubTokenizer, ids: Sequence[int]) -> list[str]:
@@ -211,6 +214,15 @@ def replies(form: ReasoningFormat, section: str) -> dict[str, tuple[str, Read]]:
     return found
 
 
+def section_of(form: ReasoningFormat, tokenizer: HubTokenizer, prompt: Sequence[int]) -> str:
+    """Where a prompt leaves the reply."""
+    tags = compile_tags(form, tokenizer)
+    opening = opening_of(tags, prompt)
+    parser = ReplyParser(tags, TOOLS)
+    parser.feed(opening, [tokenizer.token_text(token_id) for token_id in opening])
+    return parser.section
+
+
 def test_replies_are_split_right_however_they_arrive(name: str) -> None:
     form, tokenizer = FAMILIES[ALL[name].family], tokenizer_of(name)
     tags = compile_tags(form, tokenizer)
@@ -219,9 +231,7 @@ def test_replies_are_split_right_however_they_arrive(name: str) -> None:
     for mode in form.able:
         prompt = render(form, tokenizer, TemplateInput([USER]), mode)
         opening = opening_of(tags, prompt)
-        parser = ReplyParser(tags, TOOLS)
-        parser.feed(opening, [tokenizer.token_text(token_id) for token_id in opening])
-        for kind, (text, expected) in replies(form, parser.section).items():
+        for kind, (text, expected) in replies(form, section_of(form, tokenizer, prompt)).items():
             count = len(tokenizer.encode_control(text))
             for cuts in (None, range(1, count), sorted(drawn.sample(range(count), min(5, count)))):
                 assert read(form, tokenizer, opening, text, cuts) == expected, (kind, mode, text)
