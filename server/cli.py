@@ -112,7 +112,7 @@ def run_families(args: argparse.Namespace) -> int:
         modes = ", ".join([*form.able, *(["auto"] if form.chooses else [])])
         efforts = ", ".join(word for word in form.efforts if word != "argument") or "-"
         calls = (
-            "-" if form.tools is None else f"{form.tools.arguments} in {form.tools.open.strip() or 'the whole answer'}"
+            "-" if form.tools is None else f"{form.tools.style_name} in {form.tools.open.strip() or 'the whole answer'}"
         )
         print(f"{name:<16}{modes:<22}{efforts:<28}{calls}")
     return 0

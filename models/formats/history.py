@@ -1,13 +1,16 @@
 """Earlier turns as a model's chat template wants them."""
 
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
+from hashlib import sha256
 from typing import Any
 
 from models.formats.reasoning import History
 
 THINKING = "reasoning_content"  # the field in which every API hands the thinking of a turn over
 AS_GIVEN = History()
+SHORT = "$short"
 
 Message = Mapping[str, Any]
 
@@ -16,6 +19,7 @@ def written(messages: Sequence[Message], history: History, word: str = "") -> Se
     """The conversation in the template's own fields, with `word` in its system message."""
     if history != AS_GIVEN:
         messages = [_turn(message, history) if message["role"] == "assistant" else message for message in messages]
+        messages = [_short(message) for message in messages] if history.ids == SHORT else messages
     elif any(isinstance(arguments, str) for message in messages for arguments in _arguments(message)):
         messages = [_turn(message, history) for message in messages]
     return _with_word(messages, word) if word else messages
@@ -31,6 +35,9 @@ def _turn(message: Message, history: History) -> Message:
     if thought and history.thinking == "blocks":
         blocks = [{"type": "thinking", "thinking": thought}, {"type": "text", "text": turn.get("content") or ""}]
         turn["content"] = [block for block in blocks if block.get("text", thought)]
+    elif history.thinking == "thoughts":  # such a template takes no text beside such an object
+        blocks = [{"type": "thoughts", "text": thought}, {"type": "response", "text": turn.get("content")}]
+        turn["content"] = {"blocks": [block for block in blocks if block["text"]]}
     elif thought:
         turn[history.thinking] = thought
     return turn
@@ -46,6 +53,17 @@ def _call(call: Mapping[str, Any], history: History) -> dict[str, Any]:
     elif history.arguments == "object" and isinstance(arguments, str):
         arguments = {}
     return {**call, "function": {**function, "arguments": arguments}}
+
+
+def _short(message: Message) -> Message:
+    """A message whose ids of calls are nine letters and digits, the same for the same id."""
+    shortened = {"tool_call_id": _short_id(message["tool_call_id"])} if message.get("tool_call_id") else {}
+    calls = [{**call, "id": _short_id(call["id"])} for call in message.get("tool_calls") or () if call.get("id")]
+    return {**message, **shortened, **({"tool_calls": calls} if calls else {})}
+
+
+def _short_id(call_id: str) -> str:
+    return call_id if re.fullmatch("[A-Za-z0-9]{9}", call_id) else sha256(call_id.encode()).hexdigest()[:9]
 
 
 def _arguments(message: Message) -> Iterable[Any]:

@@ -191,6 +191,8 @@ class ReplyParser:
             return self._step_call(self._call, chunks)
         place, held = self._place, self._held
         found = place.pattern.search(held) if place.pattern is not None else None
+        if found is not None and overlap(held, place.leads) > len(held) - found.start():
+            return False  # a longer tag may begin before it
         if found is not None:
             lead, text = place.leads[found[0]], held[: found.start()]
             if place.spaces or place.stage in SILENT:  # what stands before the tag is layout
@@ -254,7 +256,7 @@ class ReplyParser:
         """The id in the model's own form, where it has one and wrote it."""
         form = self._tags.form.history.ids
         if form and written is not None:
-            return form.replace("$name", name).replace("$id", written)
+            return form.replace("$name", name).replace("$id", written).replace("$short", written)
         return f"call_{uuid4().hex[:24]}"
 
     def _silent_kind(self) -> Kind:

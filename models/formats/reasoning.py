@@ -40,8 +40,9 @@ class BudgetArgument:
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """How the template wants earlier turns of the assistant: the field of their thinking (`blocks`: a content part),
-    what stands for no content, arguments as an object or as text, and the form of the ids of calls."""
+    """How the template wants earlier turns of the assistant: the field of their thinking (`blocks`: a content part;
+    `thoughts`: a block of a content that is an object), what stands for no content, arguments as an object or as text,
+    and the form of the ids of calls (`$short`: nine letters and digits)."""
 
     thinking: str = "reasoning_content"
     silent: Literal["empty", "null"] = "empty"
@@ -86,6 +87,11 @@ class ReasoningFormat:
     tools: ToolCallFormat | None = None
     __pydantic_config__ = STRICT
 
+    def __post_init__(self) -> None:
+        counted = {"thinking": self.thinking, "reply": self.solution}.get(self.scope or "")
+        if counted and not self.closing.startswith(counted[1]):
+            raise ValueError(f"closing: must begin with {counted[1]!r}, since budgets count up to it")
+
     @property
     def able(self) -> tuple[Mode, ...]:
         """The modes that the model has."""
@@ -109,7 +115,7 @@ class ReasoningFormat:
     def tags(self) -> tuple[str, ...]:
         """The tags of thinking and answer, without those of calls."""
         pairs = (self.thinking, *self.answer, self.direct, self.budget, self.solution)
-        return (*(tag for pair in pairs if pair for tag in pair), *self.between)
+        return (*(tag for pair in pairs if pair for tag in pair if tag), *self.between)
 
     @property
     def texts(self) -> tuple[str, ...]:
@@ -158,13 +164,15 @@ def _inherited(
 
 
 def _with_defaults(table: dict[str, Any]) -> dict[str, Any]:
-    """What follows from other fields: the scope of budgets, and the phrase that ends thinking."""
+    """What follows from other fields: the scope of budgets, and what ends thinking."""
     scope = "thinking" if table.get("thinking") else "reply" if table.get("solution") else None
+    ending = (table.get("thinking") or table.get("solution") or ("",))[-1]
     answer = table.get("answer")
     one_pair = isinstance(answer, list) and all(isinstance(part, str) for part in answer)
     return {
         "scope": scope,
         "wrap_up": WRAP_UP if scope else "",
+        "closing": ending,
         **table,
         "answer": [answer] if one_pair and answer else answer or [],
     }

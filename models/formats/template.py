@@ -12,6 +12,7 @@ from itertools import takewhile
 from typing import Any, Literal
 
 from models.engines.base import InvalidRequest, Tokenizer
+from models.formats.history import THINKING
 from models.formats.parser import ReplyParser
 from models.formats.prompt import TemplateInput, opening_of, render
 from models.formats.reasoning import MODES, Mode, ReasoningFormat
@@ -21,6 +22,7 @@ from models.tool_calls.tools import Tool
 SystemPlace = Literal["anywhere", "first", "nowhere"]
 """Where a chat template takes system turns."""
 
+PLAIN = "plain"  # it says nothing of calls: they are offered where they happen to be as it reads them
 QUESTION = "What is 2 + 3?"
 THOUGHT = "Two and three make five."
 ANSWER = "It is 5."
@@ -28,6 +30,11 @@ PROPERTIES = {"city": {"type": "string"}, "days": {"type": "integer"}}
 TOOL = Tool("look_up", {"type": "object", "properties": PROPERTIES}, "Looks something up.")
 CALLS: tuple[Mapping[str, Any], ...] = ({"city": "Oslo", "days": 3}, {"city": "Rome"})
 LONGEST_EXCERPT = 120
+MOST_FAULTS = 3  # in one line
+THINKS = re.compile(r"</?think|reasoning_content|reasoning_effort|enable_thinking|\[THINK\]|\bthoughts?\b")
+"""What a template of a model that thinks speaks of."""
+FIELDS = (THINKING, "reasoning", "thinking")
+"""Where templates look for the thinking of a turn. What never thinks is given all of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,17 +122,20 @@ def find_family(tokenizer: Tokenizer, known: Mapping[str, ReasoningFormat]) -> t
     if found:
         best = max(rank for rank, _, _ in found)
         return next((form, why) for rank, form, why in found if rank == best)
-    if faults:
+    if THINKS.search(tokenizer.template):
+        faults = faults[:MOST_FAULTS] or ["it speaks of thinking, in tags of none of them"]
         raise ValueError("none fits the model's chat template; " + "; ".join(faults))
-    return known["plain"], "the template writes no thinking and no calls that a family knows"
+    if fault := prove(known[PLAIN], tokenizer).fault:
+        raise ValueError(f"none fits the model's chat template; {fault}")
+    return known[PLAIN], "the template writes no thinking and no calls that a family knows"
 
 
 def _told(form: ReasoningFormat, tokenizer: Tokenizer) -> str:
     """What speaks for a family at first sight; empty where nothing does. A family without a prompt of its own is told
     by all of its tags in the vocabulary."""
-    if form.name == "plain":
+    if form.name == PLAIN:
         return ""
-    thinks = re.search(r"</?think|reasoning_content", tokenizer.template)
+    thinks = THINKS.search(tokenizer.template)
     if form.direct or form.budget:
         own = all(tokenizer.control_id(tag) is not None for tag in form.tags)
         return "its tags are tokens" if own and not thinks else ""
@@ -133,8 +143,18 @@ def _told(form: ReasoningFormat, tokenizer: Tokenizer) -> str:
         closing = form.thinking[1].strip()
         first = tokenizer.token_text(tokenizer.encode_control(closing)[0])
         in_parts = first != closing and tokenizer.control_id(first) is not None  # a macro may put it together
-        return "its tags stand in the template" if closing in tokenizer.template or in_parts else ""
+        written = closing in tokenizer.template or in_parts or closing in _said(form, tokenizer)
+        return "its tags stand in the template" if written else ""
     return "the template writes no thinking" if not thinks else ""
+
+
+def _said(form: ReasoningFormat, tokenizer: Tokenizer) -> str:
+    """A turn with thinking, as the template writes it; empty where it takes none."""
+    turns = [{"role": "user", "content": QUESTION}, {"role": "assistant", "content": ANSWER, THINKING: THOUGHT}]
+    try:
+        return tokenizer.decode(render(form, tokenizer, TemplateInput(turns), None), skip_special_tokens=False)
+    except InvalidRequest:
+        return ""
 
 
 def _closes(form: ReasoningFormat, turn: _Turn) -> bool:
@@ -147,10 +167,14 @@ def _closes(form: ReasoningFormat, turn: _Turn) -> bool:
 
 def writes_calls(form: ReasoningFormat, tokenizer: Tokenizer) -> bool:
     """Whether the template shows the tools that it is given, and writes calls as the family reads them: the model has
-    learned to write them as its template does."""
-    if form.tools is None or TOOL.name not in _prompt_text(form, tokenizer):
+    learned to write them as its template does. Where it leaves earlier calls out, it must tell of their opening."""
+    prompt = _prompt_text(form, tokenizer)
+    if form.tools is None or TOOL.name not in prompt:
         return False
-    return any(turn.calls for turn in _turns(form, tokenizer, compile_tags(form, tokenizer)))
+    turns = list(_turns(form, tokenizer, compile_tags(form, tokenizer)))
+    left_out = not any(CALLS[0]["city"] in turn.text for turn in turns)
+    opening = form.tools.open.strip().rstrip("[")
+    return any(turn.calls for turn in turns) or (left_out and opening != "" and opening in prompt)
 
 
 def _prompt_text(form: ReasoningFormat, tokenizer: Tokenizer) -> str:
@@ -180,7 +204,9 @@ def _turn(
     form: ReasoningFormat, tokenizer: Tokenizer, tags: Tags, answer: str, calls: Sequence[Mapping[str, Any]]
 ) -> _Turn:
     question = {"role": "user", "content": QUESTION}
-    turn: dict[str, Any] = {"role": "assistant", "content": answer, "reasoning_content": THOUGHT}
+    turn: dict[str, Any] = {"role": "assistant", "content": answer, THINKING: THOUGHT}
+    if form.scope is None:
+        turn |= dict.fromkeys(FIELDS, THOUGHT)
     if calls:
         turn["tool_calls"] = [
             {"id": _id(form, number), "type": "function", "function": {"name": TOOL.name, "arguments": arguments}}
@@ -195,12 +221,17 @@ def _turn(
     while start == shared > 0 and ids[start - 1] in tags.marks:  # within a tag of several tokens
         start = shared = shared - 1
     reply = list(takewhile(lambda token_id: tokenizer.token_text(token_id) not in tags.ends_turns, ids[start:]))
-    return _read(tags, tokenizer, reply, tokenizer.decode(ids[start:], skip_special_tokens=False))
+    text = tokenizer.decode(ids[start:], skip_special_tokens=False)
+    before, thought, _ = text.partition(THOUGHT)
+    if form.thinking and thought and form.thinking[0].strip() not in before:  # it may stand in the prompt alone
+        reply = [*opening_of(tags, prompt), *reply]
+    return _read(tags, tokenizer, reply, text)
 
 
 def _id(form: ReasoningFormat, number: int) -> str:
-    written = form.history.ids.replace("$name", TOOL.name).replace("$id", str(number))
-    return written or f"call_{number:09}"
+    if "$id" not in form.history.ids:
+        return f"call_{number:09}"
+    return form.history.ids.replace("$name", TOOL.name).replace("$id", str(number))
 
 
 def _read(tags: Tags, tokenizer: Tokenizer, reply: Sequence[int], text: str) -> _Turn:
@@ -232,7 +263,7 @@ def _turn_fault(form: ReasoningFormat, turn: _Turn) -> str:
         tags = " … ".join(form.thinking) if form.thinking else "no thinking"
         return f"the template writes thinking as {_excerpt(turn.text)}, the family reads {tags!r}"
     wanted = tuple((TOOL.name, arguments) for arguments in CALLS)[: max(1, len(turn.calls))]
-    if form.tools is not None and CALLS[0]["city"] in turn.text and turn.calls != wanted:
+    if form.tools is not None and form.name != PLAIN and CALLS[0]["city"] in turn.text and turn.calls != wanted:
         return f"the template writes calls as {_excerpt(turn.text)}, the family reads {_excerpt(_spelled(form))}"
     if THOUGHT in turn.text and ANSWER in turn.text and not turn.answer.startswith(ANSWER):
         return f"the template writes answers as {_excerpt(turn.text)}, of which the family reads {turn.answer!r}"
@@ -252,10 +283,9 @@ def _mode_fault(form: ReasoningFormat, tokenizer: Tokenizer, tags: Tags) -> str:
         prompts = {mode: render(form, tokenizer, given, mode) for mode in form.able}
     except InvalidRequest as error:
         return str(error)
-    if form.thinking and not _known(form.thinking[0], tokenizer, tags):
-        return (
-            f"neither the template nor the vocabulary knows {form.thinking[0]!r}, with which the family begins thinking"
-        )
+    unknown = [tag for tag in (form.thinking or ()) if not _known(tag, tokenizer, tags)]
+    if unknown and unknown != [form.behind.get("think")]:  # the server writes the opening itself
+        return f"neither the template nor the vocabulary knows {unknown[0]!r}, which the family has around thinking"
     switched = form.modes.get("think") != form.modes.get("no_think") and len(form.modes) == len(MODES)
     if len(prompts) == len(MODES) and (bare if switched else prompts)["think"] == prompts["no_think"]:
         switch = ", ".join(f"{key}={value!r}" for key, value in form.modes.get("no_think", {}).items())
@@ -278,7 +308,8 @@ def _mode_fault(form: ReasoningFormat, tokenizer: Tokenizer, tags: Tags) -> str:
 
 def _known(text: str, tokenizer: Tokenizer, tags: Tags) -> bool:
     """Whether a tag stands in the template, or its control tokens in the vocabulary."""
-    return text.strip() in tokenizer.template or tags.mark(text) != text
+    spelled = (tokenizer.template, _said(tags.form, tokenizer))
+    return tags.mark(text) != text or any(text.strip() in written for written in spelled)
 
 
 def _section(tags: Tags, tokenizer: Tokenizer, prompt: Sequence[int]) -> str:

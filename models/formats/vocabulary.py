@@ -109,16 +109,18 @@ class Tags:
 
     @cached_property
     def calls(self) -> CallPatterns | None:
-        form = self.form
-        return None if form.tools is None else CallPatterns(form.tools, self.mark, self.unmark, bool(form.answer))
+        return self._calls(self.mark)
 
     @cached_property
     def spelled_calls(self) -> CallPatterns | None:
         """Calls whose tags are written in ordinary text, though there are tokens for them."""
-        form, calls = self.form, self.calls
-        if form.tools is None or calls is None or all(calls.unmark(text) == text for text in calls.openings):
-            return None
-        return CallPatterns(form.tools, str, self.unmark, bool(form.answer))
+        calls = self.calls
+        return None if calls is None or all(calls.unmark(text) == text for text in calls.openings) else self._calls(str)
+
+    def _calls(self, mark: Callable[[str], str]) -> CallPatterns | None:
+        form = self.form
+        channels = any(opening for opening, _ in form.answer)
+        return None if form.tools is None else CallPatterns(form.tools, mark, self.unmark, channels)
 
     def place(self, stage: Stage, closers: tuple[str, ...], calls: bool) -> Place:
         """What holds a meaning at a stage; where `calls` are read, theirs too."""
@@ -168,7 +170,7 @@ def _leads(form: ReasoningFormat, stage: Stage, closers: tuple[str, ...]) -> dic
         strays = (form.direct, form.budget, form.solution, *form.answer)
         leads |= {pair[1]: Lead("start") for pair in strays if pair}
         leads |= {text: Lead("start") for text in form.between}
-        for opening in dict.fromkeys(opening for opening, _ in form.answer):
+        for opening in dict.fromkeys(opening for opening, _ in form.answer if opening):
             leads[opening] = Lead("begun", tuple(closing for first, closing in form.answer if first == opening))
         if form.direct:
             leads[form.direct[0]] = Lead("begun", form.direct[1:])
@@ -176,11 +178,12 @@ def _leads(form: ReasoningFormat, stage: Stage, closers: tuple[str, ...]) -> dic
             leads[form.budget[0]] = Lead("budget")
     if form.thinking:
         opening, closing = form.thinking
-        behind: Stage = "start" if form.answer else "closed"
+        ends = tuple(closing for begins, closing in form.answer if not begins)
+        behind = Lead("begun", ends) if ends else Lead("start" if form.answer else "closed")
         if stage in ("start", "closed", "begun"):
             leads[opening] = Lead("reasoning")
         if stage in ("start", "reasoning"):
-            leads[closing] = Lead(behind)
+            leads[closing] = behind
         if stage == "said":
             leads[opening] = Lead("reasoning", quotable=True)
         if stage == "closed":

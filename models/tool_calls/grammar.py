@@ -17,7 +17,7 @@ ID = {"type": "regex", "pattern": "[0-9]+"}
 def has_grammar(form: ToolCallFormat) -> bool:
     """Whether the xgrammar of this machine knows how the format writes arguments. It is not imported: that takes
     seconds. Where there is none, an engine elsewhere is trusted to know."""
-    if form.arguments in PARSED_ONLY:
+    if form.style_name in PARSED_ONLY:
         return False
     package = find_spec("xgrammar")
     if form.arguments == "json" or package is None or not package.submodule_search_locations:
@@ -62,7 +62,7 @@ def answer_grammar(
 def _call(form: ToolCallFormat, tool: Tool) -> dict[str, Any]:
     before, _, ending = form.call.partition("$arguments")
     begin, has_id, behind_id = before.replace("$name", tool.name).partition("$id")
-    content = _json(tool.parameters or ANY_OBJECT, form.arguments)
+    content = _json(tool.parameters or ANY_OBJECT, form.style_name)
     if has_id:
         content = {"type": "sequence", "elements": [ID, {"type": "const_string", "value": behind_id}, content]}
     if form.one_block:

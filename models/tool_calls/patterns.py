@@ -7,13 +7,13 @@ there), so the same characters in ordinary tokens are text.
 import re
 from collections.abc import Callable
 
-from models.tool_calls.formats import PARSED_ONLY, STYLES, ToolCallFormat
+from models.tool_calls.formats import READ_WHOLE, ToolCallFormat
 
 HOLE = re.compile(r"\$(name|arguments|id|key|type)")
 HOLES = {
-    "name": r"(?P<name>[^\s\"'\\<>{}()\[\]]+?)",
-    "id": r"(?P<id>[^\s\"<>]+?)",
-    "key": '(?P<key>[^"<>\ufdd1-\ufdef]+?)',
+    "name": "(?P<name>[^\\s\"'\\\\<>{}()\\[\\]\ufdd1-\ufdef]+?)",
+    "id": "(?P<id>[^\\s\"<>\ufdd1-\ufdef]+?)",
+    "key": '(?P<key>[^"/<>\ufdd1-\ufdef][^"<>\ufdd1-\ufdef]*?)',
     "type": r"(?P<type>\w+)",
 }
 PUNCTUATION = "{}[]:,"
@@ -28,7 +28,7 @@ class CallPatterns:
     ) -> None:
         self.form = form
         self.unmark = unmark
-        self.whole = form.arguments in PARSED_ONLY
+        self.whole = form.arguments in READ_WHOLE
         self.close = mark(form.close).strip()
         self.separators = form.separator + " \t\r\n"
         self.string_mark = mark('<|"|>')
@@ -38,7 +38,7 @@ class CallPatterns:
         ]
         bare = 0 if form.open else 1  # then the first character of a call is its opening
         self.call_start = _first(spellings[0][1])
-        self.leads = [_unspaced(call[bare:].partition("$name")[0]) for _, call in spellings]
+        self.leads = [_unspaced(call[bare:].partition("$")[0]) for _, call in spellings]
         self.ends = [re.compile(loose(call.partition("$arguments")[2].strip())) for _, call in spellings]
         self.end_starts = [_first(call.partition("$arguments")[2]) for _, call in spellings]
         self.heads = [
@@ -52,7 +52,7 @@ class CallPatterns:
         self.at_start = set(self.openings) if not form.open else plain if channels else set()
 
     def _read_style(self, mark: Callable[[str], str]) -> None:
-        style = STYLES.get(self.form.arguments)
+        style = self.form.style
         self.strings = style.strings if style else ()
         self.item: re.Pattern[str] | None = None
         self.item_start = self.value_end = ""
@@ -77,9 +77,11 @@ class CallPatterns:
 def loose(text: str) -> str:
     """A pattern of `text` with its holes, as models may write it: white space and that beside punctuation is free."""
     parts: list[str] = []
+    seen: set[str] = set()
     for at, part in enumerate(HOLE.split(text)):
         if at % 2:
-            parts.append(HOLES[part])
+            parts.append(HOLES[part] if part not in seen else f"(?P={part})")
+            seen.add(part)
             continue
         runs = re.findall(r"\s+|[{}\[\]:,]|[^\s{}\[\]:,]+", part)
         for index, run in enumerate(runs):

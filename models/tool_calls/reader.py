@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from models.tool_calls.patterns import CallPatterns
 from models.tool_calls.tools import Tool, json_object
-from models.tool_calls.values import from_gemma, from_python, json_text, string_typed
+from models.tool_calls.values import elements_text, from_gemma, from_python, json_text, string_typed
 
 LONGEST_HEAD = 400  # characters of a name with what stands around it
 TAIL = 64  # characters behind the arguments in which their end is looked for
@@ -42,6 +42,7 @@ class CallReader:
         "_any",
         "_arguments_at",
         "_depth",
+        "_end",
         "_escaped",
         "_first",
         "_head",
@@ -222,11 +223,17 @@ class CallReader:
             elif character in "{}":
                 self._depth += 1 if character == "{" else -1
                 if self._depth == 0:
-                    self._state = "tail"
-                    break
+                    return self._end_json(held[:end])
             elif character == '"':
                 self._in_string = True
         return Move(end, self._patterns.unmark(held[:end]))
+
+    def _end_json(self, held: str) -> Move:
+        """The arguments are closed; so is the call, where its format writes nothing behind them."""
+        self._state = "tail"
+        over = not (self._patterns.close or self._patterns.end_starts[self._spellings[0]])
+        self.closed += over
+        return Move(len(held), self._patterns.unmark(held), over=over)
 
     def _read_items(self, held: str) -> Move | None:
         """The next argument's head, or the end of the arguments."""
@@ -245,6 +252,7 @@ class CallReader:
             text = (", " if self._any else "{") + json.dumps(key, ensure_ascii=False) + ": "
             is_string = kind in patterns.strings if kind else string_typed(self._schema.get(key))
             self._value = None if is_string else []
+            self._end = patterns.value_end.replace("$key", found["key"])
             self._any = True
             self._state = "value"
             return Move(end, text + '"' if is_string else text)
@@ -258,8 +266,8 @@ class CallReader:
 
     def _read_value(self, held: str) -> Move | None:
         patterns = self._patterns
-        end = held.find(patterns.value_end)
-        ready = end if end >= 0 else len(held) - overlap(held, (patterns.value_end, "\n" + patterns.value_end))
+        end = held.find(self._end)
+        ready = end if end >= 0 else len(held) - overlap(held, (self._end, "\n" + self._end))
         text = held[:ready]
         if end >= 0 and patterns.line_ends_value:
             text = text.removesuffix("\n")
@@ -268,16 +276,23 @@ class CallReader:
             self._value.append(text)
             text = ""
         if end >= 0:
-            text = _escaped(text) + '"' if self._value is None else json_text("".join(self._value))
+            text = _escaped(text) + '"' if self._value is None else self._value_text("".join(self._value))
             self._state = "items"
-            return Move(end + len(patterns.value_end), text)
+            return Move(end + len(self._end), text)
         return Move(ready, _escaped(text)) if ready else None
+
+    def _value_text(self, text: str) -> str:
+        """The JSON of a value that is no string."""
+        style = self._patterns.form.style
+        nested = style is not None and "$key" in style.end
+        return (elements_text(text, style.head, style.end) if style and nested else None) or json_text(text)
 
     # The end
 
     def _read_tail(self, held: str) -> Move | None:
-        patterns, block = self._patterns, self._patterns.form.one_block
-        ending = patterns.ends[self._spellings[0]].search(held) if block else None
+        patterns = self._patterns
+        block = patterns.form.one_block
+        ending = patterns.ends[self._spellings[0]].search(held) if block or not patterns.close else None
         if ending is not None and not ending[0]:
             ending = None
         close = held.find(patterns.close) if patterns.close else -1
@@ -286,7 +301,7 @@ class CallReader:
         if ending is not None and (close < 0 or ending.start() <= close) and (opening < 0 or ending.start() < opening):
             self.closed += 1
             self._state = "gap"
-            return Move(ending.end())
+            return Move(ending.end(), over=not block)
         if opening >= 0 and (close < 0 or opening < close):
             self.closed += 1
             return Move(opening, over=True)
@@ -302,11 +317,12 @@ class CallReader:
         at = len(held) - len(rest)
         if patterns.close and rest.startswith(patterns.close):
             return Move(at + len(patterns.close), over=True)
+        if not rest or patterns.close.startswith(rest):
+            return None
         if rest.startswith(patterns.call_start):
             self._expect_head(0 if patterns.form.open else 1)
             return Move(at)
-        waits = not rest or patterns.close.startswith(rest) or patterns.call_start.startswith(rest)
-        return None if waits else Move(at, over=True)
+        return None if patterns.call_start.startswith(rest) else Move(at, over=True)
 
 
 def overlap(text: str, ends: Iterable[str]) -> int:

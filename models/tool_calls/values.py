@@ -73,3 +73,27 @@ def from_gemma(text: str, quote: str) -> str | None:
         return written if isinstance(orjson.loads(written), dict) else None
     except orjson.JSONDecodeError:
         return None
+
+
+def elements_text(text: str, head: str, end: str) -> str | None:
+    """The JSON of a value that is written as elements, each between a `head` and an `end` that name its key; a list's
+    are all called item. None where it is not."""
+    element = re.compile(rf"\s*{_named(head, '(?P<key>[^<>]+)')}(?P<value>.*?){_named(end, '(?P=key)')}\s*", re.DOTALL)
+    found: list[tuple[str, str]] = []
+    at = 0
+    while at < len(text):
+        match = element.match(text, at)
+        if match is None:
+            return None
+        value = match["value"]
+        found.append((match["key"], elements_text(value, head, end) or json_text(value)))
+        at = match.end()
+    if not found:
+        return None
+    if all(key == "item" for key, _ in found):
+        return f"[{', '.join(value for _, value in found)}]"
+    return "{" + ", ".join(f"{json.dumps(key, ensure_ascii=False)}: {value}" for key, value in found) + "}"
+
+
+def _named(tag: str, key: str) -> str:
+    return key.join(map(re.escape, tag.split("$key")))

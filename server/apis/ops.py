@@ -90,7 +90,7 @@ def tool_abilities(route: Route) -> dict[str, Any] | None:
     """How tool calls are written, and whether a grammar can hold the model to them; None where it is shown no tools."""
     if route.calls is None:
         return None
-    return {"arguments": route.calls.arguments, "constrained": route.calls_constrained}
+    return {"arguments": route.calls.style_name, "constrained": route.calls_constrained}
 
 
 def target_abilities(route: Route) -> dict[str, Any] | None:

@@ -138,7 +138,7 @@ def test_one_choice_is_its_run(make_route: MakeRoute) -> None:
 
 def test_a_first_word_that_is_held_back_waits_for_its_section(make_route: MakeRoute) -> None:
     route = make_route(["<think>"], family="lhrm")
-    thinking = replace(route.family, thinking=("<thinking>", "</thinking>"), direct=None)
+    thinking = replace(route.family, thinking=("<thinking>", "</thinking>"), closing="</thinking>", direct=None)
     spelled = replace(route, tags=compile_tags(thinking, route.engine.tokenizer))
     events = reply(spelled)
     assert (text(events, "answer"), end(events).decision.mode) == ("<think>", "no_think")

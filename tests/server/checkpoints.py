@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
-from tests.families.corpus import write_tokenizer
+from tests.families.corpus import model_folder
 
 CONTEXT = 2048
 SHAPE = {
@@ -25,7 +25,7 @@ SHAPE = {
 
 def write_qwen3(folder: Path) -> Path:
     folder.mkdir(parents=True)
-    write_tokenizer("Qwen3", folder)
+    model_folder(folder, "Qwen3")
     torch.manual_seed(0)
     Qwen3ForCausalLM(Qwen3Config(**SHAPE)).to(torch.bfloat16).save_pretrained(folder)
     return folder
