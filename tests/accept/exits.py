@@ -36,8 +36,13 @@ CONFIG = """
 [engines.demo]
 kind = "vllm"
 model = "{model}"
-args = {{ max_model_len = 2048, block_size = 32, max_num_seqs = 128, kv_cache_memory_bytes = 536870912, enforce_eager = true }}
 env = {{ VLLM_CPU_OMP_THREADS_BIND = "nobind", OMP_NUM_THREADS = "1" }}
+[engines.demo.args]
+max_model_len = 2048
+block_size = 32
+max_num_seqs = 128
+kv_cache_memory_bytes = 536870912
+enforce_eager = true
 """
 ROUTE = '\n[routes.{name}]\nengine = "demo"\nfamily = "{family}"\nmode = "think"\n'
 UNREACHED = {"margin": {"tau": 0.0}, "trial": {"confidence": 1 - 1e-12}}
@@ -160,7 +165,7 @@ def compared(full: Sequence[Reply], cut: Sequence[Reply]) -> dict[str, Any]:
         "saved": 1 - left / thought,
         "saved_with_probes": 1 - (left + probes) / thought,
         "settled": sum(each.end.cut_by == "settled" for each in cut) / len(cut),
-        "lost": [lost / right, bound.low, bound.high],
+        "lost": bound and [bound.value, bound.low, bound.high],
         "won": sum(b.right and not a.right for a, b in zip(full, cut, strict=True)),
         "looks": sum(use.looks for use in uses) / len(cut),
         "failed": sum(use.failed for use in uses),

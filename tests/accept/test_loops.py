@@ -13,24 +13,13 @@ from models.engines.base import Sampling
 from server.assemble import assemble
 from server.config.load import parse_config
 from server.engines import start_engines
+from tests.accept.exits import CONFIG, ROUTE
 from tests.processes import ROOT
 from training.data.questions import draw
 
 pytestmark = pytest.mark.accept
 
 AT_ONCE = 128
-CONFIG = """
-[engines.demo]
-kind = "vllm"
-model = "demo/{model}"
-args = {{ max_model_len = 2048, block_size = 32, max_num_seqs = 128, kv_cache_memory_bytes = 536870912, enforce_eager = true }}
-env = {{ VLLM_CPU_OMP_THREADS_BIND = "nobind", OMP_NUM_THREADS = "1" }}
-
-[routes.demo]
-engine = "demo"
-family = "{family}"
-mode = "think"
-"""
 
 
 @pytest.mark.parametrize(
@@ -53,7 +42,8 @@ def test_no_thought_of_a_demo_model_is_taken_for_a_loop(model: str, family: str,
 
 
 async def replies(model: str, family: str, task: str, count: int) -> list[Finished]:
-    config, rng = parse_config(CONFIG.format(model=model, family=family), ROOT), Random(11)
+    text = CONFIG.format(model=f"demo/{model}") + ROUTE.format(name="demo", family=family)
+    config, rng = parse_config(text, ROOT), Random(11)
     levels = tuple(TASKS[task].difficulties)
     questions = [draw(TASKS[task], rng.choice(levels), "test", rng).text for _ in range(count)]
     ends: list[Finished] = []
