@@ -80,6 +80,7 @@ class Trial(EarlyExit[TrialConfig]):
         return None
 
     def segment_ended(self) -> None:
+        self._steps.skip()
         if self._trial is not None:
             self._trial.cancel()
             self._trial = None
@@ -106,12 +107,9 @@ class Trial(EarlyExit[TrialConfig]):
             self._ask(state, turn)
 
     def _ask(self, state: ReplyState, turn: int) -> None:
-        """Asks behind the reply's first `turn` tokens, unless another model has written since."""
-        written = state.position - turn
-        if written > len(state.spans[-1].token_ids):
-            return
+        """Asks behind the reply's first `turn` tokens; the model itself has written what follows them."""
         history = state.own.read(state.spans)
-        prompt = [*history[: len(history) - written], *self._inducer]
+        prompt = [*history[: len(history) - (state.position - turn)], *self._inducer]
         sampling = replace(self._sampling, priority=state.sampling.priority)
         request = Prompt(prompt, state.route.adapter, cache_salt=self._cache_salt)
         self._trial = asyncio.create_task(_tried(state.route.engine, request, sampling))
