@@ -125,6 +125,8 @@ class Driver:
                 for event in self._announce(turns.failed(self, error)):
                     yield event
             finally:
+                for rule in self._rules:
+                    rule.segment_ended()
                 if turns is not None:
                     turns.segment_ended(time.perf_counter() - began)
             if self._interrupt.cancelled and state.finish is None:
@@ -133,7 +135,8 @@ class Driver:
                     yield event
         target = None if turns is None else turns.finished()
         decision = self.decision or self._model_s_own()
-        yield state.finished(decision, self.limits.use(state, decision.mode), target)
+        exits = next((use for rule in self._rules if (use := rule.exit_use()) is not None), None)
+        yield state.finished(decision, self.limits.use(state, decision.mode), target, exits)
 
     # A segment
 

@@ -83,7 +83,7 @@ def _driver(
     state = new_reply(route, sampling, prompt, request.shape)
     state.grammar_pending = grammar is not None
     limits = scope_limits(state, policy, request.shape)
-    rules = rules_for(RuleContext(state, limits, interrupt, grammar))
+    rules = rules_for(RuleContext(state, limits, interrupt, grammar, request.cache_salt))
     turns = None
     if target is not None:
         mode = "auto" if decision is None else decision.mode

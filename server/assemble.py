@@ -241,6 +241,7 @@ def _route(
             speculation=config.speculative.as_settings() if config.speculative else None,
             best_of=config.best_of if config.judged_by else None,
             loop=config.loop.as_policy(),
+            early_exit=config.exit,
             decider=config.auto.decider if config.auto else None,
         ),
         adapter=config.adapter or None,

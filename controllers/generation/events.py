@@ -1,6 +1,7 @@
 """What a controller yields: decisions, chunks of text, progress, and one end."""
 
 import asyncio
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
@@ -77,6 +78,28 @@ class TargetUse:
 
 
 @dataclass(frozen=True, slots=True)
+class ExitUse:
+    """What an early exit did for a reply, whether it ended the thought or not.
+
+    `looks` counts the ends of sentences, or the trials; `best` is the smallest margin, or the surest trial, of them.
+    Trials took `probe_tokens` tokens beside the reply. They read `prompt_tokens`, of which the engine had
+    `cached_tokens`; `failed` of them got no reply.
+    """
+
+    rule: str
+    looks: int
+    best: float | None
+    probe_tokens: int = 0
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    failed: int = 0
+
+    def record(self) -> dict[str, Any]:
+        best = None if self.best is None or math.isinf(self.best) else round(self.best, 6)
+        return {**asdict(self), "best": best}
+
+
+@dataclass(frozen=True, slots=True)
 class Decision:
     """How much thinking the reply gets, and who said so. `notes` are those of the conversation.
 
@@ -148,6 +171,7 @@ class Finished:
     discarded_tokens: int = 0
     calls: int = 0
     target: TargetUse | None = None
+    early_exit: ExitUse | None = None
     cancelled: bool = False
     more: Mapping[str, Any] = field(default_factory=dict)
 
@@ -163,6 +187,8 @@ class Finished:
             record |= {"cut": self.cut, "cut_by": self.cut_by}
         if self.target is not None:
             record |= self.target.record()
+        if self.early_exit is not None:
+            record["exit"] = self.early_exit.record()
         if self.cancelled:
             record["cancelled"] = True
         if several:

@@ -22,13 +22,13 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from controllers.generation.answer_format import AnswerFormat
-from controllers.generation.events import BudgetUse, Decision, Finished, TargetUse
+from controllers.generation.events import BudgetUse, Decision, ExitUse, Finished, TargetUse
 from controllers.generation.prompt import RenderedPrompt
 from controllers.generation.route import Forced, Route
 from controllers.generation.throughput import Clock
 from controllers.generation.transcripts import Span, Transcript
 from controllers.policy.controls import Cut, CutBy
-from models.engines.base import Delta, Finish, Prompt, Sampling, check_token_ids
+from models.engines.base import Delta, Finish, PositionLogprobs, Prompt, Sampling, check_token_ids
 from models.formats.chunks import Chunk
 from models.formats.parser import ReplyParser
 from models.text.stop_strings import StopMatcher
@@ -45,7 +45,8 @@ class ReplyState:
     each wrote. Where it stands: `position` is the number of its tokens, forced ones included, `max_tokens` how many
     there may be, `parser.section` the section. `scope_opened` is the position at which the stretch began that the
     budget counts, None before it; `wrapped_up` says that the model has been told to come to an end. `engine_budget`
-    says that the running request itself keeps the budget, `grammar_pending` that the answer's grammar is still to come.
+    says that the running request itself keeps the budget, `more_logprobs` that it gives more
+    log-probabilities than the client wants, `grammar_pending` that the answer's grammar is still to come.
     `segment_over`: the running request is to be closed. `wake_at` is the position from which on rules look at tokens.
     """
 
@@ -64,6 +65,7 @@ class ReplyState:
     segments: int = 0
     segment_over: bool = False
     engine_budget: bool = False
+    more_logprobs: bool = False
     wake_at: int = 0
     scope_opened: int | None = None
     wrapped_up: bool = False
@@ -99,7 +101,7 @@ class ReplyState:
         further settings of its sampling."""
         self.clock.report(self.position)
         self.clock.asked(self.route.pace if self.writer is self.own else None)
-        self.segment_over = False
+        self.segment_over, self.more_logprobs = False, "logprobs" in changes
         ended = True if "grammar" in changes else None
         prompt = Prompt(self.writer.read(self.spans), self.writer.route.adapter, ended, cache_salt)
         changes = {"stop": (), "include_stop": False, **changes}
@@ -146,7 +148,7 @@ class ReplyState:
             text = delta.pieces if self.sampling.include_stop else ("",)
             delta = replace(delta, pieces=text, finish="stop", stopped_by=delta.token_ids[-1])
         self._record(delta.token_ids, delta.pieces)
-        chunks = self.parser.feed(delta.token_ids, delta.pieces, delta.logprobs)
+        chunks = self.parser.feed(delta.token_ids, delta.pieces, self._asked_for(delta.logprobs))
         if delta.finish is not None:
             chunks += self.parser.flush()
             self.finish, self.stopped_by = delta.finish, delta.stopped_by
@@ -158,6 +160,13 @@ class ReplyState:
         if self.ends_behind_call and self.parser.calls_closed and self.finish is None:
             chunks += self.end("stop")
         return chunks
+
+    def _asked_for(self, logprobs: tuple[PositionLogprobs, ...] | None) -> tuple[PositionLogprobs, ...] | None:
+        """The log-probabilities that the client wants of those that the request gives for a rule."""
+        if logprobs is None or not self.more_logprobs:
+            return logprobs
+        count = self.sampling.logprobs
+        return None if count is None else tuple(replace(at, top=at.top[:count]) for at in logprobs)
 
     @property
     def one_by_one(self) -> bool:
@@ -230,7 +239,9 @@ class ReplyState:
             kept.append(Chunk("answer", rest, ()))
         return kept
 
-    def finished(self, decision: Decision, budget: BudgetUse | None, target: TargetUse | None) -> Finished:
+    def finished(
+        self, decision: Decision, budget: BudgetUse | None, target: TargetUse | None, early_exit: ExitUse | None = None
+    ) -> Finished:
         """The end of the reply. Its clock tells the engine's pace what is left to tell."""
         assert self.finish is not None
         self.clock.report(self.position)
@@ -251,6 +262,7 @@ class ReplyState:
             discarded_tokens=self.discarded_tokens,
             calls=self.parser.calls_begun,
             target=target,
+            early_exit=early_exit,
             more=self.notes,
         )
 

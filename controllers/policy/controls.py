@@ -13,7 +13,7 @@ ChosenBy = Literal[
     "client", "key", "route", "cap", "model", "threshold", "reserve", "ask", "hint", "always", "never", "random"
 ]
 Cut = Literal["line_end", "wrap_up", "hard"]
-CutBy = Literal["budget", "reserve", "client", "loop"]
+CutBy = Literal["budget", "reserve", "client", "loop", "settled"]
 MOST_REPLIES = 64  # that one request may have drawn and ranked
 EFFORTS: Mapping[str, int] = MappingProxyType(
     {"minimal": 128, "low": 1024, "medium": 2048, "high": 4096, "xhigh": 8192, "max": 16384}
@@ -51,6 +51,7 @@ class ParsedControl:
     graceful: bool | None = None
     prefill: bool | None = None
     target: bool | None = None
+    early_exit: bool | None = None
     length: tuple[str, int] | None = None
 
 
@@ -153,6 +154,13 @@ def _target(value: Any, field: str) -> Iterator[ParsedControl]:
     if not isinstance(value, bool):
         _wrong(field, "true or false")
     yield ParsedControl(field, target=value)
+
+
+@_reads(**BOOLEAN)
+def _early_exit(value: Any, field: str) -> Iterator[ParsedControl]:
+    if not isinstance(value, bool):
+        _wrong(field, "true or false")
+    yield ParsedControl(field, early_exit=value)
 
 
 @_reads(type="integer", minimum=0, exclusiveMaximum=2**31)
@@ -322,6 +330,7 @@ CONTROLS: Mapping[str, Reader] = {
             "cut": _cut,
             "prefill": _prefill,
             "best_of": _best_of,
+            "exit": _early_exit,
             "speculative": _Object({"target": _target, **dict.fromkeys(LENGTHS, _length)}),
         }
     ),

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from controllers.policy.controls import CONTROLS, EFFORTS, UNLIMITED, ChosenBy, ParsedControl, PolicyError, Wish
+from controllers.policy.exits import MarginConfig, TrialConfig
 from controllers.policy.loop import LoopSettings
 from controllers.policy.speculation import Speculation, TakeoverLimits
 from models.formats.reasoning import ReasoningFormat
@@ -28,6 +29,7 @@ class Policy:
     thinking may end at a line end (None: hard cuts only), and the client itself `insists` on that where a request that
     cannot have it is to be refused, not cut hard. `hold_declared` holds a model to the budget that it gives itself.
     `lengths` are those of the target's takeovers (None: the route's own); without `target` the small model is alone.
+    `early_exit` is the client's word on the route's (None: none).
     `effort` is the client's word for it, for templates that know efforts themselves. `key` are the limits under which
     the request was folded, for another route that it makes work.
     """
@@ -49,6 +51,7 @@ class Policy:
     hold_declared: bool = False
     lengths: TakeoverLimits | None = None
     target: bool = True
+    early_exit: bool | None = None
     key: "KeyLimits | None" = field(default=None, compare=False, repr=False)
 
 
@@ -77,6 +80,7 @@ class Defaults:
     speculation: Speculation | None = None
     best_of: int | None = None
     loop: LoopSettings | None = None
+    early_exit: MarginConfig | TrialConfig | None = None
     decider: str | None = None
 
 
@@ -113,6 +117,7 @@ def fold(asked: Mapping[str, Any], family: ReasoningFormat, defaults: Defaults, 
     show = _agreed(said, "show")
     best_of = _agreed(said, "best_of")
     graceful = _agreed(said, "graceful")
+    early_exit = _agreed(said, "early_exit")
     budget = _agreed(said, "budget")
     _check_budget(said, budget, mode, family)
     limits = _limits(budget, mode, key, budgets, family)
@@ -129,6 +134,8 @@ def fold(asked: Mapping[str, Any], family: ReasoningFormat, defaults: Defaults, 
         _check_cut(graceful, family, budgets)
     if best_of and defaults.best_of is None:
         raise PolicyError(f"{best_of.field}: this route has no judge to rank replies with", best_of.field)
+    if early_exit and early_exit.early_exit and defaults.early_exit is None:
+        raise PolicyError(f"{early_exit.field}: this route ends no thought that is settled", early_exit.field)
     kind = budgets.graceful if graceful is None else graceful.graceful is True
     return Policy(
         mode=wish,
@@ -148,6 +155,7 @@ def fold(asked: Mapping[str, Any], family: ReasoningFormat, defaults: Defaults, 
         hold_declared=budgets.hold_declared,
         lengths=_lengths(said, defaults.speculation),
         target=not any(item.target is False for item in said),
+        early_exit=early_exit.early_exit if early_exit else None,
         key=key,
     )
 
@@ -299,7 +307,8 @@ def _check_mode(wish: Wish, field: str, possible: Sequence[Wish]) -> None:
 
 
 def _agreed(
-    said: list[ParsedControl], what: Literal["mode", "threshold", "show", "budget", "graceful", "best_of", "prefill"]
+    said: list[ParsedControl],
+    what: Literal["mode", "threshold", "show", "budget", "graceful", "best_of", "prefill", "early_exit"],
 ) -> ParsedControl | None:
     first: ParsedControl | None = None
     for item in said:

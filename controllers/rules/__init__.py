@@ -9,6 +9,8 @@ from types import MappingProxyType
 
 from controllers.generation.events import Interrupt
 from controllers.generation.state import ReplyState, forgets_penalties
+from controllers.policy.controls import PolicyError
+from controllers.policy.exits import MarginConfig
 from controllers.rules.answer_now import AnswerNow
 from controllers.rules.base import Rule
 from controllers.rules.budget import Budget
@@ -16,6 +18,8 @@ from controllers.rules.declared_budget import DeclaredBudget, EndOfSolution
 from controllers.rules.grammar import AnswerGrammar
 from controllers.rules.limits import ScopeLimits
 from controllers.rules.loop import Loop
+from controllers.rules.margin import Margin
+from controllers.rules.trial import Trial
 from models.engines.base import Grammar
 
 
@@ -27,6 +31,7 @@ class RuleContext:
     limits: ScopeLimits
     interrupt: Interrupt
     grammar: Grammar | None
+    cache_salt: str | None = None
 
 
 def _budget(context: RuleContext) -> Rule | None:
@@ -55,6 +60,21 @@ def _loop(context: RuleContext) -> Rule | None:
     return Loop(settings, context.limits) if settings is not None and free else None
 
 
+def _exit(context: RuleContext) -> Rule | None:
+    """Off where the thinking cannot be cut; a request that insists is refused there."""
+    limits, asked = context.limits, context.limits.policy.early_exit
+    settings = context.state.route.defaults.early_exit
+    if settings is None or not (settings.default if asked is None else asked):
+        return None
+    if limits.refusal is not None:
+        if asked:
+            raise PolicyError(f"reasond.exit: {limits.refusal}", "reasond.exit")
+        return None
+    if isinstance(settings, MarginConfig):
+        return Margin(settings, limits)
+    return Trial(settings, limits, context.cache_salt)
+
+
 RULES: Mapping[str, Callable[[RuleContext], Rule | None]] = MappingProxyType(
     {
         "answer_now": lambda context: AnswerNow(context.limits, context.interrupt),
@@ -62,6 +82,7 @@ RULES: Mapping[str, Callable[[RuleContext], Rule | None]] = MappingProxyType(
         "budget": _budget,
         "declared_budget": _declared_budget,
         "end_of_solution": _end_of_solution,
+        "exit": _exit,
         "grammar": _grammar,
     }
 )

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from controllers.generation.bounds import NEVER
+from controllers.generation.events import ExitUse
 from controllers.generation.route import Forced
 from controllers.generation.state import ReplyState
 from controllers.policy.controls import Cut, CutBy
@@ -67,4 +68,11 @@ class Rule:
         return None
 
     def after_token(self, state: ReplyState) -> Action | None:
+        return None
+
+    def segment_ended(self) -> None:
+        """The engine request is over: what the rule has running beside it is to end."""
+
+    def exit_use(self) -> ExitUse | None:
+        """For the record of the reply that has ended: what an early exit did."""
         return None

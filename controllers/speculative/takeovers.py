@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+from controllers.generation.steps import NEGATIVE, Cues, Sentence, Steps
 from controllers.policy.speculation import Speculation, TakeoverLimits
-from controllers.speculative.steps import NEGATIVE, Cues, Sentence, Steps
 
 TakeoverKind = Literal["opening", "step", "affirmation", "reflection", "verification", "excess", "rewrite"]
 

@@ -79,6 +79,7 @@ def model_card(route: Route, created: int, judge: Judge | None = None) -> dict[s
             "decider": route.defaults.decider or ("model" if route.family.chooses else None),
             "think_threshold": route.defaults.think_threshold,
             "budgets": budget_abilities(route),
+            "exit": route.defaults.early_exit and route.defaults.early_exit.rule,
             "speculative": target_abilities(route),
             "best_of": route.defaults.best_of,
             "judge": judge and judge_card(judge),

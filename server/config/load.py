@@ -25,6 +25,7 @@ from pydantic import (
 from controllers.deciders import DECIDERS
 from controllers.deciders.base import DeciderConfig
 from controllers.policy.controls import EFFORTS, MOST_REPLIES, Wish
+from controllers.policy.exits import ExitConfig
 from controllers.policy.fold import TOLERANCE, BudgetSettings, modes
 from controllers.policy.loop import LoopSettings
 from controllers.policy.speculation import OnFailure
@@ -214,7 +215,8 @@ class RouteConfig(Section):
     else think, else no_think.
 
     `judge` is for routes whose controller is `judge`. `judged_by` names such a route, which ranks replies where a
-    request, or `best_of` here, wants the best of several. `auto` names the decider of mode `auto`. The family `auto` is
+    request, or `best_of` here, wants the best of several. `auto` names the decider of mode `auto`, `exit` the rule that
+    ends settled thoughts. The family `auto` is
     found by the model's own template before anything else is decided (`detected`).
     """
 
@@ -232,6 +234,7 @@ class RouteConfig(Section):
     sampling: SamplingConfig = SamplingConfig()
     budgets: BudgetsConfig = BudgetsConfig()
     loop: LoopConfig = LoopConfig()
+    exit: ExitConfig | None = None
     auto: SerializeAsAny[DeciderConfig] | None = None
     speculative: SpeculativeConfig | None = None
     admission: AdmissionConfig = AdmissionConfig()
@@ -404,6 +407,8 @@ def _route_problems(config: Config) -> Iterator[str]:
         elif route.think_threshold is not None and route.default_mode != "auto":
             yield f"{key}.think_threshold: only a route whose mode is auto can have one"
         yield from _budget_problems(f"{key}.budgets", route)
+        if route.exit is not None and route.of_family.scope != "thinking":
+            yield f"{key}.exit: models of family {route.family!r} have no thinking that could be ended"
         yield from _speculative_problems(key, route, config.engines)
 
 

@@ -14,7 +14,7 @@ from prometheus_client.exposition import generate_latest
 
 from controllers.generation.events import Finished, TargetFailure, TargetUse
 from controllers.judging.judge import Verdict
-from controllers.policy.controls import ChosenBy, Cut
+from controllers.policy.controls import ChosenBy, Cut, CutBy
 from controllers.speculative.takeovers import TakeoverKind
 from models.formats.reasoning import Mode
 
@@ -89,7 +89,10 @@ class RouteMetrics:
         self.first_answer = families.first_answer.labels(name)
         self.empty_answers = families.empty_answers.labels(name)
         self.budget_used = families.budget_used.labels(name)
-        self.cuts: Mapping[Cut, Counter] = {cut: families.cuts.labels(name, cut) for cut in get_args(Cut)}
+        self.cuts: Mapping[tuple[Cut, CutBy], Counter] = {
+            (cut, by): families.cuts.labels(name, cut, by) for cut in get_args(Cut) for by in get_args(CutBy)
+        }
+        self._probed = families.probe_tokens.labels(name)
         self.comparisons = families.comparisons.labels(name)
         self.votes = families.votes.labels(name)
         self.unparsable = families.unparsable.labels(name)
@@ -141,8 +144,10 @@ class RouteMetrics:
             self._discarded.inc(end.discarded_tokens)
         if end.target is not None:
             self.helped(end.target)
-        if end.cut is not None:
-            self.cuts[end.cut].inc()
+        if end.early_exit is not None:
+            self._probed.inc(end.early_exit.probe_tokens)
+        if end.cut is not None and end.cut_by is not None:
+            self.cuts[end.cut, end.cut_by].inc()
         if end.budget is not None and end.budget.requested and end.budget.requested > 0:
             self.budget_used.observe(end.budget.used / end.budget.requested)
 
@@ -195,7 +200,8 @@ class _Families:
         )
         self.decisions = counter("mode_decisions", "Modes of replies, by who chose them.", "mode", "source")
         self.budget_used = histogram("budget_used_ratio", "Tokens used of the budget that was requested.", RATIOS)
-        self.cuts = counter("cuts", "Stretches ended by the server, by how.", "cut")
+        self.cuts = counter("cuts", "Stretches ended by the server, by how and for whose sake.", "cut", "by")
+        self.probe_tokens = counter("probe_tokens", "Tokens of trial answers, beside the replies.")
         self.empty_answers = counter("empty_answers", "Replies whose answer has no token.")
         self.takeovers = counter("takeovers", "Stretches that the target model wrote, by what called for them.", "kind")
         self.target_failures = counter("target_failures", "Replies that went on without their target, by why.", "cause")

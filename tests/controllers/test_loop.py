@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+from dataclasses import replace
 
 import pytest
 
@@ -10,12 +11,14 @@ from controllers.generation.events import Conversation, Finished
 from controllers.generation.route import build_route
 from controllers.policy.fold import Defaults, Policy
 from controllers.policy.loop import LoopSettings
+from demo.tasks import TASKS
 from models.engines.base import Prompt, Sampling
 from models.engines.scripted import Line, ScriptedEngine
 from models.formats import FAMILIES
 from models.text.tokenizer import HubTokenizer
 
 LOOP = LoopSettings()
+PHRASE = 26  # tokens of the family's phrase, at most
 
 
 def reply(
@@ -55,8 +58,7 @@ def test_a_loop_is_broken_within_four_periods_and_110_tokens_and_an_answer_follo
     lead = [draw.randrange(700) for _ in range(before)]
     round_ = [draw.randrange(700) for _ in range(period)]
     end = reply(tokenizer, lead + round_ * (8000 // period), tokenizer.encode("so 4"))
-    phrase = 26  # at most, of the family
-    limit = max(LOOP.after, before + 4 * period + 110) + phrase
+    limit = max(LOOP.after, before + 4 * period + 110) + PHRASE
     assert (end.cut, end.cut_by, end.reason) == ("wrap_up", "loop", "stop")
     assert end.reasoning_tokens <= limit
     assert end.answer_tokens > 0
@@ -111,3 +113,23 @@ def test_a_looping_solution_is_told_to_end_and_then_ended(tokenizer: HubTokenize
     solution = [*tokenizer.encode("<solution>"), *(tokenizer.encode("on and on. ") * 900)]
     end = reply(tokenizer, solution, [], family="selfbudgeter")
     assert (end.cut, end.cut_by, end.reason, end.record["loop"]) == ("wrap_up", "loop", "length", "answer")
+
+
+def test_loops_of_all_periods_are_broken_in_time(tokenizer: HubTokenizer) -> None:
+    for period in range(1, 257):
+        draw = random.Random(period)
+        round_ = [draw.randrange(700) for _ in range(period)]
+        end = reply(tokenizer, round_ * (2000 // period), tokenizer.encode("so 4"), settings=replace(LOOP, after=0))
+        assert (end.cut_by, end.reason, end.answer_tokens > 0) == ("loop", "stop", True), period
+        assert end.reasoning_tokens <= 4 * period + 110 + PHRASE, period
+
+
+@pytest.mark.parametrize("task", ["chain", "countdown", "english", "judging"])
+def test_thoughts_as_the_demo_models_learn_them_go_on(tokenizer: HubTokenizer, task: str) -> None:
+    """From their first token on, several of them as one long thought. `tests/accept` asks the models themselves."""
+    rng, asked = random.Random(7), TASKS[task]
+    for _ in range(40):
+        drawn = (asked.draw(rng.choice(tuple(asked.difficulties)), rng) for _ in range(6))
+        thought = tokenizer.encode("\n\n".join(written for _, written, _ in drawn))
+        end = reply(tokenizer, thought, tokenizer.encode("so 4"), settings=replace(LOOP, after=0))
+        assert (end.cut, end.reasoning_tokens) == (None, len(thought))

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from controllers.generation.steps import Cues, Steps
 from controllers.policy.speculation import CUES, CueList
-from controllers.speculative.steps import Cues, Steps
 
 ENGLISH = Cues()
 WORDS = (

@@ -185,8 +185,8 @@ async def test_cuts_and_ratios_are_counted(client: httpx.AsyncClient) -> None:
         await ask(client, thinking_budget=12)
         await ask(client, "kind")
         text = (await client.get("/metrics")).text
-    assert 'reasond:cuts_total{cut="hard",route="demo"} 1.0' in text
-    assert 'reasond:cuts_total{cut="wrap_up",route="kind"} 1.0' in text
+    assert 'reasond:cuts_total{by="budget",cut="hard",route="demo"} 1.0' in text
+    assert 'reasond:cuts_total{by="budget",cut="wrap_up",route="kind"} 1.0' in text
     assert 'reasond:budget_used_ratio_sum{route="demo"} 1.0' in text
 
 

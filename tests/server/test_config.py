@@ -52,6 +52,11 @@ REFUSED = {
         ENGINE + ROUTE + 'mode = "think"\nthink_threshold = 0.5',
         "routes.demo.think_threshold: only a route whose mode is auto",
     ),
+    "exit without thinking": (
+        ENGINE + ROUTE.replace("lhrm", "selfbudgeter") + 'exit = { rule = "margin" }',
+        "routes.demo.exit: models of family 'selfbudgeter' have no thinking",
+    ),
+    "unknown exit": (ENGINE + ROUTE + 'exit = { rule = "soon" }', "routes.demo.exit"),
     "threshold out of range": (ENGINE + ROUTE + "think_threshold = 1.5", "routes.demo.think_threshold"),
     "sampling out of range": (ENGINE + ROUTE + "sampling = { top_p = 0.0 }", "routes.demo.sampling.top_p"),
     "unknown sampling": (ENGINE + ROUTE + "sampling = { heat = 1 }", "routes.demo.sampling.heat: unknown key"),

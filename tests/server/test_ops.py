@@ -58,6 +58,7 @@ async def test_the_model_list_tells_what_each_route_can_do(make_client):
             "answer_reserve": 0,
             "cut": "graceful",
         },
+        "exit": None,
         "speculative": None,
         "best_of": None,
         "judge": None,

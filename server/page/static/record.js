@@ -22,6 +22,7 @@ const CUT_BY = {
   reserve: "to leave room for the answer",
   client: "you asked for the answer",
   loop: "the thought went in circles",
+  settled: "the thought was settled",
 };
 const FAILURE = {
   dead: "its engine is down",
@@ -62,6 +63,7 @@ export function rows(record, threshold) {
   if (record.decision_tokens !== undefined) row("The decision cost", count(record.decision_tokens, "token"));
   if (budget) row("Budget", budgetWords(budget));
   if (record.cut) row("Cut", `${CUT[record.cut] ?? record.cut}: ${CUT_BY[record.cut_by] ?? record.cut_by}`);
+  if (record.exit) row("Early exit", exitWords(record.exit));
   if (record.takeovers) {
     const kinds = Object.entries(record.takeovers).filter(([, times]) => times);
     const spoken = kinds.length ? kinds.map(([kind, times]) => `${times} × ${kind}`).join(", ") : "none";
@@ -88,6 +90,11 @@ function scale(probability, threshold) {
   if (known) bar.lastChild.style.left = `${100 * threshold}%`;
   const sign = known ? ` ${probability >= threshold ? "≥" : "<"} ${threshold}, the threshold` : "";
   return [bar, `${probability.toFixed(3)}${sign}`];
+}
+
+function exitWords({ rule, looks, best, probe_tokens: tokens }) {
+  const found = best === null ? "" : `, at best ${best.toFixed(3)}`;
+  return rule === "trial" ? `${count(looks, "trial")}${found}, ${count(tokens, "token")}` : `${rule}, ${count(looks, "look")}${found}`;
 }
 
 function budgetWords({ scope, requested, declared, enforced, used }) {
