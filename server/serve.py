@@ -19,6 +19,7 @@ from models.engines.supervised import SupervisedEngine
 from server.app import Application, create_app
 from server.config.load import Config, ConfigError
 from server.edges.auth import load_keys
+from server.edges.connection import bounded_http
 from server.edges.request_scope import Observer
 from server.engines import start_engines
 from server.families import detect_families
@@ -92,7 +93,7 @@ def build_server(config: Config, app: Application) -> DrainingServer:
         host=config.server.host,
         port=config.server.port,
         loop="uvloop",
-        http="httptools",
+        http=bounded_http(config.server),
         ws="none",
         lifespan="off",
         log_config=None,
@@ -139,6 +140,8 @@ async def _serve(config: Config) -> int:
 async def _serve_app(config: Config, app: Application) -> int:
     """The exit status: 0 after a stop signal, 3 where the port could not be had, 4 where an engine is lost."""
     server = build_server(config, app)
+    if config.server.keys_file:
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, app.state.keys.reload)
     engines = app.state.runtime.engines
     losing = asyncio.create_task(_stop_when_lost(server, [engines[name] for name in config.needed_engines]))
     try:

@@ -40,6 +40,7 @@ from server.config.speculative import SpeculativeConfig
 
 LOOP = LoopSettings()
 AUTO = "auto"
+MIB = 1024 * 1024
 ROUTE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}")
 
 
@@ -64,6 +65,7 @@ class ServerConfig(Section):
     `drain_seconds`: how long running requests may go on after a stop signal. `notice_seconds`: how long before that
     the server says at /ready that it drains and still takes new requests, for balancers that ask now and then.
     `keep_alive_seconds`: after so much silence a stream sends a comment, or a ping, so that nobody takes it for dead.
+    `head_seconds` is for the head of a request to arrive in, `body_seconds` for each MiB of its body.
     `page`: the built-in page at `/` and `/status`.
     `stored_responses` and `stored_bytes` bound what /v1/responses keeps in memory for all keys together, and how many
     responses run in the background; of the key that keeps the most, the oldest go first. `max_replies` bounds how many
@@ -78,12 +80,15 @@ class ServerConfig(Section):
     cors_origins: tuple[Annotated[str, Field(pattern=r"^(\*|https?://[^/]+)$")], ...] = ()
     keys_file: str = ""
     page: bool = True
-    max_body_bytes: int = Field(default=32 * 1024 * 1024, ge=1)
+    max_body_bytes: int = Field(default=32 * MIB, ge=1)
+    max_head_bytes: int = Field(default=64 * 1024, ge=1024)
+    head_seconds: float = Field(default=30.0, gt=0)
+    body_seconds: float = Field(default=60.0, gt=0)
     keep_alive_seconds: float = Field(default=10.0, gt=0)
     drain_seconds: float = Field(default=30.0, ge=0)
     notice_seconds: float = Field(default=0.0, ge=0)
     stored_responses: int = Field(default=1000, ge=0)
-    stored_bytes: int = Field(default=64 * 1024 * 1024, ge=0)
+    stored_bytes: int = Field(default=64 * MIB, ge=0)
     store: str = Field(default="", pattern=r"^(sqlite:.+|(redis|rediss|unix)://.+)?$")
     store_env: str = ""
     store_seconds: float = Field(default=30 * 86400.0, gt=0)

@@ -57,7 +57,7 @@ class Clients:
             if over.is_set():
                 return
             outcome = await self.ask(http, body)
-            if outcome.end == "refused":
+            if outcome.end in ("refused", "cut"):
                 await asyncio.sleep(0.2)
 
     async def ask(self, http: httpx.AsyncClient, body: Mapping[str, Any]) -> Outcome:

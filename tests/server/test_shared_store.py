@@ -2,8 +2,6 @@
 
 import asyncio
 import shutil
-import subprocess
-import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -15,35 +13,11 @@ from models.engines.scripted import ScriptedEngine
 from server.app import create_app
 from server.config.load import ConfigError, parse_config
 from server.stores import open_responses, shared
-from tests.processes import free_port
+from tests.processes import Redis
 from tests.server.conftest import ENGINE_AND_ROUTE, ROOT
 
 BODY = {"model": "demo", "input": "2+3"}
 needs_redis = pytest.mark.skipif(not shutil.which("redis-server"), reason="needs redis-server (Debian's package)")
-
-
-class Redis:
-    """A Redis server, which may be killed and started again."""
-
-    def __init__(self) -> None:
-        self.port = free_port()
-        self.process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        command = ["redis-server", "--port", str(self.port), "--save", "", "--bind", "127.0.0.1"]
-        self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-        deadline = time.monotonic() + 10
-        while time.monotonic() < deadline:
-            ping = ["redis-cli", "-p", str(self.port), "ping"]
-            if subprocess.run(ping, capture_output=True, check=False).stdout == b"PONG\n":
-                return
-            time.sleep(0.02)
-        raise AssertionError("Redis does not start")
-
-    def kill(self) -> None:
-        if self.process is not None:
-            self.process.kill()
-            self.process.wait()
 
 
 @pytest.fixture
