@@ -53,6 +53,7 @@ def create_app(
     others = [*rewards.routes, *reward_protocols.routes(), *tokenize.routes, *ops.routes, *first]
     app = Application(title="reasond", version=__version__, openapi_url=None, routes=[*conversations, *others])
     app.router.default = entrance.nowhere
+    app.state.siblings = ()
     app.state.runtime = assemble(config, engines, int(time.time()), store)
     _add_middlewares(app, config, observers)
     return app

@@ -25,13 +25,14 @@ from server.engines import start_engines
 from server.families import detect_families
 from server.observability import logs
 from server.observability.tracing import start_tracing
+from server.processes import LOST, FrontEnd, serve_together
 from server.stores import open_responses
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 KEEP_ALIVE_SECONDS = 75  # longer than load balancers keep an idle connection, so that they and not we close it
-NOT_STARTED, LOST = 3, 4  # exit statuses
+NOT_STARTED = 3  # the exit status where the port could not be had
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -111,19 +112,25 @@ def serve(config: Config) -> int:
     logs.configure(config.logging)
     require_free_port(config.server.host, config.server.port)
     load_keys(config.server.keys_file, os.environ)
+    return serve_together(config, run) if config.server.processes > 1 else run(config)
+
+
+def run(config: Config, place: FrontEnd | None = None) -> int:
+    """`serve`, in this process. `place` is there for one of several."""
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(_serve(config))
+        return runner.run(_serve(config, place))
 
 
-async def _serve(config: Config) -> int:
+async def _serve(config: Config, place: FrontEnd | None) -> int:
     asyncio.get_running_loop().set_exception_handler(logs.report_loop_error)
+    stop = stop_signals()
     async with AsyncExitStack() as stack:
         observers: list[Observer] = [logs.log_request] if config.logging.requests else []
         if config.tracing.endpoint:
             observers.append(start_tracing(config.tracing, stack))
         try:
             config = detect_families(config)
-            engines = await unless_stopped(start_engines(config, stack))
+            engines = await unless_stopped(start_engines(config, stack), stop)
         except asyncio.CancelledError:
             log.info("stopped before the engines were up")
             return 0
@@ -133,22 +140,37 @@ async def _serve(config: Config) -> int:
         sharing = asyncio.create_task(responses.run(app.state.runtime.running.ask))
         stack.callback(sharing.cancel)
         stack.push_async_callback(responses.flush)
-        return await _serve_app(config, app)
+        return await _serve_app(config, app, stop, place)
     raise AssertionError("the stack swallows no exception")
 
 
-async def _serve_app(config: Config, app: Application) -> int:
-    """The exit status: 0 after a stop signal, 3 where the port could not be had, 4 where an engine is lost."""
+async def _serve_app(
+    config: Config, app: Application, stop: asyncio.Event, place: FrontEnd | None = None
+) -> int:
+    """The exit status: 0 after a stop signal, 3 where the port could not be had, 4 where an engine is lost. `stop` is
+    set where a signal came before uvicorn listened to them."""
     server = build_server(config, app)
     if config.server.keys_file:
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, app.state.keys.reload)
     engines = app.state.runtime.engines
     losing = asyncio.create_task(_stop_when_lost(server, [engines[name] for name in config.needed_engines]))
+    stopping = asyncio.create_task(_stop_when_told(server, stop))
     try:
-        await server.serve()
+        if place is not None:
+            app.state.siblings = place.others
+        await server.serve(place and place.sockets())
         return LOST if server.lost else 0 if server.started else NOT_STARTED
     finally:
         losing.cancel()
+        stopping.cancel()
+        for number in SIGNALS:  # uvicorn has raised what it caught once more, and from here on all ends anyway
+            asyncio.get_running_loop().remove_signal_handler(number)
+            signal.signal(number, signal.SIG_IGN)
+
+
+async def _stop_when_told(server: DrainingServer, stop: asyncio.Event) -> None:
+    await stop.wait()
+    server.should_exit = True
 
 
 async def _stop_when_lost(server: DrainingServer, engines: Iterable[Engine]) -> None:
@@ -159,19 +181,22 @@ async def _stop_when_lost(server: DrainingServer, engines: Iterable[Engine]) -> 
         server.lost = server.should_exit = True
 
 
-async def unless_stopped(work: Awaitable[T]) -> T:
-    """The result of `work`. A stop signal cancels it."""
-    loop = asyncio.get_running_loop()
-    working = asyncio.ensure_future(work)
+def stop_signals() -> asyncio.Event:
+    """Set by a stop signal, from now on. While uvicorn runs it handles them itself."""
+    stop = asyncio.Event()
     for number in SIGNALS:
-        loop.add_signal_handler(number, working.cancel)
-    try:
-        return await working
-    finally:
-        for number in SIGNALS:
-            loop.remove_signal_handler(number)
-            # uvicorn handles these while it runs, and raises what it caught once more at its end: then all is done.
-            signal.signal(number, signal.SIG_IGN)
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    return stop
+
+
+async def unless_stopped(work: Awaitable[T], stop: asyncio.Event) -> T:
+    """The result of `work`, which is cancelled when `stop` is set."""
+    working, stopping = asyncio.ensure_future(work), asyncio.ensure_future(stop.wait())
+    await asyncio.wait((working, stopping), return_when=asyncio.FIRST_COMPLETED)
+    if stopping.done():
+        working.cancel()
+    stopping.cancel()
+    return await working
 
 
 def require_free_port(host: str, port: int) -> None:

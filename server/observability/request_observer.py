@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Literal
@@ -9,6 +10,7 @@ from typing import Any, Literal
 from starlette.requests import Request
 
 from controllers.generation.events import Decision, Event, Finished
+from controllers.judging.judge import Vote
 from models.engines.base import EngineBusy
 from models.formats.chunks import Chunk
 from server.assemble import runtime_of
@@ -21,12 +23,20 @@ COUNTED_AT_ONCE = 16  # tokens: a counter costs too much to be asked for each
 @dataclass(slots=True)
 class UsageCounter:
     """Every token that the client is charged for, counted from token ids over all choices of one request: exact at any
-    moment. The prompt is counted once."""
+    moment. The prompt is counted once; of a judge, once a vote. `votes` are those it was asked for."""
 
     prompt_tokens: int = 0
     completion_tokens: int = 0
     reasoning_tokens: int = 0
     cached_tokens: int = 0
+    votes: int = 0
+
+    def judged(self, votes: Iterable[Vote]) -> None:
+        for vote in votes:
+            self.prompt_tokens += vote.prompt_tokens
+            self.completion_tokens += vote.completion_tokens
+            self.reasoning_tokens += vote.reasoning_tokens
+            self.votes += not vote.cached
 
     def usage(self, *, reasoning: bool = True) -> dict[str, Any]:
         """As OpenAI's chat API writes it, and without `reasoning` its completions API."""

@@ -13,8 +13,10 @@ from models.engines.scripted import ScriptedEngine
 from server.app import create_app
 from server.config.load import ConfigError, parse_config
 from server.stores import open_responses, shared
+from tests.judging import Reader, larger_number
 from tests.processes import Redis
 from tests.server.conftest import ENGINE_AND_ROUTE, ROOT
+from tests.server.judges import JUDGE
 
 BODY = {"model": "demo", "input": "2+3"}
 needs_redis = pytest.mark.skipif(not shutil.which("redis-server"), reason="needs redis-server (Debian's package)")
@@ -194,3 +196,30 @@ def test_a_store_that_cannot_be_had_is_told_at_start(settings, problem):
         open_responses(parse_config(f"[server]\n{settings}\n{ENGINE_AND_ROUTE}", ROOT))
     with pytest.raises(ConfigError, match=r"server\.store: "):
         parse_config(f'[server]\nstore = "mongodb://x"\n{ENGINE_AND_ROUTE}', ROOT)
+
+
+@pytest.mark.anyio
+async def test_verdicts_are_shared_where_a_judge_route_asks_for_it_and_by_key(tokenizer, store):
+    config = parse_config(f'[server]\nstore = "{store}"\n{JUDGE}judge = {{ shared_cache = true }}\n', ROOT)
+    body, asked = {"query": "more?", "replies": ["4", "5"]}, []
+    async with AsyncExitStack() as stack:
+        for _ in range(2):
+            engine = ScriptedEngine(tokenizer, reader := Reader(tokenizer, larger_number), name="judge")
+            responses = open_responses(config)
+            app = create_app(config, {"judge": engine}, store=responses)
+            sharing = asyncio.create_task(responses.run(app.state.runtime.running.ask))
+            client = httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://reasond")
+            answer = (await (await stack.enter_async_context(client)).post("/v1/rewards/compare", json=body)).json()
+            assert answer["winner"] == 1
+            asked.append(len(reader.asked))
+            await responses.flush()
+            sharing.cancel()
+            await asyncio.wait([sharing])
+            await responses.close()
+    assert asked == [1, 0]
+
+
+def test_a_shared_cache_needs_a_store(tokenizer):
+    config = parse_config(f"{JUDGE}judge = {{ shared_cache = true }}\n", ROOT)
+    with pytest.raises(ConfigError, match=r"^routes\.judge\.judge\.shared_cache: needs server\.store"):
+        create_app(config, {"judge": ScriptedEngine(tokenizer, ["5"], name="judge")})
