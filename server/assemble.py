@@ -154,9 +154,7 @@ def _judges(config: Config, name: str) -> bool:
     return config.routes[name].controller == "judge"
 
 
-def _judge(
-    name: str, config: Config, models: Mapping[str, LoadedModel], metrics: Metrics, store: Responses
-) -> Judge:
+def _judge(name: str, config: Config, models: Mapping[str, LoadedModel], metrics: Metrics, store: Responses) -> Judge:
     """A judge over the route of its own replies. Sampling that is left open is the paper's (arXiv 2505.14674)."""
     route, settings = config.routes[name], config.routes[name].judge
     family = JUDGE_FAMILIES[settings.family]

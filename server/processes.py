@@ -73,7 +73,9 @@ class _Watch:
         signal.signal(signal.SIGHUP, self._tell)
 
     def until_all_have_ended(self) -> int:
-        for number in range(len(self._sockets)):
+        server = self._config.server
+        log.info("%d processes listen on http://%s:%d", server.processes, server.host, server.port)
+        for number in range(server.processes):
             self._start(number)
         while self._running:
             process, status = os.waitpid(-1, 0)

@@ -144,9 +144,7 @@ async def _serve(config: Config, place: FrontEnd | None) -> int:
     raise AssertionError("the stack swallows no exception")
 
 
-async def _serve_app(
-    config: Config, app: Application, stop: asyncio.Event, place: FrontEnd | None = None
-) -> int:
+async def _serve_app(config: Config, app: Application, stop: asyncio.Event, place: FrontEnd | None = None) -> int:
     """The exit status: 0 after a stop signal, 3 where the port could not be had, 4 where an engine is lost. `stop` is
     set where a signal came before uvicorn listened to them."""
     server = build_server(config, app)
@@ -158,7 +156,7 @@ async def _serve_app(
     try:
         if place is not None:
             app.state.siblings = place.others
-        await server.serve(place and place.sockets())
+        await server.serve(None if place is None else place.sockets())
         return LOST if server.lost else 0 if server.started else NOT_STARTED
     finally:
         losing.cancel()

@@ -73,7 +73,7 @@ class ServerConfig(Section):
     replies one request may have drawn. Tools that the server would have to run are left out of a request and told in
     its record; with `refuse_hosted_tools` the request is refused. `seal_key`, at least 16 bytes in hex or base64, seals
     the thinking that clients carry unread; left out, each process has its own. `store` keeps responses elsewhere, for
-    `store_seconds`: a file (`sqlite:PATH`), `redis://...`, or what the variable `store_env` holds, where it has to be secret.
+    `store_seconds`: a file (`sqlite:PATH`), `redis://...`, or what the variable `store_env` holds.
     """
 
     processes: int = Field(default=1, ge=1, le=256)
@@ -186,8 +186,8 @@ class JudgeConfig(Section):
 
     `templates` are files in place of the family's own, by what is judged. `rubric` is what a single reply is held
     against where a request brings neither reference nor rubric nor rival. `concurrency` bounds the votes in flight,
-    `cache_size` the verdicts remembered (0: none); `shared_cache` keeps them in `server.store` too. A second try after a reply without a verdict may be `widening`
-    times as long.
+    `cache_size` the verdicts remembered (0: none); `shared_cache` keeps them in `server.store`
+    too. A second try after a reply without a verdict may be `widening` times as long.
     """
 
     family: str = "rrm"
@@ -337,7 +337,12 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _hangs_together(self) -> Self:
-        problems = [*_process_problems(self), *_route_problems(self), *_judge_problems(self), *memory_problems(self.engines)]
+        problems = [
+            *_process_problems(self),
+            *_route_problems(self),
+            *_judge_problems(self),
+            *memory_problems(self.engines),
+        ]
         if problems:
             raise ValueError("\n".join(problems))
         return self

@@ -30,13 +30,15 @@ class BoundedHttp(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
+        had_begun = self._head_bytes is not None
         super().data_received(data)
         if self.transport.is_closing():
             return
-        if self._head_bytes is not None:
+        if had_begun and self._head_bytes is not None:
             self._head_bytes += len(data)
             if self._head_bytes > self.limits.max_head_bytes:
-                return self._refuse(431, f"the head of the request is larger than {self.limits.max_head_bytes} bytes")
+                self._refuse(431, f"the head of the request is larger than {self.limits.max_head_bytes} bytes")
+                return
         if self._deadline is None and (self.cycle is None or self.cycle.response_complete):
             self._await_head()
 

@@ -130,7 +130,6 @@ class RequestScope:
                 scope["app"].state.runtime.metrics.responses[status // 100].inc()
             report()
 
-
     async def _in_time(self, receive: Receive, spent: float, arrived: int) -> Message:
         """The next piece of a body, of which so much has arrived in so many seconds."""
         try:

@@ -159,10 +159,11 @@ class RequestObserver:
 
     def fields(self) -> dict[str, Any]:
         """The request as log lines and spans tell it: the decision record (of the first choice to end), then counts
-        over all choices. Holds no text of the conversation.
+        over all choices. Holds no text of the conversation; the record's notes are left out, for they may quote it.
         """
         told = self._ends[0].record if self._ends else self._decision.record() if self._decision else {}
         fields: dict[str, Any] = {"route": self._route.name, "outcome": self._outcome, **told}
+        fields.pop("notes", None)
         if self._decision is not None:
             fields["prompt_tokens"] = len(self._decision.prompt)
         if self._ends:

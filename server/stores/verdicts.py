@@ -1,4 +1,4 @@
-"""Verdicts of a judge route that all replicas share. Their names hold all that a verdict depends on, the key included."""
+"""Verdicts of a judge route that all replicas share, by all that they depend on, the API key's name included."""
 
 from hashlib import sha256
 

@@ -18,7 +18,7 @@ from tests.processes import ROOT, free_port, reasond
 
 DRAIN_SECONDS, TOKEN_SECONDS = 6.0, 0.02
 SHORT, LONG = 150, 1500  # tokens: three seconds and thirty
-SPARE_SECONDS = 6.0  # for what is cut to be told, and the process to end, on a busy machine
+SPARE_SECONDS = 20.0  # for what is cut to be told, and the process to end, on a busy machine
 SETTINGS = """
 [server]
 drain_seconds = {drain}
@@ -60,7 +60,6 @@ def story(short: bool) -> dict[str, Any]:
         log = Path(folder, "log")
         runs: list[str] = []
         for _ in range(2 if short else 10):
-            print(log.read_text() if log.exists() else '')
             with reasond(settings, port, log=log) as (url, process):
                 told += _found_again(url, runs)
                 outcomes, seconds, runs = asyncio.run(_stopped(url, process))
@@ -86,11 +85,9 @@ async def _stopped(url: str, process: subprocess.Popen[bytes]) -> tuple[Counter[
         process.send_signal(signal.SIGTERM)
         began = time.monotonic()
         outcomes = await asyncio.gather(*asking)
-        print("told", time.monotonic() - began)
         await asyncio.to_thread(process.wait, 60)
         seconds = time.monotonic() - began
-    print('ended', seconds)
-    assert seconds < 3*DRAIN_SECONDS + SPARE_SECONDS, seconds
+    assert seconds < DRAIN_SECONDS + SPARE_SECONDS, seconds
     return Counter(outcomes), seconds, runs
 
 

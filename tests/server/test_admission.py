@@ -15,8 +15,8 @@ from models.engines.scripted import ScriptedEngine
 from server.admission import FIRST_MEAN, Admission, AdmissionConfig, Refusal
 from server.app import create_app
 from server.config.load import parse_config
-from tests.server.judges import JudgeServer
 from tests.server.conftest import ENGINE_AND_ROUTE, ROOT
+from tests.server.judges import JudgeServer
 from tests.virtual_time import VirtualTime
 
 
@@ -360,7 +360,7 @@ async def test_the_server_refuses_early_and_a_key_at_its_limit_gets_429(tokenize
     ids=["one", "one streamed", "batch", "batch streamed", "a trainer's protocol"],
 )
 async def test_what_is_judged_waits_and_is_refused_as_conversations_are(tokenizer, path, body):
-    settings = 'admission = { running_tokens = 10, queue_tokens = 2000 }\njudge = { cache_size = 0, concurrency = 1 }\n'
+    settings = "admission = { running_tokens = 10, queue_tokens = 2000 }\njudge = { cache_size = 0, concurrency = 1 }\n"
     server = JudgeServer(tokenizer, token_delay=0.01, settings=settings)
     answers = await asyncio.gather(*(server.post(path, body) for _ in range(6)))
     statuses = sorted(answer.status_code for answer in answers)

@@ -41,9 +41,7 @@ class ItemPlan:
     max_votes: int
 
 
-def admitted(
-    request: Request, judge: Judge, votes: int, usage: UsageCounter
-) -> AbstractAsyncContextManager[None]:
+def admitted(request: Request, judge: Judge, votes: int, usage: UsageCounter) -> AbstractAsyncContextManager[None]:
     """What a request to a judge runs inside: each of the votes that it has in flight at once reads its body."""
     runtime, key_name = runtime_of(request), request.scope["state"].get("key_name")
     route, votes = judge.route.name, min(votes, judge.concurrency)
