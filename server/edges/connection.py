@@ -69,8 +69,11 @@ class BoundedHttp(HttpToolsProtocol):
             self.transport.close()
 
     def _refuse(self, status: int, message: str) -> None:
-        """The answer to what never became a request, and the end of the connection."""
+        """The answer to what never became a request, and the end of the connection, for a request before it too."""
         self._stop_waiting()
+        if self.cycle is not None and not self.cycle.response_complete:
+            self.cycle.disconnected = True  # uvicorn would notice only later, and write to what is closed
+            self.cycle.message_event.set()
         body = ApiError(status, message, code=HTTPStatus(status).name.lower()).body()
         head = f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\ncontent-type: application/json\r\n"
         self.transport.write(f"{head}content-length: {len(body)}\r\nconnection: close\r\n\r\n".encode() + body)

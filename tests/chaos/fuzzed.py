@@ -21,6 +21,7 @@ SETTINGS = f"""
 [server]
 stored_responses = 50
 max_body_bytes = 1000000
+head_seconds = 2
 body_seconds = 2
 [engines.demo]
 kind = "scripted"
