@@ -7,7 +7,7 @@ HOST ?= 127.0.0.1
 PORT ?= 8000
 CONFIG ?= configs/demo.toml
 
-.PHONY: serve english english-model test check bench accept chaos install docs demo-hybrid demo-pair demo-budget demo-judge demo-english
+.PHONY: serve english english-model test check bench accept chaos sbom install docs demo-hybrid demo-pair demo-budget demo-judge demo-english
 .DEFAULT_GOAL := serve
 
 install: $(VENV)/.installed
@@ -47,6 +47,10 @@ accept: install
 # What happens when engines, servers, stores and the load go wrong; CHAOS=--long for as often as the criteria ask.
 chaos: install
 	$(BIN)/python -m tests.chaos $(CHAOS)
+
+# Every package of the environment, with its version and licence, as CycloneDX.
+sbom: install
+	$(BIN)/python deploy/sbom.py > sbom.json
 
 docs: install
 	$(BIN)/python -m tests.docs.files

@@ -54,6 +54,7 @@ class Usage(Protocol):
 
     prompt_tokens: int
     completion_tokens: int
+    votes: int
 
 
 @dataclass(slots=True, eq=False)
@@ -270,6 +271,7 @@ class Admission:
             try:
                 yield
             finally:
+                replies = usage.votes or replies
                 reply_tokens = usage.completion_tokens / replies if usage.completion_tokens else None
                 queue.leave(key or "", work, queue.clock() - began, reply_tokens)
         finally:

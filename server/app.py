@@ -19,7 +19,7 @@ from server.apis.responses import routes as responses
 from server.apis.rewards import routes as rewards
 from server.assemble import assemble
 from server.config.load import Config, ConfigError
-from server.edges.auth import OPEN_PATHS, Authentication, load_keys
+from server.edges.auth import OPEN_PATHS, Authentication, Keys
 from server.edges.request_scope import Observer, RequestScope
 from server.page import routes as page
 from server.stores.shared import Responses
@@ -53,6 +53,7 @@ def create_app(
     others = [*rewards.routes, *reward_protocols.routes(), *tokenize.routes, *ops.routes, *first]
     app = Application(title="reasond", version=__version__, openapi_url=None, routes=[*conversations, *others])
     app.router.default = entrance.nowhere
+    app.state.siblings = ()
     app.state.runtime = assemble(config, engines, int(time.time()), store)
     _add_middlewares(app, config, observers)
     return app
@@ -60,15 +61,15 @@ def create_app(
 
 def _add_middlewares(app: Application, config: Config, observers: Sequence[Observer]) -> None:
     """Added from the inside out: the last one meets the request first."""
-    keys = load_keys(config.server.keys_file, os.environ)
-    if strangers := config.keys.keys() - set(keys.values()):
+    keys = app.state.keys = Keys(config.server.keys_file, os.environ)
+    if strangers := config.keys.keys() - set(keys.names.values()):
         raise ConfigError(f"keys.{min(strangers)}: there is no API key of this name")
-    if keys:
+    if keys.names:
         open_paths = OPEN_PATHS | page.PATHS if config.server.page else OPEN_PATHS
         app.add_middleware(Authentication, keys=keys, open_paths=open_paths)
     else:
         log.warning("no API keys are configured: everyone who can reach this server may use it")
-    app.add_middleware(RequestScope, observers=observers, max_body_bytes=config.server.max_body_bytes)
+    app.add_middleware(RequestScope, observers=observers, limits=config.server)
     if config.server.cors_origins:
         app.add_middleware(
             CORSMiddleware,

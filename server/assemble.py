@@ -32,6 +32,7 @@ from server.observability.metrics import Metrics
 from server.running_requests import Running
 from server.stores.responses import ResponseStore
 from server.stores.shared import Responses
+from server.stores.verdicts import StoredVerdicts
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +111,8 @@ def assemble(
     metrics.registry.register(EngineCollector(engines))
     metrics.registry.register(AdmissionCollector(admission))
     models = {name: LoadedModel(engine, ThroughputEstimate(), CircuitBreaker()) for name, engine in engines.items()}
-    judges = {name: _judge(name, config, models, metrics) for name in config.routes if _judges(config, name)}
+    store = responses or Responses(ResponseStore(config.server.stored_responses, config.server.stored_bytes))
+    judges = {name: _judge(name, config, models, metrics, store) for name in config.routes if _judges(config, name)}
     routes = {
         name: _chatting(judges[name]) if name in judges else _with_target(config, name, models, judges)
         for name in config.routes
@@ -131,7 +133,7 @@ def assemble(
         started=started,
         running=Running(),
         keys=keys,
-        responses=responses or Responses(ResponseStore(config.server.stored_responses, config.server.stored_bytes)),
+        responses=store,
         admission=admission,
         background=set(),
         seal=Seal(config.server.seal_key.get_secret_value() or token_bytes(32)),
@@ -152,7 +154,7 @@ def _judges(config: Config, name: str) -> bool:
     return config.routes[name].controller == "judge"
 
 
-def _judge(name: str, config: Config, models: Mapping[str, LoadedModel], metrics: Metrics) -> Judge:
+def _judge(name: str, config: Config, models: Mapping[str, LoadedModel], metrics: Metrics, store: Responses) -> Judge:
     """A judge over the route of its own replies. Sampling that is left open is the paper's (arXiv 2505.14674)."""
     route, settings = config.routes[name], config.routes[name].judge
     family = JUDGE_FAMILIES[settings.family]
@@ -172,8 +174,16 @@ def _judge(name: str, config: Config, models: Mapping[str, LoadedModel], metrics
         widening=settings.widening,
         teams=settings.teams,
         rubric=settings.rubric,
+        shared=_shared_verdicts(name, config, store) if settings.shared_cache and settings.cache_size else None,
         on_verdict=metrics.routes[name].judged,
     )
+
+
+def _shared_verdicts(name: str, config: Config, store: Responses) -> StoredVerdicts:
+    if not store.has_backend:
+        raise ConfigError(f"routes.{name}.judge.shared_cache: needs server.store")
+    route = config.routes[name]
+    return StoredVerdicts(store, (name, route.adapter, config.engines[route.engine].model))
 
 
 def _chatting(judge: Judge) -> Route:

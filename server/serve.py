@@ -19,12 +19,14 @@ from models.engines.supervised import SupervisedEngine
 from server.app import Application, create_app
 from server.config.load import Config, ConfigError
 from server.edges.auth import load_keys
+from server.edges.connection import bounded_http
 from server.edges.request_scope import Observer
 from server.engines import start_engines
 from server.families import detect_families
 from server.observability import logs
 from server.observability.foreign import ForeignOutput, diverted
 from server.observability.tracing import start_tracing
+from server.processes import LOST, FrontEnd, serve_together
 from server.ready import ready_lines
 from server.stores import open_responses
 
@@ -32,7 +34,7 @@ T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 KEEP_ALIVE_SECONDS = 75  # longer than load balancers keep an idle connection, so that they and not we close it
-NOT_STARTED, LOST = 3, 4  # exit statuses
+NOT_STARTED = 3  # the exit status where the port could not be had
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -98,7 +100,7 @@ def build_server(config: Config, app: Application, out: TextIO | None = None) ->
         host=config.server.host,
         port=config.server.port,
         loop="uvloop",
-        http="httptools",
+        http=bounded_http(config.server),
         ws="none",
         lifespan="off",
         log_config=None,
@@ -115,20 +117,29 @@ def serve(config: Config) -> int:
     """Serves until a stop signal. Returns the process's exit status; raises `ConfigError` where it cannot start."""
     require_free_port(config.server.host, config.server.port)
     load_keys(config.server.keys_file, os.environ)
+    if config.server.processes == 1:
+        return run(config)
+    logs.configure(config.logging)
+    return serve_together(config, run)
+
+
+def run(config: Config, place: FrontEnd | None = None) -> int:
+    """`serve`, in this process. `place` is there for one of several."""
     with diverted() as foreign, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         logs.configure(config.logging, foreign.err)
-        return runner.run(_serve(config, foreign))
+        return runner.run(_serve(config, foreign, place))
 
 
-async def _serve(config: Config, foreign: ForeignOutput) -> int:
+async def _serve(config: Config, foreign: ForeignOutput, place: FrontEnd | None) -> int:
     asyncio.get_running_loop().set_exception_handler(logs.report_loop_error)
+    stop = stop_signals()
     async with AsyncExitStack() as stack:
         observers: list[Observer] = [logs.log_request] if config.logging.requests else []
         if config.tracing.endpoint:
             observers.append(start_tracing(config.tracing, stack))
         try:
             config = detect_families(config)
-            engines = await unless_stopped(start_engines(config, stack, foreign.cause))
+            engines = await unless_stopped(start_engines(config, stack, foreign.cause), stop)
         except asyncio.CancelledError:
             log.info("stopped before the engines were up")
             return 0
@@ -139,20 +150,37 @@ async def _serve(config: Config, foreign: ForeignOutput) -> int:
         stack.callback(sharing.cancel)
         stack.push_async_callback(responses.flush)
         foreign.starting = False
-        return await _serve_app(config, app, foreign.out)
+        return await _serve_app(config, app, stop, foreign.out, place)
     raise AssertionError("the stack swallows no exception")
 
 
-async def _serve_app(config: Config, app: Application, out: TextIO) -> int:
-    """The exit status: 0 after a stop signal, 3 where the port could not be had, 4 where an engine is lost."""
-    server = build_server(config, app, out)
+async def _serve_app(
+    config: Config, app: Application, stop: asyncio.Event, out: TextIO, place: FrontEnd | None = None
+) -> int:
+    """The exit status: 0 after a stop signal, 3 where the port could not be had, 4 where an engine is lost. `stop` is
+    set where a signal came before uvicorn listened to them."""
+    server = build_server(config, app, out if place is None or place.first else None)
+    if config.server.keys_file:
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, app.state.keys.reload)
     engines = app.state.runtime.engines
     losing = asyncio.create_task(_stop_when_lost(server, [engines[name] for name in config.needed_engines]))
+    stopping = asyncio.create_task(_stop_when_told(server, stop))
     try:
-        await server.serve()
+        if place is not None:
+            app.state.siblings = place.others
+        await server.serve(None if place is None else place.sockets())
         return LOST if server.lost else 0 if server.started else NOT_STARTED
     finally:
         losing.cancel()
+        stopping.cancel()
+        for number in SIGNALS:  # uvicorn has raised what it caught once more, and from here on all ends anyway
+            asyncio.get_running_loop().remove_signal_handler(number)
+            signal.signal(number, signal.SIG_IGN)
+
+
+async def _stop_when_told(server: DrainingServer, stop: asyncio.Event) -> None:
+    await stop.wait()
+    server.should_exit = True
 
 
 async def _stop_when_lost(server: DrainingServer, engines: Iterable[Engine]) -> None:
@@ -163,19 +191,22 @@ async def _stop_when_lost(server: DrainingServer, engines: Iterable[Engine]) -> 
         server.lost = server.should_exit = True
 
 
-async def unless_stopped(work: Awaitable[T]) -> T:
-    """The result of `work`. A stop signal cancels it."""
-    loop = asyncio.get_running_loop()
-    working = asyncio.ensure_future(work)
+def stop_signals() -> asyncio.Event:
+    """Set by a stop signal, from now on. While uvicorn runs it handles them itself."""
+    stop = asyncio.Event()
     for number in SIGNALS:
-        loop.add_signal_handler(number, working.cancel)
-    try:
-        return await working
-    finally:
-        for number in SIGNALS:
-            loop.remove_signal_handler(number)
-            # uvicorn handles these while it runs, and raises what it caught once more at its end: then all is done.
-            signal.signal(number, signal.SIG_IGN)
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    return stop
+
+
+async def unless_stopped(work: Awaitable[T], stop: asyncio.Event) -> T:
+    """The result of `work`, which is cancelled when `stop` is set."""
+    working, stopping = asyncio.ensure_future(work), asyncio.ensure_future(stop.wait())
+    await asyncio.wait((working, stopping), return_when=asyncio.FIRST_COMPLETED)
+    if stopping.done():
+        working.cancel()
+    stopping.cancel()
+    return await working
 
 
 def require_free_port(host: str, port: int) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -90,6 +91,42 @@ def vllm(
     url = f"http://127.0.0.1:{port}"
     with running(command, f"{url}/health", log=log) as process:
         yield url, process
+
+
+class Redis:
+    """A Redis server, which may be killed and started again."""
+
+    def __init__(self) -> None:
+        self.port = free_port()
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        command = ["redis-server", "--port", str(self.port), "--save", "", "--bind", "127.0.0.1"]
+        self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+        deadline = time.monotonic() + 10
+        while time.monotonic() < deadline:
+            ping = ["redis-cli", "-p", str(self.port), "ping"]
+            if subprocess.run(ping, capture_output=True, check=False).stdout == b"PONG\n":
+                return
+            time.sleep(0.02)
+        raise AssertionError("Redis does not start")
+
+    def kill(self) -> None:
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+
+
+@contextmanager
+def nginx(servers: Sequence[str], folder: Path) -> Iterator[str]:
+    """nginx as deploy/nginx.conf has it, but before these servers, in turn: its root URL."""
+    port, settings = free_port(), folder / "nginx.conf"
+    text = (ROOT / "deploy" / "nginx.conf").read_text().replace("listen 8080", f"listen 127.0.0.1:{port}")
+    listed = "".join(f"server {url.removeprefix('http://')};\n" for url in servers)
+    text = re.sub(r"least_conn;.*\n(\s*server .*\n)+", listed, text)
+    settings.write_text(f"pid {folder}/nginx.pid;\nuser root;\n{text}")
+    with running(["nginx", "-c", str(settings), "-g", "daemon off;"], f"http://127.0.0.1:{port}/version"):
+        yield f"http://127.0.0.1:{port}"
 
 
 def wait_until_ready(url: str, process: subprocess.Popen[Any], seconds: float) -> None:

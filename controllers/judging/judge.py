@@ -7,6 +7,7 @@ all callers are in flight together, up to the judge's `concurrency`, and callers
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 from cachetools import LRUCache
 
@@ -144,8 +145,16 @@ class _Question:
         return ((self.order[0] + index) % 2 == 1) != self.comparison.turned
 
 
+class SharedVerdicts(Protocol):
+    """Verdicts that others remember too, by all that they depend on."""
+
+    async def get(self, key: bytes) -> float | None: ...
+    def put(self, key: bytes, share: float) -> None: ...
+
+
 class Judge:
-    """One judge route. `on_verdict` hears every verdict; `widening` is how much longer a second try may be.
+    """One judge route. `on_verdict` hears every verdict; `widening` is how much longer a second try may be. What is not
+    in its own cache is looked up in the `shared` one.
 
     `votes`, `teams` and `rubric` are for callers who bring none of their own.
     """
@@ -163,6 +172,7 @@ class Judge:
         widening: float = 2.0,
         teams: bool = False,
         rubric: str = "",
+        shared: SharedVerdicts | None = None,
         on_verdict: Callable[[Verdict], None] = ignore,
     ) -> None:
         self.route = route
@@ -177,6 +187,7 @@ class Judge:
         self._fruitless_tries: LRUCache[bytes, int] = LRUCache(ABSTENTIONS)
         self._slots = FairSemaphore(concurrency)
         self._widening = widening
+        self._shared = shared
         self._on_verdict = on_verdict
 
     def params(self, votes: int | None = None, seed: int = 0, key: KeyLimits | None = None) -> JudgeParams:
@@ -234,7 +245,7 @@ class Judge:
         """
         params, turned = question.params, question.comparison.turned
         key = digest(question.content, params.tenant, params.request.cache_salt, index)
-        known = None if params.keep_reasoning else self.cache.get(key)
+        known = None if params.keep_reasoning else await self._known(key)
         if known is not None:
             return Vote(_turned(known, turned), cached=True)
         fruitless = self._fruitless_tries.get(key, 0)
@@ -246,7 +257,17 @@ class Judge:
             self._fruitless_tries[key] = fruitless + vote.tries
         elif self.cache.maxsize and not params.fixed_order:
             self.cache[key] = _turned(vote.share, turned)
+            if self._shared is not None:
+                self._shared.put(key, self.cache[key])
         return vote
+
+    async def _known(self, key: bytes) -> float | None:
+        known = self.cache.get(key)
+        if known is None and self._shared is not None:
+            known = await self._shared.get(key)
+            if known is not None:
+                self.cache[key] = known
+        return known
 
     async def _ask(
         self, question: _Question, index: int, fruitless: int, on_event: Callable[[Event], None] | None

@@ -4,8 +4,10 @@ import asyncio
 import logging
 from dataclasses import asdict
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
+import httpx
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
@@ -16,9 +18,11 @@ from models.engines.base import Engine, EngineError
 from server import __version__
 from server.apis import openapi
 from server.assemble import Runtime, runtime_of
+from server.edges import auth
 from server.edges.endpoints import Endpoint, Routes
 from server.edges.errors import speaks_anthropic
 from server.observability.collectors import engine_state
+from server.observability.summed import summed
 
 log = logging.getLogger(__name__)
 routes = Routes()
@@ -170,11 +174,26 @@ async def version(request: Request) -> Response:
 
 @routes.get("/metrics")
 async def metrics(request: Request) -> Response:
-    """Written in a worker thread, since some thousand series take milliseconds."""
+    """Written in a worker thread, since some thousand series take milliseconds. Where several processes share the port
+    the answer is for all of them."""
     metrics = runtime_of(request).metrics
     metrics.tasks.set(len(asyncio.all_tasks()))
     text = await asyncio.to_thread(metrics.text)
+    if request.app.state.siblings and request.scope["server"][1] is not None:  # else a sibling asks, on its socket
+        told = await asyncio.gather(*(_metrics_of(sibling, request) for sibling in request.app.state.siblings))
+        text = await asyncio.to_thread(summed, [text.decode(), *told])
     return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+async def _metrics_of(sibling: Path, request: Request) -> str:
+    """Those of another process of this server, under the caller's own key; nothing where it does not answer."""
+    keys = {name: value for name, value in request.headers.items() if name in ("authorization", *auth.HEADERS)}
+    try:
+        async with httpx.AsyncClient(transport=httpx.AsyncHTTPTransport(uds=str(sibling))) as client:
+            return (await client.get("http://sibling/metrics", headers=keys, timeout=CHECK_SECONDS)).text
+    except httpx.HTTPError as error:
+        log.warning("a process of this server does not tell its metrics: %s", type(error).__name__)
+        return ""
 
 
 @unlisted.get("/openapi.json")

@@ -42,6 +42,7 @@ from server.config.speculative import SpeculativeConfig
 LOOP = LoopSettings()
 AUTO = "auto"
 RUN_FILE = "reasond.toml"  # the configuration that a training run leaves in its folder
+MIB = 1024 * 1024
 ROUTE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}")
 
 
@@ -63,9 +64,11 @@ def key_bytes(text: str) -> bytes:
 class ServerConfig(Section):
     """`[server]`: the HTTP edge.
 
+    `processes`: how many share the port, each with an event loop of its own; for engines elsewhere.
     `drain_seconds`: how long running requests may go on after a stop signal. `notice_seconds`: how long before that
     the server says at /ready that it drains and still takes new requests, for balancers that ask now and then.
     `keep_alive_seconds`: after so much silence a stream sends a comment, or a ping, so that nobody takes it for dead.
+    `head_seconds` is for the head of a request to arrive in, `body_seconds` for each MiB of its body.
     `page`: the built-in page at `/` and `/status`.
     `stored_responses` and `stored_bytes` bound what /v1/responses keeps in memory for all keys together, and how many
     responses run in the background; of the key that keeps the most, the oldest go first. `max_replies` bounds how many
@@ -75,19 +78,23 @@ class ServerConfig(Section):
     `store_seconds`: a file (`sqlite:PATH`), `redis://...`, or what the variable `store_env` holds.
     """
 
+    processes: int = Field(default=1, ge=1, le=256)
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=0, le=65535)
     cors_origins: tuple[Annotated[str, Field(pattern=r"^(\*|https?://[^/]+)$")], ...] = ()
     keys_file: str = ""
     page: bool = True
-    max_body_bytes: int = Field(default=32 * 1024 * 1024, ge=1)
+    max_body_bytes: int = Field(default=32 * MIB, ge=1)
+    max_head_bytes: int = Field(default=64 * 1024, ge=1024)
+    head_seconds: float = Field(default=30.0, gt=0)
+    body_seconds: float = Field(default=60.0, gt=0)
     keep_alive_seconds: float = Field(default=10.0, gt=0)
     drain_seconds: float = Field(default=30.0, ge=0)
     notice_seconds: float = Field(default=0.0, ge=0)
     stored_responses: int = Field(default=1000, ge=0)
-    stored_bytes: int = Field(default=64 * 1024 * 1024, ge=0)
+    stored_bytes: int = Field(default=64 * MIB, ge=0)
     store: str = Field(default="", pattern=r"^(sqlite:.+|(redis|rediss|unix)://.+)?$")
-    store_env: str = ""
+    store_env: str = "REASOND_STORE"
     store_seconds: float = Field(default=30 * 86400.0, gt=0)
     max_replies: int = Field(default=1024, ge=1)
     refuse_hosted_tools: bool = False
@@ -181,8 +188,8 @@ class JudgeConfig(Section):
 
     `templates` are files in place of the family's own, by what is judged. `rubric` is what a single reply is held
     against where a request brings neither reference nor rubric nor rival. `concurrency` bounds the votes in flight,
-    `cache_size` the verdicts remembered (0: none). A second try after a reply without a verdict may be `widening`
-    times as long.
+    `cache_size` the verdicts remembered (0: none); `shared_cache` keeps them in `server.store`
+    too. A second try after a reply without a verdict may be `widening` times as long.
     """
 
     family: str = "rrm"
@@ -191,6 +198,7 @@ class JudgeConfig(Section):
     votes: int = Field(default=1, ge=1, le=128)
     concurrency: int = Field(default=256, ge=1)
     cache_size: int = Field(default=100_000, ge=0)
+    shared_cache: bool = False
     widening: float = Field(default=2.0, gt=1)
     teams: bool = False
 
@@ -333,7 +341,12 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _hangs_together(self) -> Self:
-        problems = [*_route_problems(self), *_judge_problems(self), *memory_problems(self.engines)]
+        problems = [
+            *_process_problems(self),
+            *_route_problems(self),
+            *_judge_problems(self),
+            *memory_problems(self.engines),
+        ]
         if problems:
             raise ValueError("\n".join(problems))
         return self
@@ -384,6 +397,11 @@ def _families(context: Any) -> Mapping[str, ReasoningFormat]:
     """What a configuration's routes may name: the built-in families, and its own."""
     known: Mapping[str, ReasoningFormat] = (context or {}).get("families", FAMILIES)
     return known
+
+
+def _process_problems(config: Config) -> Iterator[str]:
+    if config.server.processes > 1 and (here := [name for name, each in config.engines.items() if each.kind == "vllm"]):
+        yield f"server.processes: engine {here[0]!r} lives in one process; several need engines of kind 'remote'"
 
 
 def _route_problems(config: Config) -> Iterator[str]:

@@ -5,8 +5,10 @@ A key is 256 random bits, so a plain hash cannot be searched and no slow one is 
 
 import base64
 import hmac
+import logging
 import secrets
 from collections.abc import Mapping, Set
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 
@@ -15,6 +17,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from server.config.load import ConfigError
 from server.edges.errors import ApiError
+
+log = logging.getLogger(__name__)
 
 ENVIRONMENT = "REASOND_API_KEYS"
 OPEN_PATHS = frozenset({"/", "/health", "/ready", "/version"})
@@ -61,6 +65,27 @@ def load_keys(keys_file: str, environment: Mapping[str, str]) -> dict[bytes, str
     return keys
 
 
+class Keys:
+    """Every key that may call, by digest, as the keys file and the environment had it when they were last read."""
+
+    def __init__(self, keys_file: str, environment: Mapping[str, str]) -> None:
+        self._source = partial(load_keys, keys_file, environment)
+        self.names = self._source()
+
+    def reload(self) -> None:
+        """Reads them again. Where they cannot be read, or there is none any more, those of before stay."""
+        try:
+            names = self._source()
+        except (ConfigError, OSError) as error:
+            log.error("the keys stay as they were: %s", error)
+            return
+        if not names:
+            log.error("the keys stay as they were: there is none left")
+            return
+        log.info("%d keys may call", len(names))
+        self.names = names
+
+
 def presented(headers: Headers) -> list[str]:
     """The keys that a request carries, wherever its client puts them."""
     scheme, _, token = headers.get("authorization", "").partition(" ")
@@ -97,7 +122,7 @@ def owner(keys: Mapping[bytes, str], candidates: list[str]) -> str | None:
 class Authentication:
     """Plain ASGI, installed only where keys are configured. Guards every path that is not in `open_paths`."""
 
-    def __init__(self, app: ASGIApp, keys: Mapping[bytes, str], open_paths: Set[str]) -> None:
+    def __init__(self, app: ASGIApp, keys: Keys, open_paths: Set[str]) -> None:
         self.app = app
         self.keys = keys
         self.open_paths = open_paths
@@ -105,7 +130,7 @@ class Authentication:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan" or scope["path"] in self.open_paths:
             return await self.app(scope, receive, send)
-        name = owner(self.keys, presented(Headers(scope=scope)))
+        name = owner(self.keys.names, presented(Headers(scope=scope)))
         if name is None:
             return await _refusal().response()(scope, receive, send)
         scope.setdefault("state", {})["key_name"] = name

@@ -13,7 +13,7 @@ from starlette.types import Receive, Scope, Send
 
 from controllers.concurrency import off_loop
 from server.assemble import runtime_of
-from server.edges.errors import validated
+from server.edges.errors import ApiError, shortened, validated
 
 Model = TypeVar("Model", bound=BaseModel)
 Handler = Callable[[Request], Awaitable[Response]]
@@ -56,7 +56,11 @@ class Routes(list[Endpoint]):
 
 
 async def read_body(request: Request, model: type[Model]) -> Model:
-    """The request's JSON body as `model`. Raises `InvalidBody`, also for bytes that are not JSON."""
+    """The request's JSON body as `model`. Raises `InvalidBody`, also for bytes that are not JSON. A body that is packed
+    is refused: what it unpacks to has no bound."""
+    if (packed := request.headers.get("content-encoding", "identity")) != "identity":
+        message = f"content-encoding: a body is sent as it is, not as {shortened(packed)}"
+        raise ApiError(415, message, param="content-encoding", code="unsupported_media_type")
     body = await request.body()
     if runtime_of(request).config.logging.prompts:
         request.scope["state"]["body"] = body

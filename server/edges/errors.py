@@ -227,7 +227,13 @@ def _not_judged(exc: NotJudged) -> ApiError:
 
 
 _HTTP_CODES: Mapping[int, str] = MappingProxyType(
-    {401: "invalid_api_key", 404: "not_found", 405: "method_not_allowed", 413: "request_too_large"}
+    {
+        401: "invalid_api_key",
+        404: "not_found",
+        405: "method_not_allowed",
+        408: "request_timeout",
+        413: "request_too_large",
+    }
 )
 
 

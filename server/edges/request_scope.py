@@ -17,6 +17,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from server.config.load import MIB, ServerConfig
 from server.edges.errors import ServerStopping, reported
 from server.observability.request_observer import RequestObserver
 
@@ -53,12 +54,13 @@ Observer = Callable[[Report], None]
 class RequestScope:
     """Puts `request_id` into the scope's state and the answer's headers, and answers what handlers raise.
 
-    A body that is too large is refused where a handler reads it, by its announced length or by what has arrived of it.
+    A body that is too large or too slow is refused where a handler reads it, by its announced length or by what has
+    arrived of it.
     """
 
-    def __init__(self, app: ASGIApp, max_body_bytes: int, observers: Sequence[Observer] = ()) -> None:
+    def __init__(self, app: ASGIApp, limits: ServerConfig, observers: Sequence[Observer] = ()) -> None:
         self.app = app
-        self.max_body_bytes = max_body_bytes
+        self.limits = limits
         self.observers = tuple(observers)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -72,7 +74,7 @@ class RequestScope:
         status: int | None = None
         announced = headers.get("content-length", "")
         size = int(announced) if announced.isdecimal() else 0
-        arrived = 0
+        arrived, whole = 0, False
 
         def send_with_id(message: Message) -> Awaitable[None]:
             nonlocal status
@@ -81,12 +83,15 @@ class RequestScope:
                 MutableHeaders(scope=message)["x-request-id"] = request_id
             return send(message)
 
-        async def receive_within_limit() -> Message:
-            nonlocal arrived
-            message = await receive()
+        async def receive_within_limits() -> Message:
+            nonlocal arrived, whole
+            if whole:
+                return await receive()
+            message = await self._in_time(receive, time.perf_counter() - clock, arrived)
+            whole = not message.get("more_body", False)
             arrived += len(message.get("body", b""))
-            if max(arrived, size) > self.max_body_bytes:
-                raise HTTPException(413, f"the request body is larger than {self.max_body_bytes} bytes")
+            if max(arrived, size) > self.limits.max_body_bytes:
+                raise HTTPException(413, f"the request body is larger than {self.limits.max_body_bytes} bytes")
             return message
 
         def report(background: bool = False) -> None:
@@ -109,7 +114,7 @@ class RequestScope:
 
         state["report"] = report
         try:
-            await self.app(scope, receive_within_limit, send_with_id)
+            await self.app(scope, receive_within_limits, send_with_id)
         except asyncio.CancelledError:
             if not _is_cut(scope):
                 raise
@@ -124,6 +129,15 @@ class RequestScope:
             if "app" in scope and status is not None:
                 scope["app"].state.runtime.metrics.responses[status // 100].inc()
             report()
+
+    async def _in_time(self, receive: Receive, spent: float, arrived: int) -> Message:
+        """The next piece of a body, of which so much has arrived in so many seconds."""
+        try:
+            async with asyncio.timeout(self.limits.body_seconds * (1 + arrived / MIB) - spent):
+                return await receive()
+        except TimeoutError:
+            message = f"the request body comes more slowly than a MiB in {self.limits.body_seconds:g} seconds"
+            raise HTTPException(408, message, headers={"connection": "close"}) from None
 
 
 def choose_id(offered: str | None) -> str:

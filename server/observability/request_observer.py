@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Literal
@@ -9,6 +10,7 @@ from typing import Any, Literal
 from starlette.requests import Request
 
 from controllers.generation.events import Decision, Event, Finished
+from controllers.judging.judge import Vote
 from models.engines.base import EngineBusy
 from models.formats.chunks import Chunk
 from server.assemble import runtime_of
@@ -21,12 +23,20 @@ COUNTED_AT_ONCE = 16  # tokens: a counter costs too much to be asked for each
 @dataclass(slots=True)
 class UsageCounter:
     """Every token that the client is charged for, counted from token ids over all choices of one request: exact at any
-    moment. The prompt is counted once."""
+    moment. The prompt is counted once; of a judge, once a vote. `votes` are those it was asked for."""
 
     prompt_tokens: int = 0
     completion_tokens: int = 0
     reasoning_tokens: int = 0
     cached_tokens: int = 0
+    votes: int = 0
+
+    def judged(self, votes: Iterable[Vote]) -> None:
+        for vote in votes:
+            self.prompt_tokens += vote.prompt_tokens
+            self.completion_tokens += vote.completion_tokens
+            self.reasoning_tokens += vote.reasoning_tokens
+            self.votes += not vote.cached
 
     def usage(self, *, reasoning: bool = True) -> dict[str, Any]:
         """As OpenAI's chat API writes it, and without `reasoning` its completions API."""
@@ -149,10 +159,11 @@ class RequestObserver:
 
     def fields(self) -> dict[str, Any]:
         """The request as log lines and spans tell it: the decision record (of the first choice to end), then counts
-        over all choices. Holds no text of the conversation.
+        over all choices. Holds no text of the conversation; the record's notes are left out, for they may quote it.
         """
         told = self._ends[0].record if self._ends else self._decision.record() if self._decision else {}
         fields: dict[str, Any] = {"route": self._route.name, "outcome": self._outcome, **told}
+        fields.pop("notes", None)
         if self._decision is not None:
             fields["prompt_tokens"] = len(self._decision.prompt)
         if self._ends:

@@ -10,9 +10,10 @@ from server.stores.shared import Backend, Responses
 def open_responses(config: Config) -> Responses:
     """The store that the configuration names. Raises `ConfigError` where it cannot be had."""
     settings = config.server
-    if settings.store_env and not os.environ.get(settings.store_env):
+    told = os.environ.get(settings.store_env, "")
+    if not told and "store_env" in settings.model_fields_set:
         raise ConfigError(f"server.store_env: the environment has no {settings.store_env}")
-    where = settings.store or os.environ.get(settings.store_env or "", "")
+    where = settings.store or told
     local = ResponseStore(settings.stored_responses, settings.stored_bytes)
     try:
         return Responses(local, _backend(where) if where else None, settings.store_seconds)

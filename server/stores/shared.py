@@ -56,6 +56,10 @@ class Responses:
         self._writes: asyncio.Queue[tuple[str, bytes | None]] = asyncio.Queue()
 
     @property
+    def has_backend(self) -> bool:
+        return self._backend is not None
+
+    @property
     def most(self) -> int:
         return self._local.most
 
@@ -67,11 +71,11 @@ class Responses:
         if not self._local.put(key_name, stored):
             return False
         if self._backend is not None:
-            self._write(_name(key_name, stored.id), orjson.dumps(self._record(stored)))
+            self.write(_name(key_name, stored.id), orjson.dumps(self._record(stored)))
             if stored.interrupt is None:
                 self._local.delete(key_name, stored.id)
                 for item in (*stored.items, *stored.body["output"]):
-                    self._write(_name(key_name, item["id"]), orjson.dumps(item))
+                    self.write(_name(key_name, item["id"]), orjson.dumps(item))
         return True
 
     async def find(self, key_name: str | None, response_id: str) -> Stored | None:
@@ -82,7 +86,7 @@ class Responses:
         if record is None or "body" not in record:
             return None
         stored = Stored(record["body"], record["earlier"], record["items"])
-        if record["replica"] and await self._read(_replica(record["replica"])) is None:
+        if record["replica"] and await self.read(_replica(record["replica"])) is None:
             error = {"code": "server_error", "message": "the server that ran this response has stopped"}
             stored.body |= {"status": "failed", "error": error}
         return stored
@@ -108,7 +112,7 @@ class Responses:
     def delete(self, key_name: str | None, response_id: str) -> None:
         self._local.delete(key_name, response_id)
         if self._backend is not None:
-            self._write(_name(key_name, response_id), None)
+            self.write(_name(key_name, response_id), None)
 
     def is_here(self, key_name: str | None, stored: Stored) -> bool:
         return self._local.find(key_name, stored.id) is stored
@@ -158,7 +162,7 @@ class Responses:
         replica = self._replica if stored.interrupt is not None else ""
         return {"body": stored.body, "earlier": stored.earlier, "items": stored.items, "replica": replica}
 
-    def _write(self, name: str, value: bytes | None) -> None:
+    def write(self, name: str, value: bytes | None) -> None:
         self._writes.put_nowait((name, value))
 
     async def _writing(self) -> None:
@@ -174,7 +178,7 @@ class Responses:
             else:
                 await self._backend.set(name, value, self._seconds)
         except OSError as error:
-            log.warning("a response is not kept: %s", error)
+            log.warning("what the store should keep is lost: %s", error)
         finally:
             self._writes.task_done()
 
@@ -189,13 +193,14 @@ class Responses:
         """After some patience: a replica answers its client before the store has it."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + WRITE_SECONDS
-        while (value := await self._read(name)) is None:
+        while (value := await self.read(name)) is None:
             if self._backend is None or loop.time() > deadline:
                 return None
             await asyncio.sleep(LOOK_SECONDS)
         return value
 
-    async def _read(self, name: str) -> Any:
+    async def read(self, name: str) -> Any:
+        """What the backend has under this name; None where there is nothing, or no backend to be had."""
         if self._backend is None:
             return None
         try:

@@ -7,7 +7,7 @@ import sys
 import time
 import traceback
 
-SCENARIOS = ("fleet", "overload", "engines")
+SCENARIOS = ("replicas", "drain", "fuzzed", "fleet", "overload", "engines")
 
 
 def main() -> int:

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import httpx
 import orjson
+from prometheus_client.parser import text_string_to_metric_families
 
 End = Literal["whole", "error event", "refused", "cut", "hung"]
 HUNG_SECONDS = 240.0
@@ -57,7 +58,7 @@ class Clients:
             if over.is_set():
                 return
             outcome = await self.ask(http, body)
-            if outcome.end == "refused":
+            if outcome.end in ("refused", "cut"):
                 await asyncio.sleep(0.2)
 
     async def ask(self, http: httpx.AsyncClient, body: Mapping[str, Any]) -> Outcome:
@@ -124,6 +125,12 @@ async def ask(
         code = type(error).__name__
         return outcome("cut")
     return outcome("error event" if code else "whole" if done else "cut")
+
+
+async def metric(http: httpx.AsyncClient, url: str, name: str) -> float:
+    """The sum of a metric's series."""
+    families = text_string_to_metric_families((await http.get(f"{url}/metrics")).text)
+    return sum(sample.value for family in families for sample in family.samples if sample.name == name)
 
 
 def chat(model: str, text: str = "what is 2+2?", **fields: Any) -> dict[str, Any]:

@@ -1,5 +1,5 @@
 """The engine under 32 streams is killed, and frozen, again and again: nobody hangs, and the next answer comes within
-one start of an engine. Then the server itself is killed: nothing of it lives on."""
+one start of an engine. Before that the server itself is killed, again and again: nothing of it lives on."""
 
 import asyncio
 import os
@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 
 from tests.chaos.clients import Clients, chat, client
-from tests.processes import ROOT, members, reasond
+from tests.processes import ROOT, free_port, members, reasond
 
 STALL_SECONDS = 15
 SETTINGS = f"""
@@ -55,21 +55,30 @@ BODIES = [
 
 
 def story(short: bool) -> dict[str, Any]:
-    kills, freezes = (2, 1) if short else (20, 5)
+    kills, freezes, servers = (2, 1, 2) if short else (20, 5, 10)
+    port, orphans = free_port(), []
     with tempfile.TemporaryDirectory() as folder:
-        settings = Path(folder, "settings.toml")
+        settings, log = Path(folder, "settings.toml"), Path(folder, "log")
         settings.write_text(SETTINGS)
-        log = Path(folder, "log")
+        for _ in range(servers):
+            with reasond(settings, port, log=log) as (url, process):
+                orphans.append(asyncio.run(_killed_under_load(url, process)))
         began = time.monotonic()
-        with reasond(settings, log=log) as (url, process):
+        with reasond(settings, port, log=log) as (url, process):
             start = time.monotonic() - began
             try:
                 told = asyncio.run(_ended(url, process, ["kill"] * kills + ["freeze"] * freezes, start))
             except AssertionError:
                 print(log.read_text()[-4000:])
                 raise
-            orphans = _killed_server(process)
-    return {"start_seconds": round(start, 1), **told, **orphans}
+    return {"start_seconds": round(start, 1), **told, "servers_killed": servers, "orphans_gone_seconds": orphans}
+
+
+async def _killed_under_load(url: str, process: subprocess.Popen[bytes]) -> float:
+    clients = Clients(url, BODIES)
+    async with clients.busy(32):
+        await _until(lambda: clients.streaming >= 16, 300)
+        return await asyncio.to_thread(_killed_server, process)
 
 
 async def _ended(url: str, process: subprocess.Popen[bytes], ways: list[str], start: float) -> dict[str, Any]:
@@ -122,8 +131,8 @@ async def _until(happened: Any, seconds: float) -> None:
             await asyncio.sleep(0.05)
 
 
-def _killed_server(process: subprocess.Popen[bytes]) -> dict[str, float]:
-    """Kills the server; what it started must be gone within five seconds."""
+def _killed_server(process: subprocess.Popen[bytes]) -> float:
+    """Kills the server; what it started must be gone within five seconds. How many it took."""
     process.kill()
     process.wait()
     began = time.monotonic()
@@ -131,4 +140,4 @@ def _killed_server(process: subprocess.Popen[bytes]) -> dict[str, float]:
         time.sleep(0.02)
     seconds = time.monotonic() - began
     assert seconds < 5, members(process.pid)
-    return {"orphans_gone_seconds": round(seconds, 2)}
+    return round(seconds, 2)

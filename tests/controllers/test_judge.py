@@ -192,6 +192,31 @@ async def test_a_comparison_asked_again_is_answered_by_the_cache_even_the_other_
     assert [[vote.cached for vote in verdict.votes] for verdict in seen] == [[False] * asked, [True] * asked]
 
 
+class KeptElsewhere(dict[bytes, float]):
+    """What judges of several replicas remember together."""
+
+    async def get(self, key: bytes) -> float | None:
+        return super().get(key)
+
+    def put(self, key: bytes, share: float) -> None:
+        self[key] = share
+
+
+async def test_what_another_judge_remembers_is_not_asked_again_but_for_another_key(make_judge):
+    kept = KeptElsewhere()
+    first, first_reader = make_judge(shared=kept)
+    await first.compare(PAIR, first.params(votes=3))
+    assert len(kept) == len(first_reader.asked)
+    second, reader = make_judge(shared=kept)
+    for _ in range(2):  # the second time it knows by itself
+        verdict = await second.compare(PAIR, second.params(votes=3))
+        assert verdict.winner == 1 and all(vote.cached for vote in verdict.votes)
+        assert not reader.asked
+        kept.clear()
+    await second.compare(PAIR, second.params(votes=3, key=KeyLimits(name="other")))
+    assert reader.asked
+
+
 async def test_the_cache_never_answers_one_vote_with_another_of_the_same_comparison(make_judge):
     judge, reader = make_judge()
     for votes in (1, 3, 5):

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from server.config.load import Config, parse_config
+from server.config.load import Config, ServerConfig, parse_config
 from tests.deploy.queries import DASHBOARD, DEPLOY
 
 ROOT = DEPLOY.parent
@@ -60,7 +60,7 @@ def test_prometheus_scrapes_and_grafana_asks_the_services_that_compose_starts():
     assert scrape["static_configs"][0]["targets"] == ["reasond:8000"]
     source = yaml.safe_load((DEPLOY / "grafana/provisioning/datasources/reasond.yaml").read_text())["datasources"][0]
     assert source["url"] == "http://prometheus:9090"
-    assert {"reasond", "prometheus", "grafana"} == COMPOSE["services"].keys()
+    assert {"reasond", "store", "prometheus", "grafana"} == COMPOSE["services"].keys()
     provider = yaml.safe_load((DEPLOY / "grafana/provisioning/dashboards/reasond.yaml").read_text())["providers"][0]
     mounted = [mount.split(":")[1] for mount in COMPOSE["services"]["grafana"]["volumes"]]
     assert f"{provider['options']['path']}/reasond.json" in mounted
@@ -81,6 +81,21 @@ def test_the_pod_serves_a_configuration_that_loads_and_probes_what_needs_no_key(
     paths = {probe: CONTAINER[probe]["httpGet"]["path"] for probe in CONTAINER if probe.endswith("Probe")}
     assert paths == {"startupProbe": "/health", "livenessProbe": "/health", "readinessProbe": "/ready"}
     assert CONTAINER["args"] == ["serve", "/etc/reasond/config/config.toml"]
+
+
+def test_replicas_share_a_store_that_is_started_with_them_and_the_image_can_speak_to(tmp_path):
+    _, service = yaml.safe_load_all((DEPLOY / "store.yaml").read_text())
+    port = service["spec"]["ports"][0]["port"]
+    assert pod_config(tmp_path).server.store == f"redis://{service['metadata']['name']}:{port}/0"
+    assert COMPOSE["services"]["reasond"]["environment"]["REASOND_STORE"] == "redis://store:6379/0"
+    assert {"redis" in extras for extras in re.findall(r"'\.\[([\w,]+)\]'", DOCKERFILE)} == {True}
+
+
+def test_the_balancer_passes_streams_and_bodies_as_the_server_bounds_them(tmp_path):
+    text = (DEPLOY / "nginx.conf").read_text()
+    largest = ServerConfig().max_body_bytes // 2**20
+    for line in ("proxy_buffering off;", "least_conn;", f"client_max_body_size {largest}m;"):
+        assert line in text
 
 
 def test_the_pod_is_given_time_for_every_step_of_its_drain(tmp_path):
@@ -109,8 +124,9 @@ def test_no_file_here_names_a_registry_or_a_key():
     [
         ["hadolint", "--no-color", "deploy/Dockerfile"],
         ["kubernetes-validate", "--strict", "deploy/kubernetes.yaml"],
+        ["kubernetes-validate", "--strict", "deploy/store.yaml"],
     ],
-    ids=lambda command: command[0],
+    ids=lambda command: command[-1],
 )
 def test_linters_find_nothing(command: list[str]):
     if shutil.which(command[0]) is None:

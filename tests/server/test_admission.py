@@ -16,6 +16,7 @@ from server.admission import FIRST_MEAN, Admission, AdmissionConfig, Refusal
 from server.app import create_app
 from server.config.load import parse_config
 from tests.server.conftest import ENGINE_AND_ROUTE, ROOT
+from tests.server.judges import JudgeServer
 from tests.virtual_time import VirtualTime
 
 
@@ -23,6 +24,7 @@ from tests.virtual_time import VirtualTime
 class Used:
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    votes: int = 0
 
 
 def in_no_time(story: Callable[[], Coroutine[Any, Any, None]]) -> None:
@@ -343,3 +345,39 @@ async def test_the_server_refuses_early_and_a_key_at_its_limit_gets_429(tokenize
         assert 'reasond:admitted_tokens{route="demo"} 0.0' in metrics
         assert 'reasond:requests_total{outcome="overloaded",route="demo"} 5.0' in metrics
     assert engine.running() == 0
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/rewards/compare", {"query": "more?", "replies": ["4", "5"]}),
+        ("/v1/rewards/compare", {"query": "more?", "replies": ["4", "5"], "stream": True}),
+        ("/v1/rewards/compare", {"items": [{"query": "more?", "replies": ["4", "5"]}] * 3}),
+        ("/v1/rewards/compare", {"items": [{"query": "more?", "replies": ["4", "5"]}] * 3, "stream": True}),
+        ("/score", {"model": "judge", "text_1": "more?", "text_2": ["4", "5"]}),
+    ],
+    ids=["one", "one streamed", "batch", "batch streamed", "a trainer's protocol"],
+)
+async def test_what_is_judged_waits_and_is_refused_as_conversations_are(tokenizer, path, body):
+    settings = "admission = { running_tokens = 10, queue_tokens = 2000 }\njudge = { cache_size = 0, concurrency = 1 }\n"
+    server = JudgeServer(tokenizer, token_delay=0.01, settings=settings)
+    answers = await asyncio.gather(*(server.post(path, body) for _ in range(6)))
+    statuses = sorted(answer.status_code for answer in answers)
+    assert statuses[0] == 200 and statuses[-1] == 503, [answer.text for answer in answers]
+    refused = next(answer for answer in answers if answer.status_code == 503)
+    assert refused.json()["error"]["code"] == "overloaded" and int(refused.headers["retry-after"]) >= 1
+    queue = server.app.state.runtime.admission.routes["judge"]
+    assert (queue.running.total(), queue.queued.total()) == (0, 0)
+    assert queue.mean_reply < 512, "votes were counted"
+
+
+@pytest.mark.anyio
+async def test_a_batch_that_waits_in_vain_is_still_one_json_object(tokenizer):
+    settings = "admission = { running_tokens = 10, queue_seconds = 0.4 }\njudge = { cache_size = 0, concurrency = 1 }\n"
+    server = JudgeServer(tokenizer, token_delay=0.2, settings=settings)
+    body = {"items": [{"query": "more?", "replies": ["4", "5"]}]}
+    first, second = await asyncio.gather(*(server.post("/v1/rewards/compare", body) for _ in range(2)))
+    assert first.json()["judged"] == 1
+    assert (second.status_code, second.json()["error"]["code"]) == (200, "overloaded")
+    assert second.json()["not_judged_from"] == 0

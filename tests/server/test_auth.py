@@ -1,5 +1,10 @@
 """Keys: every registered route asks for one, except the three that say whether the server is there."""
 
+import re
+import signal
+import time
+
+import httpx
 import pytest
 from starlette.responses import JSONResponse
 
@@ -7,6 +12,8 @@ from server.config.load import ConfigError
 from server.edges.auth import OPEN_PATHS, digest, key_line, load_keys, new_key, parse_keys
 from server.edges.endpoints import Routes
 from server.page.routes import PATHS
+from tests.processes import reasond
+from tests.server.conftest import ENGINE_AND_ROUTE
 
 KEY = "rsk-one"
 BEARER = {"authorization": f"Bearer {KEY}"}
@@ -102,3 +109,27 @@ def test_keys_of_the_environment_are_hashed_at_once():
         digest("b"): "environment-2",
     }
     assert load_keys("", {}) == {}
+
+
+def test_sighup_reads_the_keys_again_and_keeps_them_where_it_cannot(tmp_path):
+    keys, settings = tmp_path / "keys", tmp_path / "settings.toml"
+    settings.write_text(f'[server]\nkeys_file = "{keys}"\n{ENGINE_AND_ROUTE}')
+    keys.write_text(key_line("old", "alice"))
+
+    def statuses() -> list[int]:
+        asked = [httpx.get(f"{url}/v1/models", headers={"x-api-key": key}) for key in ("old", "new")]
+        return [answer.status_code for answer in asked]
+
+    def until_told(count: int) -> None:
+        deadline = time.monotonic() + 10
+        while len(re.findall("keys may call|keys stay", (tmp_path / "log").read_text())) < count:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+
+    with reasond(settings, log=tmp_path / "log") as (url, process):
+        for number, text in enumerate((key_line("new", "bob"), "nonsense", "# none"), 1):
+            keys.write_text(text)
+            process.send_signal(signal.SIGHUP)
+            until_told(number)
+            assert statuses() == [401, 200]
+    assert (tmp_path / "log").read_text().count("the keys stay as they were") == 2

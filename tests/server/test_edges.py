@@ -9,6 +9,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import Message
 
 from server.app import Application
+from server.config.load import ServerConfig
 from server.edges.endpoints import Routes, json_body
 from server.edges.request_scope import RequestScope, choose_id
 
@@ -115,7 +116,7 @@ async def test_a_failure_after_the_first_byte_travels_on_so_that_the_connection_
         return {"type": "http.request"}
 
     with pytest.raises(RuntimeError):
-        await RequestScope(broken, max_body_bytes=100)(
+        await RequestScope(broken, ServerConfig())(
             {"type": "http", "headers": [(b"x-request-id", b"r1")]}, receive, send
         )
     assert [message["type"] for message in sent] == ["http.response.start", "http.response.body"]

@@ -18,7 +18,7 @@ from starlette.responses import Response, StreamingResponse
 from server.config.load import Config, ConfigError, parse_config
 from server.edges.endpoints import Routes
 from server.observability.metrics import LAGS
-from server.serve import SIGNALS, build_server, require_free_port, unless_stopped
+from server.serve import SIGNALS, _serve_app, build_server, require_free_port, stop_signals, unless_stopped
 from tests.server.conftest import ENGINE_AND_ROUTE, ROOT
 from tests.server.running import running, wait_until_ready
 
@@ -123,7 +123,20 @@ async def test_a_signal_while_engines_are_loading_stops_the_loading():
     try:
         asyncio.get_running_loop().call_later(0.1, os.kill, os.getpid(), signal.SIGTERM)
         with pytest.raises(asyncio.CancelledError):
-            await unless_stopped(asyncio.sleep(60))
+            await unless_stopped(asyncio.sleep(60), stop_signals())
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@pytest.mark.anyio
+async def test_a_signal_between_the_load_and_the_open_port_is_not_lost(make_app):
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    try:
+        app, stop = make_app(extra="[server]\nport = 0\n"), stop_signals()
+        os.kill(os.getpid(), signal.SIGTERM)
+        async with asyncio.timeout(5):
+            assert await _serve_app(app.state.runtime.config, app, stop) == 0
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

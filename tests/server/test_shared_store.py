@@ -2,8 +2,6 @@
 
 import asyncio
 import shutil
-import subprocess
-import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -15,35 +13,13 @@ from models.engines.scripted import ScriptedEngine
 from server.app import create_app
 from server.config.load import ConfigError, parse_config
 from server.stores import open_responses, shared
-from tests.processes import free_port
+from tests.judging import Reader, larger_number
+from tests.processes import Redis
 from tests.server.conftest import ENGINE_AND_ROUTE, ROOT
+from tests.server.judges import JUDGE
 
 BODY = {"model": "demo", "input": "2+3"}
 needs_redis = pytest.mark.skipif(not shutil.which("redis-server"), reason="needs redis-server (Debian's package)")
-
-
-class Redis:
-    """A Redis server, which may be killed and started again."""
-
-    def __init__(self) -> None:
-        self.port = free_port()
-        self.process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        command = ["redis-server", "--port", str(self.port), "--save", "", "--bind", "127.0.0.1"]
-        self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-        deadline = time.monotonic() + 10
-        while time.monotonic() < deadline:
-            ping = ["redis-cli", "-p", str(self.port), "ping"]
-            if subprocess.run(ping, capture_output=True, check=False).stdout == b"PONG\n":
-                return
-            time.sleep(0.02)
-        raise AssertionError("Redis does not start")
-
-    def kill(self) -> None:
-        if self.process is not None:
-            self.process.kill()
-            self.process.wait()
 
 
 @pytest.fixture
@@ -188,7 +164,7 @@ async def test_while_redis_is_gone_replies_go_on_and_when_it_is_back_new_ones_ar
         after = (await one.post("/v1/responses", json=BODY)).json()
         await settled(other, after["id"], "completed")
         assert (await other.get(f"/v1/responses/{before['id']}")).status_code == 404, "Redis kept it in memory only"
-        assert "is not kept" in caplog.text
+        assert "what the store should keep is lost" in caplog.text
         assert "2+3" not in caplog.text
 
 
@@ -220,3 +196,30 @@ def test_a_store_that_cannot_be_had_is_told_at_start(settings, problem):
         open_responses(parse_config(f"[server]\n{settings}\n{ENGINE_AND_ROUTE}", ROOT))
     with pytest.raises(ConfigError, match=r"server\.store: "):
         parse_config(f'[server]\nstore = "mongodb://x"\n{ENGINE_AND_ROUTE}', ROOT)
+
+
+@pytest.mark.anyio
+async def test_verdicts_are_shared_where_a_judge_route_asks_for_it_and_by_key(tokenizer, store):
+    config = parse_config(f'[server]\nstore = "{store}"\n{JUDGE}judge = {{ shared_cache = true }}\n', ROOT)
+    body, asked = {"query": "more?", "replies": ["4", "5"]}, []
+    async with AsyncExitStack() as stack:
+        for _ in range(2):
+            engine = ScriptedEngine(tokenizer, reader := Reader(tokenizer, larger_number), name="judge")
+            responses = open_responses(config)
+            app = create_app(config, {"judge": engine}, store=responses)
+            sharing = asyncio.create_task(responses.run(app.state.runtime.running.ask))
+            client = httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://reasond")
+            answer = (await (await stack.enter_async_context(client)).post("/v1/rewards/compare", json=body)).json()
+            assert answer["winner"] == 1
+            asked.append(len(reader.asked))
+            await responses.flush()
+            sharing.cancel()
+            await asyncio.wait([sharing])
+            await responses.close()
+    assert asked == [1, 0]
+
+
+def test_a_shared_cache_needs_a_store(tokenizer):
+    config = parse_config(f"{JUDGE}judge = {{ shared_cache = true }}\n", ROOT)
+    with pytest.raises(ConfigError, match=r"^routes\.judge\.judge\.shared_cache: needs server\.store"):
+        create_app(config, {"judge": ScriptedEngine(tokenizer, ["5"], name="judge")})

@@ -1,6 +1,7 @@
 """`/v1/responses`: create (streamed, at once, or in the background), retrieve, cancel, delete, count."""
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Coroutine, Sequence
 from itertools import chain
 from typing import Any
@@ -18,10 +19,11 @@ from server.apis.shared.generation import Run, Take, json_response, prepare, res
 from server.apis.shared.messages import MessageReader, Turn
 from server.assemble import runtime_of
 from server.edges.endpoints import Routes, json_body
-from server.edges.errors import ApiError, api_error, reported
+from server.edges.errors import ApiError, ServerStopping, api_error, reported
 from server.stores.responses import Stored
 from server.stores.shared import Responses, runs
 
+log = logging.getLogger(__name__)
 routes = Routes("/v1/responses")
 
 
@@ -36,7 +38,7 @@ async def create(request: Request, body: ResponsesRequest) -> Response:
     )
     encoder = ResponseEncoder(generation, body)
     stored = Stored(encoder.whole(), earlier, kept_items(items), generation.interrupt, encoder.whole)
-    kept = _kept(generation.run, store, key_name, stored, encoder)
+    kept = _kept(generation.run, request, stored, encoder)
     if body.background:
         _admit(request, stored, encoder)
         _in_background(request, kept(encoder.add))
@@ -128,11 +130,11 @@ async def _earlier(store: Responses, key_name: str | None, response_id: str | No
     return [*stored.earlier, *chain.from_iterable(said)]
 
 
-def _kept(
-    run: Run[Event], store: Responses, key_name: str | None, stored: Stored, encoder: ResponseEncoder
-) -> Run[Event]:
+def _kept(run: Run[Event], request: Request, stored: Stored, encoder: ResponseEncoder) -> Run[Event]:
     """The run of a response that is kept from the first event on, as it stands then and when it ends: before, nobody
-    has been told its id, unless it was queued. One whose client has left is cancelled."""
+    has been told its id, unless it was queued. One whose client has left is cancelled, one that the server cuts off
+    when it stops has failed."""
+    (store, key_name), cut = _store(request), runtime_of(request).cut
 
     async def running(take: Take[Event]) -> None:
         told, queued = False, encoder.response["status"] == "queued"
@@ -153,7 +155,10 @@ def _kept(
             encoder.fail(api_error(error))
             raise
         finally:
-            if encoder.response["status"] == "in_progress":
+            if encoder.response["status"] == "in_progress" and cut.is_set():
+                log.warning("response %s was cut off", stored.id)
+                encoder.fail(api_error(ServerStopping()))
+            elif encoder.response["status"] == "in_progress":
                 encoder.response["status"] = "cancelled"
             stored.end()
             if store.is_here(key_name, stored):

@@ -26,13 +26,14 @@ from controllers.judging.scoring import Criterion, Scores, criterion_for, score
 from controllers.policy.controls import MOST_REPLIES
 from models.text.template_marks import Marks
 from server.apis.rewards.encoder import usage
+from server.apis.rewards.judging import admitted
 from server.apis.rewards.schema import MAX_VOTES
 from server.apis.shared.sampling_fields import Body, Text
 from server.assemble import runtime_of
 from server.edges.endpoints import Handler, json_body
 from server.edges.errors import ApiError, validated
 from server.edges.sse import while_connected
-from server.observability.request_observer import watch
+from server.observability.request_observer import UsageCounter, watch
 
 MAX_TEXTS = 1024
 Texts = Annotated[list[Text], Field(max_length=MAX_TEXTS)]
@@ -116,6 +117,7 @@ class ProtocolCall:
     params: JudgeParams
     marks: Marks
     sent: bytes
+    usage: UsageCounter
 
     def pair(self, field: str, text: str, prompt: str = "") -> tuple[str, str]:
         """Prompt and reply of a text that holds both. Raises the API's error where it does not show them apart."""
@@ -131,7 +133,9 @@ class ProtocolCall:
     async def score(self, query: str, replies: Sequence[str], criterion: Criterion) -> Scores:
         """Scores of one prompt's replies."""
         rules = TournamentRules(teams=self.judge.teams)
-        return await score(self.judge, query, replies, self.params, rules, criterion)
+        scores = await score(self.judge, query, replies, self.params, rules, criterion)
+        self.usage.judged(scores.votes)
+        return scores
 
     async def reward(self, query: str, reply: str, criterion: Criterion) -> float:
         """The score of a single reply."""
@@ -202,11 +206,13 @@ def endpoint(protocol: RewardProtocol) -> Handler:
         judge = runtime.judge(query.model or body.judge_name(runtime.judges))
         params = judge.params(query.votes, query.seed, runtime.limits(request))
         marks = runtime.marks[judge.route.name]
-        call, watching = ProtocolCall(judge, params, marks, await request.body()), watch(request, judge.route.name)
+        watching = watch(request, judge.route.name)
+        call = ProtocolCall(judge, params, marks, await request.body(), watching.usage)
 
         async def work() -> Any:
             with watching:
-                value = await protocol.answer(call, body)
+                async with admitted(request, judge, params.votes, watching.usage):
+                    value = await protocol.answer(call, body)
                 watching.spoke()
                 return value
 

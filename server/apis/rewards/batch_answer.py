@@ -32,16 +32,17 @@ class BatchAnswer:
         self._judged = self._sent = 0
         self._not_judged: list[int] = []
         self._usage = usage(())
+        self._opened = job.body.stream  # a stream of events has no beginning
 
     async def frames(self) -> AsyncGenerator[bytes, None]:
         """A result an event, or one JSON object that is sent while it grows. The end has the totals."""
         job, items = self._job, self._job.body.items or ()
-        if not job.body.stream:
-            yield orjson.dumps({**job.head, "object": "list"})[:-1] + b',"results":['
         grace = job.runtime.config.server.drain_seconds / 2
         run = in_order(map(self._work, items), 2 * job.judge.concurrency, job.runtime.closing, grace)
         with self._watch:
-            async with aclosing(run) as results:
+            async with job.admitted(job.judge.concurrency, self._watch.usage), aclosing(run) as results:
+                if opening := self._opening():
+                    yield opening
                 async for result in results:
                     self._watch.spoke()
                     answer = {"index": self._sent, **self._answer(result)}
@@ -52,6 +53,13 @@ class BatchAnswer:
                     self._count(result)
         yield self._end({})
 
+    def _opening(self) -> bytes:
+        """The beginning of the one JSON object, once."""
+        if self._opened:
+            return b""
+        self._opened = True
+        return orjson.dumps({**self._job.head, "object": "list"})[:-1] + b',"results":['
+
     def ending(self, error: ApiError) -> bytes:
         return self._end({"not_judged_from": self._sent, "error": error.fields()})
 
@@ -60,7 +68,7 @@ class BatchAnswer:
         totals = {"judged": self._judged, "failed": self._sent - self._judged, **stopped, "usage": self._usage, **more}
         if self._job.body.stream:
             return event_frame({**self._job.head, "object": "reward.end", **totals}) + DONE
-        return b"]," + orjson.dumps(totals)[1:]
+        return self._opening() + b"]," + orjson.dumps(totals)[1:]
 
     def _work(self, sent: Any) -> WorkItem[ItemResult] | Exception:
         """One item, checked and ready to start, or why it cannot be."""
@@ -82,6 +90,7 @@ class BatchAnswer:
         """Counts a result that has been sent."""
         if isinstance(result, ItemResult):
             self._judged += 1
+            self._watch.usage.judged(result.votes)
             more = usage(result.votes)
             self._usage = {name: count + more[name] for name, count in self._usage.items()}
         elif isinstance(result, NotJudged):

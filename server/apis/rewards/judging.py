@@ -1,8 +1,11 @@
 """One validated request of the native reward API: its judge, how it judges, and how one item of it is judged."""
 
 from collections.abc import Callable, Coroutine, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
 from typing import Any
+
+from starlette.requests import Request
 
 from controllers.generation.events import Conversation
 from controllers.judging.best_of_n import conversation_text
@@ -14,8 +17,10 @@ from controllers.judging.verdicts import JudgeComparison
 from controllers.policy.fold import KeyLimits, fold
 from server.apis.rewards.encoder import ranking_json, verdict_json
 from server.apis.rewards.schema import CompareItem, Item, RankItem, RankRequest, RatedBody, RewardBody, ScoreItem
+from server.apis.shared.generation import BYTES_A_TOKEN
 from server.apis.shared.messages import text_turns
-from server.assemble import Runtime
+from server.assemble import Runtime, runtime_of
+from server.observability.request_observer import UsageCounter
 
 Notify = Callable[[RankingProgress | VoteCount], None]
 
@@ -36,6 +41,15 @@ class ItemPlan:
     max_votes: int
 
 
+def admitted(request: Request, judge: Judge, votes: int, usage: UsageCounter) -> AbstractAsyncContextManager[None]:
+    """What a request to a judge runs inside: each of the votes that it has in flight at once reads its body."""
+    runtime, key_name = runtime_of(request), request.scope["state"].get("key_name")
+    route, votes = judge.route.name, min(votes, judge.concurrency)
+    prompt = int(request.headers.get("content-length", 0)) // BYTES_A_TOKEN
+    work = runtime.admission.estimate(route, prompt, judge.route.sampling.max_tokens, None, votes)
+    return runtime.admission.admitted(route, key_name, work, usage, votes)
+
+
 @dataclass(frozen=True, slots=True)
 class JudgingJob:
     """One validated request. `judge_item` judges one item of it."""
@@ -47,6 +61,10 @@ class JudgingJob:
     judge_item: "JudgeItem"
     head: dict[str, Any]
     runtime: Runtime
+    request: Request
+
+    def admitted(self, votes: int, usage: UsageCounter) -> AbstractAsyncContextManager[None]:
+        return admitted(self.request, self.judge, votes, usage)
 
     def plan(self, item: Item) -> ItemPlan:
         """Raises `NothingToJudgeBy` for a single reply with nothing beside it."""

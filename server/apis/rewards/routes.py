@@ -16,6 +16,7 @@ from controllers.judging.tournament import VoteCount
 from server.apis.rewards.batch_answer import BatchAnswer
 from server.apis.rewards.encoder import count_json, event_frame, progress, usage
 from server.apis.rewards.judging import (
+    ItemPlan,
     ItemResult,
     JudgeItem,
     JudgingJob,
@@ -44,7 +45,7 @@ async def _answer(request: Request, body: RewardBody, judge_item: JudgeItem, kin
     request_id = request.scope["state"]["request_id"]
     head = {"id": f"reward-{request_id}", "object": kind, "created": int(time.time()), "model": judge.route.name}
     params = params_of(body, judge, runtime.limits(request))
-    job = JudgingJob(body, judge, params, rules_of(body, judge), judge_item, head, runtime)
+    job = JudgingJob(body, judge, params, rules_of(body, judge), judge_item, head, runtime, request)
     watching = watch(request, judge.route.name)
     if body.items is not None:
         batch = BatchAnswer(job, watching, request_id)
@@ -53,15 +54,17 @@ async def _answer(request: Request, body: RewardBody, judge_item: JudgeItem, kin
         headers = {"content-type": "application/json"}
         return EventStream(batch.frames(), headers, ending=batch.ending, alive=lambda: b"\n")
     item = body.item(body.inline)
-    comparisons = job.plan(item).comparisons  # before a stream begins: an error with its own status
+    plan = job.plan(item)  # before a stream begins: an error with its own status
     if body.stream:
-        return EventStream(item_events(job, item, comparisons, watching), {})
-    return await while_connected(request.receive, one_item(job, item, watching))
+        return EventStream(item_events(job, item, plan, watching), {})
+    return await while_connected(request.receive, one_item(job, item, plan, watching))
 
 
-async def one_item(job: JudgingJob, item: Item, watch: RequestObserver) -> Response:
+async def one_item(job: JudgingJob, item: Item, plan: ItemPlan, watch: RequestObserver) -> Response:
     with watch:
-        result = await job.judge_item(job, item, ignore)
+        async with job.admitted(plan.max_votes, watch.usage):
+            result = await job.judge_item(job, item, ignore)
+            watch.usage.judged(result.votes)
         watch.spoke()
     return Response(orjson.dumps(_whole(job, result)), media_type="application/json")
 
@@ -71,16 +74,20 @@ def _whole(job: JudgingJob, result: ItemResult) -> dict[str, Any]:
 
 
 async def item_events(
-    job: JudgingJob, item: Item, comparisons: int, watch: RequestObserver
+    job: JudgingJob, item: Item, plan: ItemPlan, watch: RequestObserver
 ) -> AsyncGenerator[bytes, None]:
     """Progress as comparisons end, or as the votes of a single one are cast, then the answer."""
-    head = {**job.head, "object": "reward.progress"}
+    head, comparisons = {**job.head, "object": "reward.progress"}, plan.comparisons
     with watch:
-        yield event_frame({**head, "done": 0, "of": comparisons})
-        async with aclosing(with_progress(partial(job.judge_item, job, item))) as events:
+        async with (
+            job.admitted(plan.max_votes, watch.usage),
+            aclosing(with_progress(partial(job.judge_item, job, item))) as events,
+        ):
+            yield event_frame({**head, "done": 0, "of": comparisons})
             async for event in events:
                 watch.spoke()
                 if isinstance(event, ItemResult):
+                    watch.usage.judged(event.votes)
                     yield event_frame(_whole(job, event))
                 elif isinstance(event, VoteCount):
                     yield event_frame({**head, "done": 0, "of": comparisons, "votes": count_json(event)})
