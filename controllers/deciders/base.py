@@ -1,6 +1,6 @@
 """The seam at which it is decided whether a reply thinks, asked only where its mode is `auto`."""
 
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
@@ -45,7 +45,7 @@ class Question:
     sampling: Sampling
     prompt: RenderedPrompt
     interrupt: Interrupt
-    begin: Callable[[Mode, Sampling], tuple[ReplyState, AsyncGenerator[Event, None]]]
+    begin: Callable[[Mode, Sampling], Awaitable[tuple[ReplyState, AsyncGenerator[Event, None]]]]
     heard: Callable[[], None] = lambda: None
     calibration: Calibration = field(default_factory=Calibration)
     spent: Spent = field(default_factory=Spent)

@@ -22,12 +22,13 @@ class Draft:
 
     def __init__(self, question: Question, sampling: Sampling) -> None:
         self._question = question
-        self._state, self._events = question.begin("no_think", replace(sampling, whole=False))
+        self._sampling = replace(sampling, whole=False)
         self._began = time.perf_counter()
         self._held: list[Event] = []
         self._kept = False
 
     async def __aenter__(self) -> Self:
+        self._state, self._events = await self._question.begin("no_think", self._sampling)
         return self
 
     async def __aexit__(
