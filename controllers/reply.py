@@ -1,5 +1,6 @@
 """The controller of every conversation: from a request to the events of one reply, by one model or by two."""
 
+import time
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import replace
 from functools import partial
@@ -39,6 +40,7 @@ async def prepare(
 ) -> Driver | AsyncGenerator[Event, None]:
     """The prompt, the mode where it can be known before the model has written anything, and the rules; or the events of
     a reply that a decider has begun."""
+    policy = in_time(route, request, policy)
     target = helping_target(route, request, policy)
     if target is not None:
         refuse(route, target, sampling)
@@ -104,6 +106,8 @@ def _driver(
     grammar = grammar_of(route, request.shape, sampling)
     state = new_reply(route, sampling, prompt, request.shape)
     state.grammar_pending = grammar is not None
+    if policy.deadline is not None:
+        state.notes = {"deadline": {"seconds": policy.deadline.seconds, "tokens": policy.deadline.tokens}}
     state.discarded_tokens = 0 if decision is None else decision.decision_tokens
     limits = scope_limits(state, policy, request.shape)
     rules = rules_for(RuleContext(state, limits, interrupt, grammar))
@@ -112,6 +116,18 @@ def _driver(
         mode = "auto" if decision is None else decision.mode
         turns = Turns(state, Target(target, request, policy, mode), policy, interrupt)
     return Driver(state, limits, rules, interrupt, decision, cache_salt=request.cache_salt, turns=turns)
+
+
+def in_time(route: Route, request: Conversation, policy: Policy) -> Policy:
+    """The policy with its deadline on the clock, and without thinking where that leaves less than its floor for it."""
+    if policy.deadline is None or policy.mode == "no_think":
+        return policy
+    at = request.arrived + policy.deadline.seconds
+    tokens = route.pace.within(at - time.perf_counter())
+    deadline = replace(policy.deadline, at=at, tokens=None if tokens is None else max(0, tokens))
+    late = tokens is not None and tokens < deadline.floor and "no_think" in route.prefixes
+    policy = replace(policy, deadline=deadline)
+    return replace(policy, mode="no_think", chosen_by=deadline.by) if late else policy
 
 
 def leaving_room(route: Route, prompt: Sequence[int], policy: Policy, sampling: Sampling) -> Policy:

@@ -4,6 +4,8 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+FLOOR = 64
+
 
 @dataclass(frozen=True, slots=True)
 class LoadSettings:
@@ -12,7 +14,7 @@ class LoadSettings:
     decider goes towards 1 while the engine is slower than it can be."""
 
     goal_seconds: float | None = None
-    floor: int = 64
+    floor: int = FLOOR
     hold_clients: bool = False
     shift: float = 0.0
 
@@ -24,6 +26,6 @@ class Deadline:
 
     seconds: float
     by: Literal["deadline", "load"]
-    floor: int = LoadSettings.floor
+    floor: int = FLOOR
     at: float = math.inf
     tokens: int | None = None

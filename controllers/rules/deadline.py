@@ -24,21 +24,26 @@ class BeginsInTime(Rule):
     def asleep_until(self, state: ReplyState) -> int:
         if not self._limits.in_scope(state):
             return NEVER
-        return state.position + max(1, self._tokens_left(state) // LOOKS)
+        left = self._tokens_left(state)
+        return state.position + (1 if left is None else max(1, left // LOOKS))
 
     def after_token(self, state: ReplyState) -> Action | None:
         limits, bounds = self._limits, self._limits.bounds(state)
         if bounds is None or state.finish is not None or not limits.in_scope(state):
             return None
         left = self._tokens_left(state)
+        if left is None:
+            return None
         if 0 < left <= (limits.style.tolerance or 0) and ends_line(state.tail):
             return limits.ending(state, bounds, "line_end", "deadline")
         return limits.ending_now(state, bounds, "deadline") if left <= 0 else None
 
-    def _tokens_left(self, state: ReplyState) -> int:
-        """Tokens until the deadline; while no pace is known, as few as make the rule look again soon."""
+    def _tokens_left(self, state: ReplyState) -> int | None:
+        """Tokens until the deadline. None: there is time, and no pace is known."""
         pace, clock = state.route.pace, state.clock
         written = clock.written(state.position) if clock.running else (0, 0.0)
         seconds = self._at - time.perf_counter() - pace.begins_again
-        each = pace.remaining(1, *written) or 0.0
-        return int(seconds / each) if each else int(seconds > 0)
+        if seconds <= 0:
+            return 0
+        each = pace.remaining(1, *written)
+        return int(seconds / each) if each else None
