@@ -4,8 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
-from controllers.deciders.base import DeciderConfig, ModeVerdict, Question
-from controllers.deciders.choices import probability
+from controllers.deciders.base import DeciderConfig, ModeVerdict, Question, probability
 from controllers.generation.prompt import prompt_of
 from models.engines.base import Tokenizer
 

@@ -1,6 +1,8 @@
 """The seam at which it is decided whether a reply thinks, asked only where its mode is `auto`."""
 
+import math
 from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
@@ -8,6 +10,7 @@ from pydantic import Field, ValidationInfo, field_validator
 
 from controllers.deciders.answers import Compared
 from controllers.deciders.calibration import Calibration
+from controllers.generation.deltas import next_item
 from controllers.generation.events import Conversation, DeciderFailure, Event, Interrupt
 from controllers.generation.prompt import RenderedPrompt
 from controllers.generation.route import Route
@@ -15,7 +18,7 @@ from controllers.generation.state import ReplyState
 from controllers.policy.controls import ChosenBy
 from controllers.policy.fold import Policy
 from models.config import Section, resolve
-from models.engines.base import Sampling
+from models.engines.base import Prompt, Sampling
 from models.formats.reasoning import Mode
 
 if TYPE_CHECKING:
@@ -110,3 +113,26 @@ class DeciderConfig(Section):
     def calibrated(self) -> Calibration:
         """Raises `ValueError` where the file holds nothing for this decider."""
         return Calibration.read(self.calibration, self.decider) if self.calibration else Calibration()
+
+
+async def probability(question: Question, prompt: list[int], chosen: int, other: int) -> float | None:
+    """P(chosen) against P(other) as the next token, at temperature 1. None where the client cancels before that."""
+    route = question.route
+    sampling = Sampling(
+        max_tokens=1,
+        temperature=1.0,
+        allowed_token_ids=(chosen, other),
+        logprob_token_ids=(chosen, other),
+        logprobs=0,
+        priority=question.sampling.priority,
+    )
+    request = Prompt(prompt, route.adapter, cache_salt=question.request.cache_salt)
+    async with aclosing(route.engine.generate(request, sampling)) as stream:
+        while (delta := await next_item(stream, question.interrupt)) is not None:
+            question.spent.tokens += len(delta.token_ids)
+            if delta.logprobs:
+                known = {at.token_id: at.logprob for at in delta.logprobs[0].top}
+                return 1.0 / (1.0 + math.exp(known[other] - known[chosen]))
+    if question.interrupt.cancelled:
+        return None
+    raise RuntimeError("the engine returned no log-probabilities")

@@ -88,8 +88,8 @@ class Draft:
                 yield self._told(event, decision)
 
     def _told(self, event: Event, decision: Decision) -> Event:
-        if isinstance(event, Chunk):
-            return event if self._question.sampling.logprobs is not None else replace(event, logprobs=None)
+        if isinstance(event, Chunk) and self._question.sampling.logprobs is None:
+            return replace(event, logprobs=None)
         if isinstance(event, Decision):
             return replace(
                 decision, prompt=event.prompt, budget=event.budget, seconds_to_answer=event.seconds_to_answer

@@ -2,8 +2,7 @@
 
 from typing import Literal
 
-from controllers.deciders.base import DeciderConfig, ModeVerdict, Question
-from controllers.deciders.choices import probability
+from controllers.deciders.base import DeciderConfig, ModeVerdict, Question, probability
 
 
 class ProbeConfig(DeciderConfig):

@@ -13,7 +13,7 @@ LOOKS = 4
 
 class BeginsInTime(Rule):
     """Near its deadline the thinking ends at a line end, at the deadline wherever it stands. What the engine takes to
-    begin again behind the cut is kept free."""
+    begin again behind the cut is kept free, and the time of the closing text and of the answer's first token."""
 
     __slots__ = ("_at", "_limits")
 
@@ -46,4 +46,4 @@ class BeginsInTime(Rule):
         if seconds <= 0:
             return 0
         each = pace.remaining(1, *written)
-        return int(seconds / each) if each else None
+        return int(seconds / each) - self._limits.style.closing - 1 if each else None

@@ -82,7 +82,7 @@ def test_an_answer_begins_by_its_deadline_and_not_long_before(
     events, began = virtual_time.run(timed(route, policy, Sampling()))
     end = events[-1]
     assert isinstance(end, Finished)
-    early = (tolerance or 0) * token_delay + tokens_per_step * token_delay
+    early = ((tolerance or 0) + tokens_per_step + 5) * token_delay
     assert 8.0 - early - 0.2 <= began <= 8.0 + 2 * tokens_per_step * token_delay
     assert end.cut_by == "deadline"
     assert end.cut in (("wrap_up",) if tolerance is None else ("line_end", "wrap_up"))
@@ -108,6 +108,11 @@ def test_where_hardly_any_thinking_fits_there_is_none(seconds: float, by: str, t
     assert (end.decision.mode, end.decision.chosen_by) == expected
     short, _ = reply(route, seconds, by=by, floor=10)
     assert short.decision.mode == "think"
+
+
+def test_a_reply_that_is_over_has_nothing_to_end() -> None:
+    end, _ = reply(route_of(token_delay=0.01, first_token_delay=0.1), 10_000.0, Sampling(max_tokens=3))
+    assert (end.reason, end.cut, end.reasoning_tokens) == ("length", None, 3)
 
 
 def test_what_a_request_has_waited_counts() -> None:

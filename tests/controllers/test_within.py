@@ -15,8 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from controllers import CONTROLLERS
-from controllers.deciders import load_decider, read_decider
+from controllers.deciders import Patient, load_decider, read_decider
 from controllers.deciders.answers import COMPARISONS, Answer
+from controllers.deciders.base import DeciderConfig, ModeVerdict, Question
 from controllers.deciders.calibration import Calibration
 from controllers.deciders.draft import SIGNALS
 from controllers.generation.answer_format import AnswerFormat
@@ -347,6 +348,19 @@ def test_patience_is_for_silence_alone() -> None:
 
     assert told(0.4, 0.4)["mode"] == "no_think"
     assert told(0.6, 0.0)["decider_failure"] == "slow"
+
+
+def test_a_decider_that_is_late_may_still_say_that_it_works() -> None:
+    class Late:
+        async def decide(self, question: Question) -> ModeVerdict | None:
+            try:
+                await asyncio.sleep(9.0)
+            finally:
+                question.heard()
+
+    plain = route_of(Script(DIRECT), {"decider": "never"})
+    route = replace(plain, decider=Patient(Late(), DeciderConfig(decider="ask", patience=0.5)))
+    assert record(virtual_time.run(collect(route)))["decider_failure"] == "slow"
 
 
 def test_a_prompt_that_is_too_long_stays_the_client_s_error() -> None:
