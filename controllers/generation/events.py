@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
@@ -15,6 +16,10 @@ from models.formats.reasoning import Mode, Scope
 TargetFailure = Literal["dead", "busy", "slow", "full", "error", "down"]
 """Why a target model was not there: its engine is dead, its queue or its context full, it was silent for too long, it
 failed in another way, or it failed a moment ago and is left alone for a while."""
+
+
+DeciderFailure = Literal["busy", "slow", "error"]
+"""Why a decider could not choose: the engine's queue was full, it was silent for too long, it failed in another way."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,8 +109,10 @@ class Decision:
     """How much thinking the reply gets, and who said so. `notes` are those of the conversation.
 
     `p_think` is the probability behind a decider's choice and `threshold` what it was held against; `decision_tokens`
-    were generated for the choice alone, and `decider_failure` says why a decider could not choose. `prompt` is what the
-    engine read, forced prefix included. `seconds_to_answer` is an estimate from the engine's present pace.
+    were generated for the choice alone, and `decider_failure` says why a decider could not choose. `score` is what a
+    decider found, where its calibration made the probability of it; `held_seconds` is for how long a reply was held
+    back that began before the choice. `prompt` is what the engine read, forced prefix included. `seconds_to_answer` is
+    an estimate from the engine's present pace.
     """
 
     mode: Mode
@@ -116,7 +123,9 @@ class Decision:
     seconds_to_answer: float | None = None
     threshold: float | None = None
     decision_tokens: int = 0
-    decider_failure: str | None = None
+    decider_failure: DeciderFailure | None = None
+    score: float | None = None
+    held_seconds: float | None = None
     notes: tuple[str, ...] = ()
 
     def record(self) -> dict[str, Any]:
@@ -126,12 +135,16 @@ class Decision:
             record["notes"] = list(self.notes)
         if self.p_think is not None:
             record["p_think"] = round(self.p_think, 6)
+        if self.score is not None:
+            record["score"] = round(self.score, 6)
         if self.threshold is not None:
             record["threshold"] = self.threshold
         if self.decision_tokens:
             record["decision_tokens"] = self.decision_tokens
         if self.decider_failure is not None:
             record["decider_failure"] = self.decider_failure
+        if self.held_seconds is not None:
+            record["held_seconds"] = round(self.held_seconds, 6)
         return record | _budget_record(self.budget, self.seconds_to_answer)
 
 
@@ -183,6 +196,7 @@ class Finished:
     def record(self) -> dict[str, Any]:
         record = replace(self.decision, budget=self.budget, seconds_to_answer=None).record()
         several = self.budget is not None or self.cut is not None or self.target is not None
+        several = several or self.decision.decision_tokens > 0
         if self.budget is not None or self.cut is not None:
             record |= {"cut": self.cut, "cut_by": self.cut_by}
         if self.target is not None:
@@ -255,7 +269,7 @@ class Interrupt:
 @dataclass(frozen=True, slots=True)
 class Conversation:
     """A conversation that asks for one reply. `messages` and `tools` are JSON values as chat templates read them.
-    `notes` say what of the request the reply will not keep to."""
+    `notes` say what of the request the reply will not keep to. `arrived` is when it came, by `time.perf_counter`."""
 
     messages: Sequence[Mapping[str, Any]]
     tools: Sequence[Mapping[str, Any]] = ()
@@ -265,6 +279,7 @@ class Conversation:
     interrupt: Interrupt | None = None
     shape: AnswerFormat | None = None
     notes: tuple[str, ...] = ()
+    arrived: float = field(default_factory=time.perf_counter, compare=False)
 
     @property
     def characters(self) -> int:

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from controllers.policy.controls import CONTROLS, EFFORTS, UNLIMITED, ChosenBy, ParsedControl, PolicyError, Wish
 from controllers.policy.exits import MarginConfig, TrialConfig
+from controllers.policy.load import Deadline, LoadSettings
 from controllers.policy.loop import LoopSettings
 from controllers.policy.speculation import Speculation, TakeoverLimits
 from models.formats.reasoning import ReasoningFormat
@@ -30,8 +31,8 @@ class Policy:
     cannot have it is to be refused, not cut hard. `hold_declared` holds a model to the budget that it gives itself.
     `lengths` are those of the target's takeovers (None: the route's own); without `target` the small model is alone.
     `early_exit` is the client's word on the route's (None: none).
-    `effort` is the client's word for it, for templates that know efforts themselves. `key` are the limits under which
-    the request was folded, for another route that it makes work.
+    `effort` is the client's word for it, for templates that know efforts themselves. By its `deadline` the answer is to
+    begin. `key` are the limits under which the request was folded, for another route that it makes work.
     """
 
     mode: Wish
@@ -52,6 +53,7 @@ class Policy:
     lengths: TakeoverLimits | None = None
     target: bool = True
     early_exit: bool | None = None
+    deadline: Deadline | None = None
     key: "KeyLimits | None" = field(default=None, compare=False, repr=False)
 
 
@@ -81,16 +83,19 @@ class Defaults:
     best_of: int | None = None
     loop: LoopSettings | None = None
     early_exit: MarginConfig | TrialConfig | None = None
+    load: LoadSettings = field(default_factory=LoadSettings)
     decider: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class KeyLimits:
-    """What the API key `name` gets: a default that goes before the route's, and a cap beside the route's."""
+    """What the API key `name` gets: a default and a deadline that go before the route's, and a cap beside the
+    route's."""
 
     budget: int | None = None
     cap: int | None = None
     name: str = ""
+    deadline: float | None = None
 
 
 def cap_of(budgets: BudgetSettings, key: KeyLimits | None) -> int | None:
@@ -156,6 +161,7 @@ def fold(asked: Mapping[str, Any], family: ReasoningFormat, defaults: Defaults, 
         lengths=_lengths(said, defaults.speculation),
         target=not any(item.target is False for item in said),
         early_exit=early_exit.early_exit if early_exit else None,
+        deadline=_deadline(said, budget, key, defaults.load, family),
         key=key,
     )
 
@@ -236,6 +242,26 @@ def _limits(
     return limits
 
 
+def _deadline(
+    said: list[ParsedControl],
+    budget: ParsedControl | None,
+    key: KeyLimits,
+    load: LoadSettings,
+    family: ReasoningFormat,
+) -> Deadline | None:
+    """Request over key over route; only thinking can be held to one."""
+    asked = _agreed(said, "deadline")
+    if family.scope != "thinking":
+        if asked:
+            raise PolicyError(f"{asked.field}: this route's model has no thinking that could end sooner", asked.field)
+        return None
+    named = asked.deadline if asked else key.deadline
+    if named is not None:
+        return Deadline(named, "deadline", load.floor)
+    held = load.goal_seconds is not None and (budget is None or load.hold_clients)
+    return Deadline(load.goal_seconds, "load", load.floor) if held and load.goal_seconds else None
+
+
 def _prefill(said: list[ParsedControl], limits: _Limits, family: ReasoningFormat) -> int | None:
     wanted = _agreed(said, "prefill")
     if wanted and family.budget is None:
@@ -308,7 +334,7 @@ def _check_mode(wish: Wish, field: str, possible: Sequence[Wish]) -> None:
 
 def _agreed(
     said: list[ParsedControl],
-    what: Literal["mode", "threshold", "show", "budget", "graceful", "best_of", "prefill", "early_exit"],
+    what: Literal["mode", "threshold", "show", "budget", "graceful", "best_of", "prefill", "early_exit", "deadline"],
 ) -> ParsedControl | None:
     first: ParsedControl | None = None
     for item in said:

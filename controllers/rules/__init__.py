@@ -14,6 +14,7 @@ from controllers.policy.exits import MarginConfig
 from controllers.rules.answer_now import AnswerNow
 from controllers.rules.base import Rule
 from controllers.rules.budget import Budget
+from controllers.rules.deadline import BeginsInTime
 from controllers.rules.declared_budget import DeclaredBudget, EndOfSolution
 from controllers.rules.grammar import AnswerGrammar
 from controllers.rules.limits import ScopeLimits
@@ -75,10 +76,22 @@ def _exit(context: RuleContext) -> Rule | None:
     return Trial(settings, limits, context.cache_salt)
 
 
+def _deadline(context: RuleContext) -> Rule | None:
+    limits, deadline = context.limits, context.limits.policy.deadline
+    if deadline is None or limits.section != "reasoning" or limits.policy.mode == "no_think":
+        return None
+    if penalty := forgets_penalties(context.state.sampling):
+        if deadline.by == "load":
+            return None
+        raise PolicyError(f"{penalty}: cannot be kept up where a deadline may cut the thinking", penalty)
+    return BeginsInTime(limits, deadline.at)
+
+
 RULES: Mapping[str, Callable[[RuleContext], Rule | None]] = MappingProxyType(
     {
         "answer_now": lambda context: AnswerNow(context.limits, context.interrupt),
         "loop": _loop,
+        "deadline": _deadline,
         "budget": _budget,
         "declared_budget": _declared_budget,
         "end_of_solution": _end_of_solution,
