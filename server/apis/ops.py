@@ -48,7 +48,8 @@ async def model(request: Request) -> Response:
 def _card(runtime: Runtime, name: str) -> dict[str, Any]:
     """The card of a route, under any of its names."""
     route = runtime.route(name)
-    return {**model_card(route, runtime.started, runtime.judges.get(route.name)), "id": name}
+    card = model_card(route, runtime.started, runtime.judges.get(route.name))
+    return {**card, "id": name, "reasond": card["reasond"] | {"fingerprint": runtime.fingerprints.get(route.name)}}
 
 
 def _anthropic_card(runtime: Runtime, name: str) -> dict[str, Any]:
