@@ -16,7 +16,7 @@ from training import cli
 from training.config.sections import CalibrateRecipe
 from training.data.errors import UserError
 from training.data.samples import read_samples
-from training.evaluation import deciders
+from training.evaluation import calibrate
 from training.evaluation.plots import pareto
 
 COUNT = 100
@@ -111,7 +111,7 @@ def recipe(tmp_path: Path, url: str, count: int = COUNT, **more: object) -> Cali
 
 
 def calibrated(one: CalibrateRecipe, resume: bool = False) -> dict:
-    deciders.main(one, resume)
+    calibrate.main(one, resume)
     return json.loads((one.out / "calibration.json").read_text())
 
 
@@ -166,7 +166,7 @@ def test_too_few_questions_always_think_and_say_so(drawn, url):
     own = found["deciders"]["ask"]
     assert own["threshold"] == 0.0
     assert own["promise"]["always_thinks"].endswith("questions to choose on; 149 are the fewest")
-    assert "it always thinks" in deciders.table(found)
+    assert "it always thinks" in calibrate.table(found)
     assert found["ways"]["ask, calibrated"]["think_rate"] == 1.0
 
 
@@ -199,7 +199,7 @@ def test_what_is_gone_on_with_must_be_the_same_model(drawn, url):
     before = served.read_text()
     served.write_text(json.dumps(card))
     with pytest.raises(UserError, match="begin anew, without --resume"):
-        deciders.main(one, resume=True)
+        calibrate.main(one, resume=True)
     served.write_text(before)
 
 
@@ -215,7 +215,7 @@ def test_what_is_gone_on_with_must_be_the_same_model(drawn, url):
 )
 def test_what_cannot_be_calibrated_is_told_in_a_line(tmp_path, url, change, wrong):
     with pytest.raises(UserError, match=wrong):
-        deciders.main(recipe(tmp_path, url, **change))
+        calibrate.main(recipe(tmp_path, url, **change))
 
 
 def test_the_front_holds_what_no_other_beats():

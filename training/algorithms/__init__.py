@@ -106,7 +106,7 @@ METHODS: dict[str, TrainingMethod] = {
     ),
     "calibrate": TrainingMethod(
         CalibrateRecipe,
-        _main_of("training.evaluation.deciders"),
+        _main_of("training.evaluation.calibrate"),
         "when a served route is to think: a threshold for each decider, with what it promises",
         trains=False,
     ),

@@ -226,8 +226,8 @@ class Way(NamedTuple):
 
 class SampleRecipe(Recipe):
     """`samples` replies to each of `questions` questions, in each of `modes` and at each of `budgets`, and one of each
-    route in `deciders`; where all are empty the model is free. They are scored by the data's checker and appended to
-    `out`, one JSON line each.
+    route in `deciders`, direct wherever its decider has a score; where all are empty the model is free. They are scored
+    by the data's checker and appended to `out`, one JSON line each.
 
     The replies are a `route`'s, or a `model`'s through transformers, `batch` at a time; of a model that declares
     budgets they are plain ones, without tags. `temperature` 0 is greedy; without one a route has its own.

@@ -1,206 +1,17 @@
-"""`method = "calibrate"`: what a route's deciders are worth, as served, and from which score on it is to think.
+"""What choices between the modes are worth: accuracy against tokens, and how near to an oracle's."""
 
-Replies in both modes and one of each decider are drawn by `training.sampling`. A third of the questions fits what a
-score is worth, under half of them choose the threshold, the rest is reported on. Writes `calibration.json`, which
-`[routes.NAME.auto]` reads, `calibration.md` and `calibration.png`.
-"""
-
-import json
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import httpx
 import numpy as np
 from numpy.typing import NDArray
 
-from training.config.sections import CalibrateRecipe, RouteSection
-from training.data.errors import UserError
-from training.data.samples import SampledReply, read_samples
-from training.evaluation import calibration, plots
-from training.evaluation.calibration import Floats, Scored, Side, fit_gain, gains
-from training.sampling import sample
+from training.config.sections import CalibrateRecipe
+from training.evaluation.outcomes import Choice, Outcomes, Rows
+from training.evaluation.thresholds import Floats
 
-Rows = NDArray[np.intp]
-SPLITS, BINS, GRID = 100, 10, 201
-
-
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """Replies to each question: whether right, tokens, seconds to the first text and to the answer. Each is the mean of
-    several; `one` is whether the first is right."""
-
-    right: Floats
-    one: Floats
-    tokens: Floats
-    first: Floats
-    answer: Floats
-
-
-@dataclass(frozen=True, slots=True)
-class Choice:
-    """What a decider did with each question: its score (None: it has none), whether it thought, its own reply with all
-    tokens that the choice cost, and what it costs to think after all."""
-
-    score: Floats | None
-    thinks: NDArray[np.bool_]
-    reply: Reply
-    spent: Floats
-    waited: Floats
-
-
-@dataclass(frozen=True, slots=True)
-class Outcomes:
-    sides: Sequence[Side]
-    think: Reply
-    direct: Reply
-    choices: Mapping[str, Choice]
-
-    def rows(self, side: Side) -> Rows:
-        return np.flatnonzero([one == side for one in self.sides])
-
-
-def main(recipe: CalibrateRecipe, resume: bool = False) -> str:
-    """Runs the recipe and returns the table. With `resume` it goes on behind the last question that was drawn whole."""
-    cards = _cards(recipe.route, recipe.sampling.deciders)
-    _same_model(recipe.out / "served.json", cards, resume)
-    sample.main(recipe.sampling, resume)
-    outcomes = read(grouped(read_samples(recipe.sampling.out), len(recipe.sampling.asked)), list(cards))
-    result = evaluate(outcomes, recipe, cards)
-    (recipe.out / "calibration.json").write_text(json.dumps(result, indent=1) + "\n")
-    (recipe.out / "calibration.md").write_text(table(result) + "\n")
-    plots.deciders(result, recipe.out)
-    return table(result)
-
-
-def _cards(route: RouteSection, names: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """What the server says of each route. UserError where one has no decider, or two have the same."""
-    key = os.environ.get(route.key_env, "")
-    try:
-        response = httpx.get(f"{route.url}/v1/models", headers={"authorization": f"Bearer {key}"} if key else {})
-        response.raise_for_status()
-    except httpx.HTTPError as error:
-        raise UserError(f"{route.url} cannot be asked for its routes: {error!r}") from error
-    served = {card["id"]: card["reasond"] for card in response.json()["data"]}
-    for name in names:
-        if name not in served or served[name].get("fingerprint") is None:
-            raise UserError(f"{route.url} has no route {name!r} with a decider")
-    found = [served[name]["decider"] for name in names]
-    if len(set(found)) < len(found):
-        raise UserError(f"each of {', '.join(names)} must have another decider, not {', '.join(found)}")
-    return {
-        name: {part: served[name][part] for part in ("decider", "fingerprint", "think_threshold")} for name in names
-    }
-
-
-def _same_model(path: Path, cards: Mapping[str, Any], resume: bool) -> None:
-    """What is gone on with must be what it was begun with."""
-    if resume and path.exists() and json.loads(path.read_text()) != cards:
-        raise UserError(f"the routes are not what they were when {path} was written: begin anew, without --resume")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(cards, indent=1) + "\n")
-
-
-def grouped(samples: Sequence[SampledReply], of_each: int) -> list[Sequence[SampledReply]]:
-    """The replies to each question that was drawn; one that was drawn twice is two."""
-    return [samples[i : i + of_each] for i in range(0, len(samples), of_each)]
-
-
-def read(groups: Sequence[Sequence[SampledReply]], deciders: Sequence[str]) -> Outcomes:
-    """The outcomes of questions with all their replies."""
-    forced = {
-        mode: _replies([[one for one in group if one.asked == mode] for group in groups])
-        for mode in ("think", "no_think")
-    }
-    own = {name: [next(one for one in group if one.way.decider == name) for group in groups] for name in deciders}
-    choices = {name: _choice(replies) for name, replies in own.items()}
-    sides = [calibration.side_of(group[0].question.text) for group in groups]
-    return Outcomes(sides, forced["think"], forced["no_think"], choices)
-
-
-def _replies(groups: Sequence[Sequence[SampledReply]]) -> Reply:
-    def column(value: Callable[[SampledReply], float]) -> NDArray[np.float64]:
-        return np.array([[value(one) for one in group] for group in groups], float)
-
-    right = column(lambda one: one.right)
-    times = [column(lambda one, name=name: getattr(one.served, name)) for name in ("first", "answer")]  # type: ignore[misc]
-    return Reply(right.mean(1), right[:, 0], column(lambda one: one.tokens).mean(1), *(time.mean(1) for time in times))
-
-
-def _choice(replies: Sequence[SampledReply]) -> Choice:
-    """A draft that was accepted is the reply; to think after all costs all of it."""
-    own, served = _replies([[one] for one in replies]), [one.served for one in replies]
-    spent = np.array([one.decision_tokens for one in served if one], float)
-    drafted = np.array([one.drafted for one in served if one])
-    scores = [one.score for one in served if one]
-    known = any(score is not None for score in scores)
-    return Choice(
-        np.array([1.0 if score is None else score for score in scores]) if known else None,
-        np.array([one.mode == "think" for one in replies]),
-        Reply(own.right, own.one, own.tokens + spent, own.first, own.answer),
-        np.where(drafted, own.tokens + spent, spent),
-        np.where(drafted, own.first, 0.0),
-    )
-
-
-def evaluate(outcomes: Outcomes, recipe: CalibrateRecipe, cards: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """The whole calibration as one JSON object: what a server reads under `deciders`, what is reported beside it."""
-    rows = {side: outcomes.rows(side) for side in calibration.SHARES}
-    if empty := [side for side, found in rows.items() if not len(found)]:
-        raise UserError(f"no question is left to {empty[0]}: more are needed")
-    report = Report(outcomes, rows["report"], recipe)
-    deciders, ways = {}, report.baselines()
-    for name, choice in outcomes.choices.items():
-        card, known = cards[name], {"route": name, "fingerprint": cards[name]["fingerprint"]}
-        if choice.score is None:
-            ways[card["decider"]] = report.figures(report.chosen(choice, choice.thinks))
-            continue
-        found = _calibrated(outcomes, choice, rows, recipe)
-        served = card["think_threshold"]
-        raw = choice.score >= (0.5 if served is None else served)
-        ways[card["decider"]] = report.figures(report.chosen(choice, raw))
-        gain = gains(found["points"], choice.score)
-        ways[f"{card['decider']}, calibrated"] = report.figures(report.chosen(choice, gain >= found["threshold"]))
-        deciders[card["decider"]] = known | found | {"curve": report.curve(choice, gain)}
-    settings = recipe.model_dump(mode="json", exclude={"out"})
-    questions = {side: len(found) for side, found in rows.items()}
-    return {"deciders": deciders, "ways": ways, "questions": questions, "recipe": settings}
-
-
-def _calibrated(
-    outcomes: Outcomes, choice: Choice, rows: Mapping[Side, Rows], recipe: CalibrateRecipe
-) -> dict[str, Any]:
-    """What a decider's scores are worth, and the threshold for what the recipe wants."""
-    assert choice.score is not None
-    direct = np.where(choice.thinks, outcomes.direct.right, choice.reply.right)
-    mean = Scored(choice.score, direct, outcomes.think.right)
-    pairs = Scored(choice.score, np.where(choice.thinks, outcomes.direct.one, choice.reply.one), outcomes.think.one)
-    points = fit_gain(mean.at(rows["fit"]))
-    tried = calibration.thresholds(gains(points, choice.score[rows["fit"]]))
-    chosen = gains(points, choice.score[rows["choose"]])
-    counts, _ = np.histogram(choice.score, BINS, (0, 1))
-    found: dict[str, Any] = {"points": points, "scores": counts.tolist()}
-    if recipe.max_loss is None:
-        report = Report(outcomes, rows["choose"], recipe)
-        return found | {"threshold": report.cheapest(choice, gains(points, choice.score), tried)}
-    wanted, count = (recipe.max_loss, recipe.confidence), len(chosen)
-    threshold = calibration.safe_threshold(chosen, pairs.at(rows["choose"]), tried, *wanted)
-    reported = gains(points, choice.score[rows["report"]])
-    kept, left = calibration.kept_promises(pairs, mean, *wanted, splits=SPLITS, seed=recipe.seed)
-    promise = {
-        "lost_when_chosen": calibration.losses(chosen, pairs.at(rows["choose"]), threshold) / count,
-        "lost_when_reported": calibration.losses(reported, pairs.at(rows["report"]), threshold) / len(reported),
-        "kept_in_splits": {"of": SPLITS, "all_questions": kept, "left_questions": left},
-    }
-    if threshold == 0:
-        fewest = calibration.needed(*wanted)
-        enough = count >= fewest
-        promise["always_thinks"] = (
-            "no threshold keeps the promise" if enough else f"{count} questions to choose on; {fewest} are the fewest"
-        )
-    return found | {"threshold": threshold, "promise": promise}
+GRID, STEPS = 201, 65
 
 
 @dataclass(frozen=True, slots=True)
@@ -305,7 +116,7 @@ class Report:
 
     def curve(self, choice: Choice, gain: Floats) -> dict[str, Any]:
         """Tokens and accuracy at every threshold, and the area between the curve and the chord over the token share."""
-        steps = [*np.unique(gain[self.rows]), np.inf]
+        steps = [*np.unique(np.quantile(gain[self.rows], np.linspace(0, 1, STEPS), method="nearest")), np.inf]
         found = [self.chosen(choice, gain >= step) for step in steps]
         tokens = [float(one.tokens[self.rows].mean()) for one in found][::-1]
         accuracy = [float(one.right[self.rows].mean()) for one in found][::-1]

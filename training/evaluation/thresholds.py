@@ -68,7 +68,7 @@ def gains(points: Points, score: Floats) -> Floats:
     return interpolated
 
 
-def thresholds(gain: Floats, most: int = 64) -> list[float]:
+def to_try(gain: Floats, most: int = 64) -> list[float]:
     """What to try, from strict to lax, fixed before anything is tried: each leaves a few more replies direct."""
     steps = np.unique([*np.quantile(gain, np.linspace(0, 1, most), method="higher"), 1.0])
     return [float(step) for step in (steps[:-1] + steps[1:]) / 2]
@@ -118,7 +118,7 @@ def kept_promises(
     for _ in range(splits):
         fit, choose, left = np.split(rng.permutation(count), [first, second])
         points = fit_gain(mean.at(fit))
-        tried = thresholds(gains(points, pairs.score[fit]))
+        tried = to_try(gains(points, pairs.score[fit]))
         threshold = safe_threshold(gains(points, pairs.score[choose]), pairs.at(choose), tried, most, confidence)
         for i, rows in enumerate((np.arange(count), left)):
             lost = losses(gains(points, pairs.score[rows]), pairs.at(rows), threshold)

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from training.evaluation.calibration import (
+from training.evaluation.thresholds import (
     SHARES,
     Scored,
     fit_gain,
@@ -16,7 +16,7 @@ from training.evaluation.calibration import (
     needed,
     safe_threshold,
     side_of,
-    thresholds,
+    to_try,
 )
 
 LOSS, CONFIDENCE = 0.02, 0.95
@@ -34,7 +34,7 @@ def chosen(outcomes: Scored, first: int, last: int) -> tuple[tuple[tuple[float, 
     rows = np.arange(len(outcomes.score))
     fit, choose = outcomes.at(rows[:first]), outcomes.at(rows[first:last])
     points = fit_gain(fit)
-    tried = thresholds(gains(points, fit.score))
+    tried = to_try(gains(points, fit.score))
     return points, safe_threshold(gains(points, choose.score), choose, tried, LOSS, CONFIDENCE)
 
 
@@ -64,7 +64,7 @@ def test_a_threshold_fitted_without_the_test_breaks_the_promise():
         points = fit_gain(outcomes.at(np.arange(600)))
         choose = outcomes.at(np.arange(600, 1500))
         gain = gains(points, choose.score)
-        fine = [t for t in thresholds(gains(points, outcomes.score[:600])) if losses(gain, choose, t) <= 18]
+        fine = [t for t in to_try(gains(points, outcomes.score[:600])) if losses(gain, choose, t) <= 18]
         kept += losses(gains(points, law.score), law, max(fine, default=0.0)) <= LOSS * 200_000
     assert kept < 80
 
@@ -75,7 +75,7 @@ def test_too_few_questions_always_think(most, confidence, fewest):
     assert holds(0, fewest, most, confidence)
     assert not holds(0, fewest - 1, most, confidence)
     few = drawn(fewest - 1, 5)
-    assert safe_threshold(few.score, few, thresholds(few.score), most, confidence) == 0.0
+    assert safe_threshold(few.score, few, to_try(few.score), most, confidence) == 0.0
 
 
 def test_the_exact_test_is_the_binomial_tail():
