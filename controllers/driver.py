@@ -87,10 +87,17 @@ class Driver:
         interrupt.refusal = interrupt.refusal or limits.refusal
 
     @staticmethod
-    async def drive(prepare: Callable[[], Awaitable["Driver"]]) -> AsyncGenerator[Event, None]:
-        """The events of one reply. Raises `PolicyError` for what cannot be kept up over several segments, and what the
-        engine raises."""
+    async def drive(
+        prepare: Callable[[], Awaitable["Driver | AsyncGenerator[Event, None]"]],
+    ) -> AsyncGenerator[Event, None]:
+        """The events of one reply, which may have begun when it is prepared. Raises `PolicyError` for what cannot be
+        kept up over several segments, and what the engine raises."""
         self = await prepare()
+        if not isinstance(self, Driver):
+            async with aclosing(self):
+                async for event in self:
+                    yield event
+            return
         state, turns = self.state, self._turns
         for event in self._announce([]):
             yield event

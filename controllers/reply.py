@@ -10,7 +10,7 @@ from controllers.driver import Driver
 from controllers.generation.events import Conversation, Decision, Event, Interrupt
 from controllers.generation.prompt import RenderedPrompt, render_prompt
 from controllers.generation.route import Route, TargetModel
-from controllers.generation.state import new_reply, room_for_reply
+from controllers.generation.state import ReplyState, new_reply, room_for_reply
 from controllers.policy.controls import PolicyError
 from controllers.policy.fold import Policy
 from controllers.rules import RuleContext, rules_for
@@ -19,6 +19,7 @@ from controllers.rules.limits import scope_limits
 from controllers.speculative.target import Target, refuse
 from controllers.speculative.turns import Turns
 from models.engines.base import PromptTooLong, Sampling
+from models.formats.reasoning import Mode
 
 
 def run(route: Route, request: Conversation, policy: Policy, sampling: Sampling) -> AsyncGenerator[Event, None]:
@@ -33,8 +34,11 @@ def helping_target(route: Route, request: Conversation, policy: Policy) -> Targe
     return None if unwanted or only_answer else route.target
 
 
-async def prepare(route: Route, request: Conversation, policy: Policy, sampling: Sampling) -> Driver:
-    """The prompt, the mode where it can be known before the model has written anything, and the rules."""
+async def prepare(
+    route: Route, request: Conversation, policy: Policy, sampling: Sampling
+) -> Driver | AsyncGenerator[Event, None]:
+    """The prompt, the mode where it can be known before the model has written anything, and the rules; or the events of
+    a reply that a decider has begun."""
     target = helping_target(route, request, policy)
     if target is not None:
         refuse(route, target, sampling)
@@ -50,7 +54,8 @@ async def prepare(route: Route, request: Conversation, policy: Policy, sampling:
     if policy.mode != "auto":
         decision = Decision(policy.mode, policy.chosen_by, prompt.token_ids)
     else:
-        question = Question(route, request, policy, sampling, prompt, interrupt)
+        begin = partial(_begin, route, request, policy, interrupt)
+        question = Question(route, request, policy, sampling, prompt, interrupt, begin)
         verdict = await decider_for(question).decide(question)
         if verdict is not None:
             request = verdict.request or request
@@ -61,12 +66,29 @@ async def prepare(route: Route, request: Conversation, policy: Policy, sampling:
                 prompt.token_ids,
                 verdict.p_think,
                 threshold=verdict.threshold,
-                decision_tokens=verdict.tokens,
+                score=verdict.score,
+                decision_tokens=question.spent.tokens,
                 decider_failure=verdict.failure,
             )
+            if verdict.draft is not None:
+                return verdict.draft.events(decision)
     if decision is not None and len(prompt.token_ids) >= route.engine.context_length:
         raise PromptTooLong(len(prompt.token_ids), route.engine.context_length)
     return _driver(route, target, request, policy, sampling, prompt, decision, interrupt)
+
+
+def _begin(
+    route: Route, request: Conversation, policy: Policy, interrupt: Interrupt, mode: Mode, sampling: Sampling
+) -> tuple[ReplyState, AsyncGenerator[Event, None]]:
+    """A reply in a mode, by the route's own model alone."""
+    prompt = render_prompt(route, request, mode, policy)
+    decision = Decision(mode, policy.chosen_by, prompt.token_ids)
+    driver = _driver(route, None, request, policy, sampling, prompt, decision, interrupt)
+
+    async def begun() -> Driver:
+        return driver
+
+    return driver.state, Driver.drive(begun)
 
 
 def _driver(
@@ -82,6 +104,7 @@ def _driver(
     grammar = grammar_of(route, request.shape, sampling)
     state = new_reply(route, sampling, prompt, request.shape)
     state.grammar_pending = grammar is not None
+    state.discarded_tokens = 0 if decision is None else decision.decision_tokens
     limits = scope_limits(state, policy, request.shape)
     rules = rules_for(RuleContext(state, limits, interrupt, grammar))
     turns = None

@@ -2,11 +2,15 @@
 
 import asyncio
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
+from controllers.deciders.agree import Agree, AgreeConfig
 from controllers.deciders.ask import Ask, AskConfig
 from controllers.deciders.base import DeciderConfig, ModeDecider, ModeVerdict, Question
+from controllers.deciders.chain import Chain, ChainConfig
+from controllers.deciders.draft import DirectFirst, DraftConfig
 from controllers.deciders.fixed import AlwaysConfig, Fixed, NeverConfig, Random, RandomConfig
 from controllers.deciders.hint import Hint, HintConfig
 from controllers.deciders.own_token import OwnToken, OwnTokenConfig
@@ -23,29 +27,54 @@ DECIDERS: Mapping[str, tuple[type[DeciderConfig], Callable[[Any, Tokenizer], Mod
         "always": (AlwaysConfig, lambda config, tokenizer: Fixed("think")),
         "never": (NeverConfig, lambda config, tokenizer: Fixed("no_think")),
         "random": (RandomConfig, lambda config, tokenizer: Random(config)),
+        "draft": (DraftConfig, DirectFirst),
+        "agree": (AgreeConfig, lambda config, tokenizer: Agree(config)),
+        "chain": (ChainConfig, lambda config, tokenizer: Chain(config, _links(config, tokenizer))),
     }
 )
 """Every decider by its name in the configuration: its settings, and what makes it."""
 
 
-def load_decider(config: DeciderConfig, tokenizer: Tokenizer) -> ModeDecider:
-    """Raises `ValueError` where the model's vocabulary does not do."""
+def read_decider(table: Mapping[str, Any], context: Any = None) -> DeciderConfig:
+    """The settings in a table of the configuration. Raises `ValueError` for a decider that there is not, and for what
+    it cannot have."""
+    name = str(table.get("decider"))
+    if name not in DECIDERS:
+        raise ValueError(f"unknown decider {name!r}; known: {', '.join(DECIDERS)}")
+    if isinstance(links := table.get("links"), list):
+        table = {**table, "links": [read_decider(link, context) for link in links]}
+    return DECIDERS[name][0].model_validate(table, context=context)
+
+
+def load_decider(config: DeciderConfig, tokenizer: Tokenizer) -> "Patient":
+    """Raises `ValueError` where the model's vocabulary does not do, or the calibration is another's."""
     _, load = DECIDERS[config.decider]
     return Patient(load(config, tokenizer), config)
 
 
+def _links(config: ChainConfig, tokenizer: Tokenizer) -> list["Patient"]:
+    return [load_decider(link, tokenizer) for link in config.links]
+
+
 class Patient:
-    """A decider that fails lets the reply think, and says so."""
+    """A decider whose scores are taken for what its calibration says. One that fails lets the reply think, and says so.
+    Every word of its counts: its patience is for silence."""
 
     def __init__(self, decider: ModeDecider, config: DeciderConfig) -> None:
         self._decider = decider
         self._name: ChosenBy = config.decider  # type: ignore[assignment]
         self._patience = config.patience
+        self._calibration = config.calibrated()
 
     async def decide(self, question: Question) -> ModeVerdict | None:
         try:
-            async with asyncio.timeout(self._patience):
-                return await self._decider.decide(question)
+            async with asyncio.timeout(self._patience) as timeout:
+
+                def heard() -> None:
+                    timeout.reschedule(asyncio.get_running_loop().time() + self._patience)
+                    question.heard()
+
+                return await self._decider.decide(replace(question, heard=heard, calibration=self._calibration))
         except TimeoutError:
             failure = "slow"
         except InvalidRequest:

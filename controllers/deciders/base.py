@@ -1,26 +1,43 @@
 """The seam at which it is decided whether a reply thinks, asked only where its mode is `auto`."""
 
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import AsyncGenerator, Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
 
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 
-from controllers.generation.events import Conversation, Interrupt
+from controllers.deciders.calibration import Calibration
+from controllers.generation.events import Conversation, Event, Interrupt
 from controllers.generation.prompt import RenderedPrompt
 from controllers.generation.route import Route
+from controllers.generation.state import ReplyState
 from controllers.policy.controls import ChosenBy
 from controllers.policy.fold import Policy
-from models.config import Section
+from models.config import Section, resolve
 from models.engines.base import Sampling
 from models.formats.reasoning import Mode
+
+if TYPE_CHECKING:
+    from controllers.deciders.drafts import Draft
 
 THRESHOLD = 0.5
 """The probability from which on a reply thinks, where neither request nor route names one."""
 
 
+@dataclass(slots=True)
+class Spent:
+    """Tokens that were generated for a decision and are no part of the reply."""
+
+    tokens: int = 0
+
+
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What a decider may look at. `prompt` is the conversation rendered with the mode left open."""
+    """What a decider may look at, and do. `prompt` is the conversation rendered with the mode left open.
+
+    `begin` begins a reply in a mode, by the route's own model alone: its state, and its events, which nobody has seen.
+    `heard` says that the decider is at work: its patience begins anew. `calibration` is the decider's own.
+    """
 
     route: Route
     request: Conversation
@@ -28,29 +45,42 @@ class Question:
     sampling: Sampling
     prompt: RenderedPrompt
     interrupt: Interrupt
+    begin: Callable[[Mode, Sampling], tuple[ReplyState, AsyncGenerator[Event, None]]]
+    heard: Callable[[], None] = lambda: None
+    calibration: Calibration = field(default_factory=Calibration)
+    spent: Spent = field(default_factory=Spent)
 
     @property
     def threshold(self) -> float:
-        threshold = self.policy.think_threshold
-        return THRESHOLD if threshold is None else threshold
+        """Request over route over calibration."""
+        named = (self.policy.think_threshold, self.calibration.threshold)
+        return next((threshold for threshold in named if threshold is not None), THRESHOLD)
+
+    def verdict(self, chosen_by: ChosenBy, score: float) -> "ModeVerdict":
+        """Think where the probability that the score stands for reaches the threshold."""
+        p_think, threshold = self.calibration.p_think(score), self.threshold
+        mode: Mode = "think" if p_think >= threshold else "no_think"
+        return ModeVerdict(mode, chosen_by, p_think, threshold, score if self.calibration.points else None)
 
 
 @dataclass(frozen=True, slots=True)
 class ModeVerdict:
     """A decider's answer.
 
-    `p_think` is the probability behind it and `threshold` what it was held against, where there are such. `tokens` were
-    generated for the decision alone. `failure` says why the decider could not answer; the reply then thinks. `request`
-    is the conversation as the reply is to read it, where the decider adds to it.
+    `p_think` is the probability behind it and `threshold` what it was held against, where there are such; `score` is
+    what the decider found, where a calibration made the probability of it. `failure` says why the decider could not
+    answer; the reply then thinks. `request` is the conversation as the reply is to read it, where the decider adds to
+    it. `draft` is the reply, where it has begun already.
     """
 
     mode: Mode
     chosen_by: ChosenBy
     p_think: float | None = None
     threshold: float | None = None
-    tokens: int = 0
+    score: float | None = None
     failure: str | None = None
     request: Conversation | None = None
+    draft: "Draft | None" = None
 
 
 class ModeDecider(Protocol):
@@ -60,13 +90,18 @@ class ModeDecider(Protocol):
 
 
 class DeciderConfig(Section):
-    """`[routes.NAME.auto]`. A decider that is silent for `patience` seconds has failed: the reply thinks."""
+    """`[routes.NAME.auto]`. A decider that is silent for `patience` seconds has failed: the reply thinks. `calibration`
+    is the file that says what its scores are worth."""
 
     decider: str
     patience: float = Field(default=2.0, gt=0)
+    calibration: str = ""
 
+    @field_validator("calibration")
+    @classmethod
+    def _readable(cls, value: str, info: ValidationInfo) -> str:
+        return resolve(value, info, must_exist=True) if value else ""
 
-def by_probability(chosen_by: ChosenBy, p_think: float, question: Question, tokens: int) -> ModeVerdict:
-    """Think where the probability reaches the threshold."""
-    mode: Mode = "think" if p_think >= question.threshold else "no_think"
-    return ModeVerdict(mode, chosen_by, p_think, question.threshold, tokens)
+    def calibrated(self) -> Calibration:
+        """Raises `ValueError` where the file holds nothing for this decider."""
+        return Calibration.read(self.calibration, self.decider) if self.calibration else Calibration()

@@ -22,6 +22,7 @@ async def probability(question: Question, prompt: list[int], chosen: int, other:
     request = Prompt(prompt, route.adapter, cache_salt=question.request.cache_salt)
     async with aclosing(route.engine.generate(request, sampling)) as stream:
         while (delta := await next_item(stream, question.interrupt)) is not None:
+            question.spent.tokens += len(delta.token_ids)
             if delta.logprobs:
                 known = {at.token_id: at.logprob for at in delta.logprobs[0].top}
                 return 1.0 / (1.0 + math.exp(known[other] - known[chosen]))

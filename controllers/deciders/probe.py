@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from controllers.deciders.base import DeciderConfig, ModeVerdict, Question, by_probability
+from controllers.deciders.base import DeciderConfig, ModeVerdict, Question
 from controllers.deciders.choices import probability
 
 
@@ -16,4 +16,4 @@ class Probe:
     async def decide(self, question: Question) -> ModeVerdict | None:
         think, direct = question.route.prefixes["think"][0], question.route.prefixes["no_think"][0]
         p_think = await probability(question, question.prompt.token_ids, think, direct)
-        return None if p_think is None else by_probability("threshold", p_think, question, 1)
+        return None if p_think is None else question.verdict("threshold", p_think)

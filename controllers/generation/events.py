@@ -81,8 +81,10 @@ class Decision:
     """How much thinking the reply gets, and who said so. `notes` are those of the conversation.
 
     `p_think` is the probability behind a decider's choice and `threshold` what it was held against; `decision_tokens`
-    were generated for the choice alone, and `decider_failure` says why a decider could not choose. `prompt` is what the
-    engine read, forced prefix included. `seconds_to_answer` is an estimate from the engine's present pace.
+    were generated for the choice alone, and `decider_failure` says why a decider could not choose. `score` is what a
+    decider found, where its calibration made the probability of it; `held_seconds` is for how long a reply was held
+    back that began before the choice. `prompt` is what the engine read, forced prefix included. `seconds_to_answer` is
+    an estimate from the engine's present pace.
     """
 
     mode: Mode
@@ -94,6 +96,8 @@ class Decision:
     threshold: float | None = None
     decision_tokens: int = 0
     decider_failure: str | None = None
+    score: float | None = None
+    held_seconds: float | None = None
     notes: tuple[str, ...] = ()
 
     def record(self) -> dict[str, Any]:
@@ -103,12 +107,16 @@ class Decision:
             record["notes"] = list(self.notes)
         if self.p_think is not None:
             record["p_think"] = round(self.p_think, 6)
+        if self.score is not None:
+            record["score"] = round(self.score, 6)
         if self.threshold is not None:
             record["threshold"] = self.threshold
         if self.decision_tokens:
             record["decision_tokens"] = self.decision_tokens
         if self.decider_failure is not None:
             record["decider_failure"] = self.decider_failure
+        if self.held_seconds is not None:
+            record["held_seconds"] = round(self.held_seconds, 6)
         return record | _budget_record(self.budget, self.seconds_to_answer)
 
 
@@ -159,6 +167,7 @@ class Finished:
     def record(self) -> dict[str, Any]:
         record = replace(self.decision, budget=self.budget, seconds_to_answer=None).record()
         several = self.budget is not None or self.cut is not None or self.target is not None
+        several = several or self.decision.decision_tokens > 0
         if self.budget is not None or self.cut is not None:
             record |= {"cut": self.cut, "cut_by": self.cut_by}
         if self.target is not None:

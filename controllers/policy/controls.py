@@ -10,7 +10,24 @@ from models.formats.reasoning import Scope
 
 Wish = Literal["think", "no_think", "auto"]
 ChosenBy = Literal[
-    "client", "key", "route", "cap", "model", "threshold", "reserve", "ask", "hint", "always", "never", "random"
+    "client",
+    "key",
+    "route",
+    "cap",
+    "model",
+    "threshold",
+    "reserve",
+    "ask",
+    "hint",
+    "always",
+    "never",
+    "random",
+    "draft",
+    "agree",
+    "chain",
+    "classifier",
+    "deadline",
+    "load",
 ]
 Cut = Literal["line_end", "wrap_up", "hard"]
 CutBy = Literal["budget", "reserve", "client", "loop"]

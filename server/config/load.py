@@ -22,7 +22,7 @@ from pydantic import (
     model_validator,
 )
 
-from controllers.deciders import DECIDERS
+from controllers.deciders import read_decider
 from controllers.deciders.base import DeciderConfig
 from controllers.policy.controls import EFFORTS, MOST_REPLIES, Wish
 from controllers.policy.fold import TOLERANCE, BudgetSettings, modes
@@ -237,13 +237,8 @@ class RouteConfig(Section):
 
     @field_validator("auto", mode="before")
     @classmethod
-    def _known_decider(cls, value: Any) -> Any:
-        if not isinstance(value, dict):
-            return value
-        name = str(value.get("decider"))
-        if name not in DECIDERS:
-            raise ValueError(f"unknown decider {name!r}; known: {', '.join(DECIDERS)}")
-        return DECIDERS[name][0].model_validate(value)
+    def _known_decider(cls, value: Any, info: ValidationInfo) -> Any:
+        return read_decider(value, info.context) if isinstance(value, dict) else value
 
     _format: ReasoningFormat | None = PrivateAttr(None)
     _found_by: str = PrivateAttr("named by the configuration")
