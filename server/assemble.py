@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from secrets import token_bytes
+from typing import Any
 
 from starlette.requests import Request
 
@@ -27,7 +28,7 @@ from server.admission import Admission
 from server.apis.messages.seal import Seal
 from server.config.load import Config, ConfigError, RouteConfig
 from server.edges.errors import model_not_found, no_judge, not_a_judge
-from server.fingerprint import fingerprint
+from server.fingerprint import decider_card
 from server.observability.collectors import AdmissionCollector, EngineCollector
 from server.observability.metrics import Metrics
 from server.running_requests import Running
@@ -43,7 +44,7 @@ class Runtime:
     to be begun, `cut` when its time to drain is over as well: what then still runs is cancelled. `background` holds the
     work that no connection waits for. `started` is the Unix time, in seconds, at which the engines were up. `marks` are
     those of the judges' templates. `names` are all that clients may put in `model`, with the route of each.
-    `fingerprints` are of the routes with a decider: what a calibration of them stands on.
+    `deciders` is what clients are told of those that routes have.
     """
 
     config: Config
@@ -63,7 +64,7 @@ class Runtime:
     background: set[asyncio.Task[None]]
     seal: Seal
     names: Mapping[str, str]
-    fingerprints: Mapping[str, Mapping[str, str]]
+    deciders: Mapping[str, Mapping[str, Any]]
 
     @property
     def targets(self) -> Mapping[str, str]:
@@ -139,7 +140,7 @@ def assemble(
         background=set(),
         seal=Seal(config.server.seal_key.get_secret_value() or token_bytes(32)),
         names={name: route for route, each in config.routes.items() for name in (route, *each.names)},
-        fingerprints={name: fingerprint(config, name) for name, route in config.routes.items() if route.auto},
+        deciders={name: decider_card(config, name) for name, route in config.routes.items() if route.auto},
     )
 
 

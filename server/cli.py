@@ -70,9 +70,11 @@ def run_serve(args: argparse.Namespace) -> int:
 def run_check(args: argparse.Namespace) -> int:
     from server.edges.auth import load_keys
     from server.families import detect_families, family_lines
+    from server.fingerprint import check_calibrations
     from server.memory_plan import plan_lines
 
     config = detect_families(config_of(args.config, flags=args.flags))
+    check_calibrations(config)
     load_keys(config.server.keys_file, os.environ)
     print(json.dumps(resolved(config), ensure_ascii=False, indent=2))
     for line in (*family_lines(config), *plan_lines(config, args.device_memory)):

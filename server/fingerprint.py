@@ -4,24 +4,26 @@ All of it comes from files and settings, so that a calibration of something else
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from server.config.load import Config, RouteConfig
+from controllers.deciders.base import THRESHOLD, DeciderConfig
+from server.config.load import Config, ConfigError
 
 BLOCK, BLOCKS = 2**16, 32
 """Of a file of weights so many blocks are read, evenly spread: training changes all of it."""
 WEIGHTS = (".safetensors", ".bin", ".gguf", ".pt")
 SETTINGS = ("config.json", "generation_config.json", "tokenizer.json", "tokenizer.model")
+NO_SCORE = {"calibration", "allow_stale", "patience", "raw_threshold"}
 TEMPLATES = ("chat_template.jinja", "chat_template.json", "tokenizer_config.json")
 
 
-def fingerprint(config: Config, name: str) -> dict[str, str]:
-    """That of a route, whose family is known."""
+def fingerprint(config: Config, name: str, decider: DeciderConfig | None = None) -> dict[str, str]:
+    """That of a route, whose family is known, with its own decider or another."""
     route = config.routes[name]
     engine = config.engines[route.engine]
     models = [engine.model]
@@ -35,14 +37,55 @@ def fingerprint(config: Config, name: str) -> dict[str, str]:
         "format": _digest(route.of_family),
         "sampling": _digest(route.sampling.model_dump(mode="json")),
         "budgets": _digest(route.model_dump(mode="json", include={"budgets", "loop", "speculative"})),
-        "decider": _digest(_decider(route)),
+        "decider": _digest(_scoring(decider or route.auto)),
     }
 
 
-def _decider(route: RouteConfig) -> Any:
+def _scoring(decider: DeciderConfig | None) -> Any:
     """What of a decider's settings makes its scores."""
-    own = {"calibration", "allow_stale", "patience", "raw_threshold"}
-    return route.auto.model_dump(mode="json", exclude=own) if route.auto else None
+    return decider and decider.model_dump(mode="json", exclude=NO_SCORE)
+
+
+def decider_card(config: Config, name: str) -> dict[str, Any]:
+    """What clients are told of a route's decider: what a calibration of it stands on, whether it has one, and the
+    threshold where a request names none."""
+    route = config.routes[name]
+    assert route.auto is not None
+    calibration = route.auto.calibrated()
+    named = (route.think_threshold, calibration.threshold)
+    return {
+        "fingerprint": fingerprint(config, name),
+        "calibrated": bool(calibration.points),
+        "threshold": next((threshold for threshold in named if threshold is not None), THRESHOLD),
+    }
+
+
+def check_calibrations(config: Config) -> None:
+    """Raises `ConfigError`, a line for each route whose calibration was made for something else. A model that has yet
+    to be downloaded is not looked at."""
+    problems = [problem for name in config.routes for problem in _problems(config, name)]
+    if problems:
+        raise ConfigError("\n".join(problems))
+
+
+def _problems(config: Config, name: str) -> Iterator[str]:
+    auto = config.routes[name].auto
+    if folder_of(config.engines[config.routes[name].engine].model) is None:
+        return
+    for decider in (auto, *getattr(auto, "links", ())):
+        if decider is None or not decider.calibration or decider.allow_stale:
+            continue
+        try:
+            made_for = decider.calibrated().fingerprint
+        except ValueError as error:
+            yield f"routes.{name}.auto.calibration: {error}"
+            continue
+        now = fingerprint(config, name, decider)
+        if changed := [part for part in now if made_for.get(part) != now[part]]:
+            yield (
+                f"routes.{name}.auto.calibration: {' and '.join(changed)} changed since {decider.calibration} was "
+                "made; calibrate again, or set allow_stale = true"
+            )
 
 
 def folder_of(model: str) -> Path | None:

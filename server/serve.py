@@ -22,6 +22,7 @@ from server.edges.auth import load_keys
 from server.edges.request_scope import Observer
 from server.engines import start_engines
 from server.families import detect_families
+from server.fingerprint import check_calibrations
 from server.observability import logs
 from server.observability.tracing import start_tracing
 from server.stores import open_responses
@@ -122,6 +123,7 @@ async def _serve(config: Config) -> int:
             observers.append(start_tracing(config.tracing, stack))
         try:
             config = detect_families(config)
+            check_calibrations(config)
             engines = await unless_stopped(start_engines(config, stack))
         except asyncio.CancelledError:
             log.info("stopped before the engines were up")

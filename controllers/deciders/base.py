@@ -91,11 +91,12 @@ class ModeDecider(Protocol):
 
 class DeciderConfig(Section):
     """`[routes.NAME.auto]`. A decider that is silent for `patience` seconds has failed: the reply thinks. `calibration`
-    is the file that says what its scores are worth."""
+    is the file that says what its scores are worth; `allow_stale` takes it even if it was made for something else."""
 
     decider: str
     patience: float = Field(default=2.0, gt=0)
     calibration: str = ""
+    allow_stale: bool = False
 
     @field_validator("calibration")
     @classmethod

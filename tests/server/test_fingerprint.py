@@ -1,5 +1,6 @@
 """A calibration is for one model, template, format, sampling, budgets and decider: each is known by its own digest."""
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -7,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from server import fingerprint
-from server.config.load import parse_config
+from server.cli import main
+from server.config.load import ConfigError, parse_config
 
 CONFIG = """
 [engines.demo]
@@ -87,3 +89,67 @@ def test_a_model_that_is_not_here_is_known_by_its_name(tmp_path: Path) -> None:
     assert fingerprint.folder_of("nobody/nothing") is None
     digests = {fingerprint.files_digest(name, ("config.json",)) for name in ("nobody/nothing", "nobody/else")}
     assert len(digests) == 2
+
+
+def calibrated(tmp_path: Path) -> str:
+    """The configuration with a calibration that was made for it."""
+    told = {"fingerprint": parts(tmp_path), "points": [[0.0, 0.0], [1.0, 1.0]], "threshold": 0.5}
+    (tmp_path / "calibration.json").write_text(json.dumps({"deciders": {"ask": told}}))
+    return CONFIG.replace('"ask"', '"ask", calibration = "calibration.json"')
+
+
+def checked(tmp_path: Path, config: str) -> None:
+    fingerprint.files_digest.cache_clear()
+    fingerprint.check_calibrations(parse_config(config, tmp_path))
+
+
+def test_a_calibration_of_what_is_served_is_taken(tmp_path: Path, model: Path) -> None:
+    checked(tmp_path, calibrated(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "changed"),
+    [
+        ("", "", "model"),
+        ('family = "qwen3"', 'family = "smollm3"', "model and format"),
+        ('family = "qwen3"', 'family = "qwen3"\nsampling = { top_p = 0.9 }', "model and sampling"),
+    ],
+)
+def test_one_of_something_else_is_refused_in_a_line(
+    tmp_path: Path, model: Path, old: str, new: str, changed: str
+) -> None:
+    config = calibrated(tmp_path).replace(old, new)
+    weights(model)
+    with pytest.raises(ConfigError, match=f"^routes.main.auto.calibration: {changed} changed since .*calibrate again"):
+        checked(tmp_path, config)
+    checked(tmp_path, config.replace('"calibration.json"', '"calibration.json", allow_stale = true'))
+
+
+def test_the_server_does_not_start_with_it(tmp_path: Path, model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = tmp_path / "reasond.toml"
+    config.write_text(calibrated(tmp_path))
+    weights(model)
+    fingerprint.files_digest.cache_clear()
+    for command in ("serve", "check"):
+        assert main([command, str(config)]) == 2
+        told = capsys.readouterr().err.strip().splitlines()
+        assert len(told) == 1
+        assert "model changed since" in told[0]
+
+
+def test_what_is_no_calibration_is_refused_in_a_line(tmp_path: Path, model: Path) -> None:
+    config = calibrated(tmp_path)
+    for text in ("{}", "no JSON", '{"deciders": {"ask": {}}}', '{"deciders": {"draft": {}}}'):
+        (tmp_path / "calibration.json").write_text(text)
+        with pytest.raises(ConfigError, match=r"^routes.main.auto.calibration: .*calibration.json.* calibration"):
+            checked(tmp_path, config)
+
+
+def test_the_links_of_a_chain_are_looked_at_too(tmp_path: Path, model: Path) -> None:
+    own = calibrated(tmp_path)
+    link = own.partition("auto = ")[2].strip()
+    chain = own.replace(link, f'{{ decider = "chain", links = [{link}, {{ decider = "always" }}] }}')
+    checked(tmp_path, chain)
+    weights(model)
+    with pytest.raises(ConfigError, match=r"^routes.main.auto.calibration: model changed"):
+        checked(tmp_path, chain)

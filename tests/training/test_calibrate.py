@@ -124,12 +124,12 @@ def test_a_promise_is_kept_and_what_it_saves_is_told(drawn, url):
     assert own["points"][-1][1] == 1.0
     assert own["promise"]["lost_when_reported"] <= 0.1
     assert own["promise"]["kept_in_splits"]["all_questions"] >= 95
-    assert set(ways) == {"never", "always", "oracle", "ask", "ask, calibrated", "hint", "random"}
+    assert set(ways) == {"never", "always", "oracle", "ask at 0.5", "ask, calibrated", "hint", "random"}
     calm, oracle = ways["ask, calibrated"], ways["oracle"]
     assert calm["accuracy"]["value"] >= 0.9
     assert calm["recovered"]["value"] == pytest.approx(1.0, abs=0.15)
     assert oracle["tokens"] < calm["tokens"] < ways["always"]["tokens"]
-    assert ways["ask"]["think_rate"] == 0.0, "0.5 is beyond every score"
+    assert ways["ask at 0.5"]["think_rate"] == 0.0, "0.5 is beyond every score"
     assert ways["hint"]["think_rate"] == 1.0
     assert 0 < ways["random"]["think_rate"] < 1
     assert abs(ways["random"]["over_chord"]) < 0.3

@@ -49,14 +49,12 @@ def _cards(route: RouteSection, names: Sequence[str]) -> dict[str, dict[str, Any
         raise UserError(f"{route.url} cannot be asked for its routes: {error!r}") from error
     served = {card["id"]: card["reasond"] for card in response.json()["data"]}
     for name in names:
-        if name not in served or served[name].get("fingerprint") is None:
+        if name not in served or served[name].get("deciding") is None:
             raise UserError(f"{route.url} has no route {name!r} with a decider")
     found = [served[name]["decider"] for name in names]
     if len(set(found)) < len(found):
         raise UserError(f"each of {', '.join(names)} must have another decider, not {', '.join(found)}")
-    return {
-        name: {part: served[name][part] for part in ("decider", "fingerprint", "think_threshold")} for name in names
-    }
+    return {name: {"decider": served[name]["decider"], **served[name]["deciding"]} for name in names}
 
 
 def _same_model(path: Path, cards: Mapping[str, Any], resume: bool) -> None:
@@ -80,9 +78,9 @@ def evaluate(outcomes: Outcomes, recipe: CalibrateRecipe, cards: Mapping[str, Ma
             ways[card["decider"]] = report.figures(report.chosen(choice, choice.thinks))
             continue
         found = _calibrated(outcomes, choice, rows, recipe)
-        served = card["think_threshold"]
-        raw = choice.score >= (0.5 if served is None else served)
-        ways[card["decider"]] = report.figures(report.chosen(choice, raw))
+        if not card["calibrated"]:  # else its threshold is none for scores
+            served = report.chosen(choice, choice.score >= card["threshold"])
+            ways[f"{card['decider']} at {card['threshold']:g}"] = report.figures(served)
         gain = gains(found["points"], choice.score)
         ways[f"{card['decider']}, calibrated"] = report.figures(report.chosen(choice, gain >= found["threshold"]))
         deciders[card["decider"]] = known | found | {"curve": report.curve(choice, gain)}
