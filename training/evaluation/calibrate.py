@@ -18,8 +18,8 @@ from training.config.sections import CalibrateRecipe, RouteSection
 from training.data.errors import UserError
 from training.data.samples import read_samples
 from training.evaluation import plots, thresholds
-from training.evaluation.deciders import Report, table
-from training.evaluation.outcomes import Choice, Outcomes, Rows, grouped, read
+from training.evaluation.deciders import DeciderReport, table
+from training.evaluation.outcomes import DeciderReplies, Outcomes, Rows, grouped, read
 from training.evaluation.thresholds import Scored, Side, fit_gain, gains
 from training.sampling import sample
 
@@ -70,7 +70,7 @@ def evaluate(outcomes: Outcomes, recipe: CalibrateRecipe, cards: Mapping[str, Ma
     rows = {side: outcomes.rows(side) for side in thresholds.SHARES}
     if empty := [side for side, found in rows.items() if not len(found)]:
         raise UserError(f"no question is left to {empty[0]}: more are needed")
-    report = Report(outcomes, rows["report"], recipe)
+    report = DeciderReport(outcomes, rows["report"], recipe)
     deciders, ways = {}, report.baselines()
     for name, choice in outcomes.choices.items():
         card, known = cards[name], {"route": name, "fingerprint": cards[name]["fingerprint"]}
@@ -90,7 +90,7 @@ def evaluate(outcomes: Outcomes, recipe: CalibrateRecipe, cards: Mapping[str, Ma
 
 
 def _calibrated(
-    outcomes: Outcomes, choice: Choice, rows: Mapping[Side, Rows], recipe: CalibrateRecipe
+    outcomes: Outcomes, choice: DeciderReplies, rows: Mapping[Side, Rows], recipe: CalibrateRecipe
 ) -> dict[str, Any]:
     """What a decider's scores are worth, and the threshold for what the recipe wants."""
     assert choice.score is not None
@@ -103,7 +103,7 @@ def _calibrated(
     counts, _ = np.histogram(choice.score, BINS, (0, 1))
     found: dict[str, Any] = {"points": points, "scores": counts.tolist()}
     if recipe.max_loss is None:
-        report = Report(outcomes, rows["choose"], recipe)
+        report = DeciderReport(outcomes, rows["choose"], recipe)
         return found | {"threshold": report.cheapest(choice, gains(points, choice.score), tried)}
     wanted, count = (recipe.max_loss, recipe.confidence), len(chosen)
     threshold = thresholds.safe_threshold(chosen, pairs.at(rows["choose"]), tried, *wanted)

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.config.sections import CalibrateRecipe
-from training.evaluation.outcomes import Choice, Outcomes, Rows
+from training.evaluation.outcomes import DeciderReplies, Outcomes, Rows
 from training.evaluation.thresholds import Floats
 
 GRID, STEPS = 201, 65
@@ -27,14 +27,14 @@ class Chosen:
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class DeciderReport:
     """The questions that are reported on."""
 
     outcomes: Outcomes
     rows: Rows
     recipe: CalibrateRecipe
 
-    def chosen(self, choice: Choice, thinks: NDArray[np.bool_]) -> Chosen:
+    def chosen(self, choice: DeciderReplies, thinks: NDArray[np.bool_]) -> Chosen:
         """A decider's choices. Where it is to think and did not, the reply is the mean thinking one, and all that the
         decider did comes on top."""
         think, own = self.outcomes.think, choice.reply
@@ -114,7 +114,7 @@ class Report:
         best = never + min(rate, helps)
         return (float(chosen.right[rows].mean()) - random) / (best - random) if best - random > 1e-9 else np.nan
 
-    def curve(self, choice: Choice, gain: Floats) -> dict[str, Any]:
+    def curve(self, choice: DeciderReplies, gain: Floats) -> dict[str, Any]:
         """Tokens and accuracy at every threshold, and the area between the curve and the chord over the token share."""
         steps = [*np.unique(np.quantile(gain[self.rows], np.linspace(0, 1, STEPS), method="nearest")), np.inf]
         found = [self.chosen(choice, gain >= step) for step in steps]
@@ -126,7 +126,7 @@ class Report:
         above[grid < shares[0]] = 0.0  # a decider costs what it costs, also where it never thinks
         return {"tokens": tokens, "accuracy": accuracy, "area": float(np.trapezoid(above, grid))}
 
-    def cheapest(self, choice: Choice, gain: Floats, tried: Sequence[float]) -> float:
+    def cheapest(self, choice: DeciderReplies, gain: Floats, tried: Sequence[float]) -> float:
         """The strictest threshold that saves the wanted share of tokens, or the one that is worth most at the price."""
         found = [(threshold, self.chosen(choice, gain >= threshold)) for threshold in (0.0, *tried)]
         always = self.outcomes.think.tokens[self.rows].mean()

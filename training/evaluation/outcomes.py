@@ -25,7 +25,7 @@ class Reply:
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class DeciderReplies:
     """What a decider did with each question: its score (None: it has none), whether it thought, its own reply with all
     tokens that the choice cost, and what it costs to think after all."""
 
@@ -41,7 +41,7 @@ class Outcomes:
     sides: Sequence[Side]
     think: Reply
     direct: Reply
-    choices: Mapping[str, Choice]
+    choices: Mapping[str, DeciderReplies]
 
     def rows(self, side: Side) -> Rows:
         return np.flatnonzero([one == side for one in self.sides])
@@ -73,14 +73,14 @@ def _replies(groups: Sequence[Sequence[SampledReply]]) -> Reply:
     return Reply(right.mean(1), right[:, 0], column(lambda one: one.tokens).mean(1), *(time.mean(1) for time in times))
 
 
-def _choice(replies: Sequence[SampledReply]) -> Choice:
+def _choice(replies: Sequence[SampledReply]) -> DeciderReplies:
     """A draft that was accepted is the reply; to think after all costs all of it."""
     own, served = _replies([[one] for one in replies]), [one.served for one in replies]
     spent = np.array([one.decision_tokens for one in served if one], float)
     drafted = np.array([one.drafted for one in served if one])
     scores = [one.score for one in served if one]
     known = any(score is not None for score in scores)
-    return Choice(
+    return DeciderReplies(
         np.array([1.0 if score is None else score for score in scores]) if known else None,
         np.array([one.mode == "think" for one in replies]),
         Reply(own.right, own.one, own.tokens + spent, own.first, own.answer),
