@@ -1,5 +1,6 @@
 """The controller of every conversation: from a request to the events of one reply, by one model or by two."""
 
+import time
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import replace
 from functools import partial
@@ -8,7 +9,7 @@ from controllers.deciders import decider_for
 from controllers.deciders.base import Question
 from controllers.driver import Driver
 from controllers.generation.events import Conversation, Decision, Event, Interrupt
-from controllers.generation.prompt import RenderedPrompt, render_prompt
+from controllers.generation.prompt import RenderedPrompt, prompt_of
 from controllers.generation.route import Route, TargetModel
 from controllers.generation.state import ReplyState, new_reply, room_for_reply
 from controllers.policy.controls import PolicyError
@@ -39,6 +40,7 @@ async def prepare(
 ) -> Driver | AsyncGenerator[Event, None]:
     """The prompt, the mode where it can be known before the model has written anything, and the rules; or the events of
     a reply that a decider has begun."""
+    policy = in_time(route, request, policy)
     target = helping_target(route, request, policy)
     if target is not None:
         refuse(route, target, sampling)
@@ -46,10 +48,10 @@ async def prepare(
     if route.family.scope == "reply" and policy.requested and 0 < policy.requested < sampling.min_tokens:
         raise PolicyError(f"min_tokens and {policy.asked_in} contradict each other", "min_tokens")
     interrupt = request.interrupt or Interrupt()
-    prompt = render_prompt(route, request, policy.mode, policy)
+    prompt = await prompt_of(route, request, policy.mode, policy)
     settled = leaving_room(route, prompt.token_ids[: len(prompt.token_ids) - len(prompt.opening)], policy, sampling)
     if settled is not policy:
-        policy, prompt = settled, render_prompt(route, request, settled.mode, settled)
+        policy, prompt = settled, await prompt_of(route, request, settled.mode, settled)
     decision: Decision | None = None
     if policy.mode != "auto":
         decision = Decision(policy.mode, policy.chosen_by, prompt.token_ids)
@@ -59,7 +61,7 @@ async def prepare(
         verdict = await decider_for(question).decide(question)
         if verdict is not None:
             request = verdict.request or request
-            prompt = render_prompt(route, request, verdict.mode, policy)
+            prompt = await prompt_of(route, request, verdict.mode, policy)
             decision = Decision(
                 verdict.mode,
                 verdict.chosen_by,
@@ -77,11 +79,11 @@ async def prepare(
     return _driver(route, target, request, policy, sampling, prompt, decision, interrupt)
 
 
-def _begin(
+async def _begin(
     route: Route, request: Conversation, policy: Policy, interrupt: Interrupt, mode: Mode, sampling: Sampling
 ) -> tuple[ReplyState, AsyncGenerator[Event, None]]:
     """A reply in a mode, by the route's own model alone."""
-    prompt = render_prompt(route, request, mode, policy)
+    prompt = await prompt_of(route, request, mode, policy)
     decision = Decision(mode, policy.chosen_by, prompt.token_ids)
     driver = _driver(route, None, request, policy, sampling, prompt, decision, interrupt)
 
@@ -104,6 +106,8 @@ def _driver(
     grammar = grammar_of(route, request.shape, sampling)
     state = new_reply(route, sampling, prompt, request.shape)
     state.grammar_pending = grammar is not None
+    if policy.deadline is not None:
+        state.notes = {"deadline": {"seconds": policy.deadline.seconds, "tokens": policy.deadline.tokens}}
     state.discarded_tokens = 0 if decision is None else decision.decision_tokens
     limits = scope_limits(state, policy, request.shape)
     rules = rules_for(RuleContext(state, limits, interrupt, grammar))
@@ -112,6 +116,18 @@ def _driver(
         mode = "auto" if decision is None else decision.mode
         turns = Turns(state, Target(target, request, policy, mode), policy, interrupt)
     return Driver(state, limits, rules, interrupt, decision, cache_salt=request.cache_salt, turns=turns)
+
+
+def in_time(route: Route, request: Conversation, policy: Policy) -> Policy:
+    """The policy with its deadline on the clock, and without thinking where that leaves less than its floor for it."""
+    if policy.deadline is None or policy.mode == "no_think":
+        return policy
+    at = request.arrived + policy.deadline.seconds
+    tokens = route.pace.within(at - time.perf_counter())
+    deadline = replace(policy.deadline, at=at, tokens=None if tokens is None else max(0, tokens))
+    late = tokens is not None and tokens < deadline.floor and "no_think" in route.prefixes
+    policy = replace(policy, deadline=deadline)
+    return replace(policy, mode="no_think", chosen_by=deadline.by) if late else policy
 
 
 def leaving_room(route: Route, prompt: Sequence[int], policy: Policy, sampling: Sampling) -> Policy:

@@ -10,7 +10,8 @@ from typing import Any
 from starlette.requests import Request
 
 from controllers import CONTROLLERS
-from controllers.deciders import load_decider
+from controllers.deciders import Patient, load_decider
+from controllers.deciders.shadow import Shadow
 from controllers.generation.circuit_breaker import CircuitBreaker
 from controllers.generation.route import Controller, Route, build_route, with_target
 from controllers.generation.throughput import ThroughputEstimate
@@ -119,8 +120,16 @@ def assemble(
         name: _chatting(judges[name]) if name in judges else _with_target(config, name, models, judges)
         for name in config.routes
     }
+    routes = {name: _shadowed(route, config.routes[name], metrics) for name, route in routes.items()}
     metrics.degraded({name: partial(getattr, route, "degraded") for name, route in routes.items() if route.target})
-    keys = {name: KeyLimits(key.budget, key.budget_cap, name) for name, key in config.keys.items()}
+    for name, route in routes.items():
+        if isinstance(route.decider, Patient):
+            metrics.watch_drifts(name, route.decider.drifts())
+    metrics.watch_pressure({name: model.pace for name, model in models.items()})
+    keys = {
+        name: KeyLimits(key.budget, key.budget_cap, name, key.deadline_seconds or None)
+        for name, key in config.keys.items()
+    }
     marks = {name: marks_of(judge.route.engine.tokenizer, judge.route.family) for name, judge in judges.items()}
     return Runtime(
         config,
@@ -186,6 +195,14 @@ def _chatting(judge: Judge) -> Route:
     return replace(judge.route, controller=judge_chat.chat_controller(judge))
 
 
+def _shadowed(route: Route, config: RouteConfig, metrics: Metrics) -> Route:
+    """The route with a share of its direct replies thought through as well, where that is wanted."""
+    if config.auto is None or not config.auto.shadow_rate:
+        return route
+    auto, told = config.auto, metrics.routes[route.name].shadowed
+    return replace(route, controller=Shadow(route.controller, auto.shadow_rate, auto.shadow_compare, set(), told))
+
+
 def _with_target(config: Config, name: str, models: Mapping[str, LoadedModel], judges: Mapping[str, Judge]) -> Route:
     route = _route(name, config.routes[name], models[config.routes[name].engine], judges)
     settings = config.routes[name].speculative
@@ -246,6 +263,7 @@ def _route(
             speculation=config.speculative.as_settings() if config.speculative else None,
             best_of=config.best_of if config.judged_by else None,
             loop=config.loop.as_policy(),
+            load=config.load.as_policy(),
             decider=config.auto.decider if config.auto else None,
         ),
         adapter=config.adapter or None,

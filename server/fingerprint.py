@@ -18,7 +18,7 @@ BLOCK, BLOCKS = 2**16, 32
 """Of a file of weights so many blocks are read, evenly spread: training changes all of it."""
 WEIGHTS = (".safetensors", ".bin", ".gguf", ".pt")
 SETTINGS = ("config.json", "generation_config.json", "tokenizer.json", "tokenizer.model")
-NO_SCORE = {"calibration", "allow_stale", "patience", "raw_threshold"}
+NO_SCORE = {"calibration", "allow_stale", "patience", "raw_threshold", "shadow_rate", "shadow_compare"}
 TEMPLATES = ("chat_template.jinja", "chat_template.json", "tokenizer_config.json")
 
 

@@ -1,7 +1,7 @@
 """Deciders: who says whether a reply thinks. `DECIDERS` is the place to add one."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
@@ -10,11 +10,14 @@ from controllers.deciders.agree import Agree, AgreeConfig
 from controllers.deciders.ask import Ask, AskConfig
 from controllers.deciders.base import DeciderConfig, ModeDecider, ModeVerdict, Question
 from controllers.deciders.chain import Chain, ChainConfig
+from controllers.deciders.classifier import ClassifierConfig, TextClassifier
 from controllers.deciders.draft import DirectFirst, DraftConfig
+from controllers.deciders.drift import Drift
 from controllers.deciders.fixed import AlwaysConfig, Fixed, NeverConfig, Random, RandomConfig
 from controllers.deciders.hint import Hint, HintConfig
 from controllers.deciders.own_token import OwnToken, OwnTokenConfig
 from controllers.deciders.probe import Probe, ProbeConfig
+from controllers.generation.events import DeciderFailure
 from controllers.policy.controls import ChosenBy
 from models.engines.base import EngineBusy, EngineError, InvalidRequest, Tokenizer
 
@@ -29,6 +32,7 @@ DECIDERS: Mapping[str, tuple[type[DeciderConfig], Callable[[Any, Tokenizer], Mod
         "random": (RandomConfig, lambda config, tokenizer: Random(config)),
         "draft": (DraftConfig, DirectFirst),
         "agree": (AgreeConfig, lambda config, tokenizer: Agree(config)),
+        "classifier": (ClassifierConfig, lambda config, tokenizer: TextClassifier(config)),
         "chain": (ChainConfig, lambda config, tokenizer: Chain(config, _links(config, tokenizer))),
     }
 )
@@ -61,22 +65,35 @@ class Patient:
     Every word of its counts: its patience is for silence."""
 
     def __init__(self, decider: ModeDecider, config: DeciderConfig) -> None:
-        self._decider = decider
+        self.decider = decider
         self._name: ChosenBy = config.decider  # type: ignore[assignment]
         self._patience = config.patience
         self._calibration = config.calibrated()
+        self._drift = Drift(self._calibration.scores) if any(self._calibration.scores) else None
+
+    def drifts(self) -> Iterator[tuple[str, Drift]]:
+        """By the decider's name, those of its links included."""
+        if self._drift is not None:
+            yield self._name, self._drift
+        if isinstance(self.decider, Chain):
+            links = (link for link in self.decider.links if isinstance(link, Patient))
+            yield from (drift for link in links for drift in link.drifts())
 
     async def decide(self, question: Question) -> ModeVerdict | None:
         try:
             async with asyncio.timeout(self._patience) as timeout:
 
                 def heard() -> None:
-                    timeout.reschedule(asyncio.get_running_loop().time() + self._patience)
+                    if not timeout.expired():
+                        timeout.reschedule(asyncio.get_running_loop().time() + self._patience)
                     question.heard()
 
-                return await self._decider.decide(replace(question, heard=heard, calibration=self._calibration))
+                verdict = await self.decider.decide(replace(question, heard=heard, calibration=self._calibration))
+                if self._drift is not None and verdict is not None and verdict.score is not None:
+                    self._drift.saw(verdict.score)
+                return verdict
         except TimeoutError:
-            failure = "slow"
+            failure: DeciderFailure = "slow"
         except InvalidRequest:
             raise
         except EngineError as error:

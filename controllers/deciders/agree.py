@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from controllers.concurrency import gather
-from controllers.deciders.answers import Compared, gist
+from controllers.deciders.answers import Compared
 from controllers.deciders.base import DeciderConfig, ModeVerdict, Question
 from controllers.deciders.drafts import Draft
 
@@ -50,7 +50,5 @@ class Agree:
 
     def _dissent(self, drafts: list[Draft]) -> float:
         """The share of the other drafts that do not agree with the first."""
-        first, *others = (
-            gist(draft.answer, draft.calls, self._config.compare) if draft.ended else None for draft in drafts
-        )
+        first, *others = (draft.answer.gist(self._config.compare) if draft.ended else None for draft in drafts)
         return sum(first is None or other != first for other in others) / len(others)

@@ -7,6 +7,9 @@ from decimal import Decimal
 from types import MappingProxyType
 from typing import Literal
 
+from controllers.generation.events import Event, Finished
+from models.formats.chunks import Chunk
+
 NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?")
 CHOICE = re.compile(r"(?<![A-Za-z])\(?([A-J])\)?(?![A-Za-z'])")
 BOXED = re.compile(r"\\boxed\{([^{}]*)\}")
@@ -39,9 +42,39 @@ COMPARISONS: Mapping[Compared, Callable[[str], str | None]] = MappingProxyType(
 None: there is none, and nothing agrees with it."""
 
 
-def gist(answer: str, calls: tuple[tuple[str, str], ...], compared: Compared) -> object | None:
-    """What two replies must have in common to be the same. Calls go before text."""
-    return tuple(map(_call, calls)) if calls else COMPARISONS[compared](answer)
+class Answer:
+    """What a reply answers: its text, and its calls, as its events tell it."""
+
+    def __init__(self) -> None:
+        self._text: list[str] = []
+        self._names: list[str] = []
+        self._arguments: list[str] = []
+        self.end: Finished | None = None
+
+    def add(self, event: Event) -> None:
+        if isinstance(event, Finished):
+            self.end = event
+        elif isinstance(event, Chunk) and event.call is not None:
+            if event.call.name is not None:
+                self._names.append(event.call.name)
+                self._arguments.append("")
+            self._arguments[-1] += event.text
+        elif isinstance(event, Chunk) and event.kind == "answer":
+            self._text.append(event.text)
+
+    @property
+    def whole(self) -> bool:
+        """Whether it ended by itself."""
+        return self.end is not None and self.end.reason == "stop" and not self.end.cancelled
+
+    @property
+    def text(self) -> str:
+        return "".join(self._text)
+
+    def gist(self, compared: Compared) -> object | None:
+        """What another answer must have in common to be the same. Calls go before text. None: there is nothing."""
+        calls = tuple(map(_call, zip(self._names, self._arguments, strict=True)))
+        return calls or COMPARISONS[compared](self.text)
 
 
 def _call(call: tuple[str, str]) -> tuple[str, str]:

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from controllers.deciders.base import DeciderConfig, ModeVerdict, Question
 from controllers.deciders.choices import probability
-from controllers.generation.prompt import render_prompt
+from controllers.generation.prompt import prompt_of
 from models.engines.base import Tokenizer
 
 QUESTION = (
@@ -62,7 +62,7 @@ class Ask:
         )
         turns = asking(question.request.messages, text)
         request = replace(question.request, messages=turns, tools=(), continue_final=False)
-        prompt = render_prompt(question.route, request, "no_think", question.policy)
+        prompt = await prompt_of(question.route, request, "no_think", question.policy)
         return await probability(question, prompt.token_ids, *self._letters)
 
 

@@ -1,13 +1,14 @@
 """The seam at which it is decided whether a reply thinks, asked only where its mode is `auto`."""
 
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from pydantic import Field, ValidationInfo, field_validator
 
+from controllers.deciders.answers import Compared
 from controllers.deciders.calibration import Calibration
-from controllers.generation.events import Conversation, Event, Interrupt
+from controllers.generation.events import Conversation, DeciderFailure, Event, Interrupt
 from controllers.generation.prompt import RenderedPrompt
 from controllers.generation.route import Route
 from controllers.generation.state import ReplyState
@@ -45,16 +46,17 @@ class Question:
     sampling: Sampling
     prompt: RenderedPrompt
     interrupt: Interrupt
-    begin: Callable[[Mode, Sampling], tuple[ReplyState, AsyncGenerator[Event, None]]]
+    begin: Callable[[Mode, Sampling], Awaitable[tuple[ReplyState, AsyncGenerator[Event, None]]]]
     heard: Callable[[], None] = lambda: None
     calibration: Calibration = field(default_factory=Calibration)
     spent: Spent = field(default_factory=Spent)
 
     @property
     def threshold(self) -> float:
-        """Request over route over calibration."""
+        """Request over route over calibration; towards 1 where the engine is slow and the route says so."""
         named = (self.policy.think_threshold, self.calibration.threshold)
-        return next((threshold for threshold in named if threshold is not None), THRESHOLD)
+        threshold = next((threshold for threshold in named if threshold is not None), THRESHOLD)
+        return threshold + (1.0 - threshold) * self.route.defaults.load.shift * self.route.pace.pressure
 
     def verdict(self, chosen_by: ChosenBy, score: float) -> "ModeVerdict":
         """Think where the probability that the score stands for reaches the threshold."""
@@ -78,7 +80,7 @@ class ModeVerdict:
     p_think: float | None = None
     threshold: float | None = None
     score: float | None = None
-    failure: str | None = None
+    failure: DeciderFailure | None = None
     request: Conversation | None = None
     draft: "Draft | None" = None
 
@@ -91,12 +93,16 @@ class ModeDecider(Protocol):
 
 class DeciderConfig(Section):
     """`[routes.NAME.auto]`. A decider that is silent for `patience` seconds has failed: the reply thinks. `calibration`
-    is the file that says what its scores are worth; `allow_stale` takes it even if it was made for something else."""
+    is the file that says what its scores are worth; `allow_stale` takes it even if it was made for something else. At
+    `shadow_rate` a direct reply is thought through as well, unseen, and the two answers are compared by
+    `shadow_compare`."""
 
     decider: str
     patience: float = Field(default=2.0, gt=0)
     calibration: str = ""
     allow_stale: bool = False
+    shadow_rate: float = Field(default=0.0, ge=0, le=1)
+    shadow_compare: Compared = "text"
 
     @field_validator("calibration")
     @classmethod

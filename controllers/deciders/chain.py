@@ -25,11 +25,11 @@ class ChainConfig(DeciderConfig):
 
 class Chain:
     def __init__(self, config: ChainConfig, links: Sequence[ModeDecider]) -> None:
-        self._links = links
+        self.links = links
         self._low, self._high = config.unsure
 
     async def decide(self, question: Question) -> ModeVerdict | None:
-        *earlier, last = self._links
+        *earlier, last = self.links
         for link in earlier:
             verdict = await link.decide(question)
             if verdict is None or verdict.p_think is None or not self._low <= verdict.p_think <= self._high:

@@ -101,7 +101,7 @@ class DirectFirst:
     async def _score(self, question: Question, draft: Draft) -> float | None:
         """None where there is nothing to score."""
         if self._signal is None:
-            return await self._right.p_think(replied(question, draft.answer)) if draft.answer else None
+            return await self._right.p_think(replied(question, draft.answer.text)) if draft.answer.text else None
         shape = question.request.shape
         logprobs = [] if shape is not None and shape.required else draft.logprobs
         return 1.0 - math.exp(self._signal(logprobs)) if logprobs else None

@@ -11,6 +11,7 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Self
 
+from controllers.deciders.answers import Answer
 from controllers.deciders.base import ModeVerdict, Question
 from controllers.generation.events import Decision, Event, Finished
 from models.engines.base import Sampling
@@ -22,12 +23,14 @@ class Draft:
 
     def __init__(self, question: Question, sampling: Sampling) -> None:
         self._question = question
-        self._state, self._events = question.begin("no_think", replace(sampling, whole=False))
+        self._sampling = replace(sampling, whole=False)
         self._began = time.perf_counter()
         self._held: list[Event] = []
+        self.answer = Answer()
         self._kept = False
 
     async def __aenter__(self) -> Self:
+        self._state, self._events = await self._question.begin("no_think", self._sampling)
         return self
 
     async def __aexit__(
@@ -45,12 +48,14 @@ class Draft:
     async def read(self, most: int) -> None:
         """Reads to its end, to `most` tokens, or until the client wants the answer now."""
         while not self.ended and self._state.position < most and self._question.interrupt.wish != "answer":
-            self._held.append(await anext(self._events))
+            event = await anext(self._events)
+            self._held.append(event)
+            self.answer.add(event)
             self._question.heard()
 
     @property
     def ended(self) -> bool:
-        return bool(self._held) and isinstance(self._held[-1], Finished)
+        return self.answer.end is not None
 
     @property
     def wanted(self) -> bool:
@@ -58,25 +63,9 @@ class Draft:
         return self._question.interrupt.wish is not None
 
     @property
-    def answer(self) -> str:
-        """What was written so far for the client to read, calls aside."""
-        return "".join(chunk.text for chunk in self._chunks() if chunk.kind == "answer")
-
-    @property
-    def calls(self) -> tuple[tuple[str, str], ...]:
-        """Name and arguments of each tool call."""
-        names: dict[int, str] = {}
-        arguments: dict[int, str] = {}
-        for chunk in self._chunks():
-            if chunk.call is not None:
-                names.setdefault(chunk.call.number, chunk.call.name or "")
-                arguments[chunk.call.number] = arguments.get(chunk.call.number, "") + chunk.text
-        return tuple((names[number], arguments[number]) for number in names)
-
-    @property
     def logprobs(self) -> list[float]:
         """Of the answer's tokens. Those of calls may be forced by a grammar, which makes them look unlikely."""
-        if not self.answer.strip():
+        if not self.answer.text.strip():
             return []
         answer = (chunk.logprobs or () for chunk in self._chunks() if chunk.kind == "answer")
         return [at.sampled.logprob for logprobs in answer for at in logprobs]

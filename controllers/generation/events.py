@@ -1,6 +1,7 @@
 """What a controller yields: decisions, chunks of text, progress, and one end."""
 
 import asyncio
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
@@ -14,6 +15,10 @@ from models.formats.reasoning import Mode, Scope
 TargetFailure = Literal["dead", "busy", "slow", "full", "error", "down"]
 """Why a target model was not there: its engine is dead, its queue or its context full, it was silent for too long, it
 failed in another way, or it failed a moment ago and is left alone for a while."""
+
+
+DeciderFailure = Literal["busy", "slow", "error"]
+"""Why a decider could not choose: the engine's queue was full, it was silent for too long, it failed in another way."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +100,7 @@ class Decision:
     seconds_to_answer: float | None = None
     threshold: float | None = None
     decision_tokens: int = 0
-    decider_failure: str | None = None
+    decider_failure: DeciderFailure | None = None
     score: float | None = None
     held_seconds: float | None = None
     notes: tuple[str, ...] = ()
@@ -238,7 +243,7 @@ class Interrupt:
 @dataclass(frozen=True, slots=True)
 class Conversation:
     """A conversation that asks for one reply. `messages` and `tools` are JSON values as chat templates read them.
-    `notes` say what of the request the reply will not keep to."""
+    `notes` say what of the request the reply will not keep to. `arrived` is when it came, by `time.perf_counter`."""
 
     messages: Sequence[Mapping[str, Any]]
     tools: Sequence[Mapping[str, Any]] = ()
@@ -248,7 +253,21 @@ class Conversation:
     interrupt: Interrupt | None = None
     shape: AnswerFormat | None = None
     notes: tuple[str, ...] = ()
+    arrived: float = field(default_factory=time.perf_counter, compare=False)
+
+    @property
+    def characters(self) -> int:
+        """How much text its template is given, roughly."""
+        return _characters(self.messages) + _characters(self.tools)
 
     @property
     def cancelled(self) -> bool:
         return self.interrupt is not None and self.interrupt.wish == "cancel"
+
+
+def _characters(value: Any) -> int:
+    """Of all strings in a JSON value."""
+    if isinstance(value, str):
+        return len(value)
+    parts = value.values() if isinstance(value, Mapping) else value if isinstance(value, Sequence) else ()
+    return sum(_characters(part) for part in parts)

@@ -81,7 +81,7 @@ class ReplyState:
     finish: Finish | None = None
     stopped_by: str | int | None = None
     cancelled: bool = False
-    notes: Mapping[str, str] = field(default_factory=dict)
+    notes: Mapping[str, Any] = field(default_factory=dict)
     clock: Clock = field(default_factory=Clock)
 
     @property

@@ -1,5 +1,6 @@
 """Every control field that a request may carry: how it is read, and what may stand in it."""
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
@@ -30,7 +31,7 @@ ChosenBy = Literal[
     "load",
 ]
 Cut = Literal["line_end", "wrap_up", "hard"]
-CutBy = Literal["budget", "reserve", "client", "loop"]
+CutBy = Literal["budget", "reserve", "client", "loop", "deadline"]
 MOST_REPLIES = 64  # that one request may have drawn and ranked
 EFFORTS: Mapping[str, int] = MappingProxyType(
     {"minimal": 128, "low": 1024, "medium": 2048, "high": 4096, "xhigh": 8192, "max": 16384}
@@ -69,6 +70,7 @@ class ParsedControl:
     prefill: bool | None = None
     target: bool | None = None
     length: tuple[str, int] | None = None
+    deadline: float | None = None
 
 
 class Reader(Protocol):
@@ -212,6 +214,13 @@ def _threshold(value: Any, field: str) -> Iterator[ParsedControl]:
     yield ParsedControl(field, threshold=float(value))
 
 
+@_reads(type="number", exclusiveMinimum=0)
+def _deadline(value: Any, field: str) -> Iterator[ParsedControl]:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+        _wrong(field, "a number of seconds")
+    yield ParsedControl(field, deadline=float(value))
+
+
 @_reads(type="integer", minimum=1, maximum=MOST_REPLIES)
 def _best_of(value: Any, field: str) -> Iterator[ParsedControl]:
     if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MOST_REPLIES:
@@ -339,6 +348,7 @@ CONTROLS: Mapping[str, Reader] = {
             "cut": _cut,
             "prefill": _prefill,
             "best_of": _best_of,
+            "deadline_seconds": _deadline,
             "speculative": _Object({"target": _target, **dict.fromkeys(LENGTHS, _length)}),
         }
     ),

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from controllers.policy.controls import CONTROLS, EFFORTS, UNLIMITED, ChosenBy, ParsedControl, PolicyError, Wish
+from controllers.policy.load import Deadline, LoadSettings
 from controllers.policy.loop import LoopSettings
 from controllers.policy.speculation import Speculation, TakeoverLimits
 from models.formats.reasoning import ReasoningFormat
@@ -28,8 +29,8 @@ class Policy:
     thinking may end at a line end (None: hard cuts only), and the client itself `insists` on that where a request that
     cannot have it is to be refused, not cut hard. `hold_declared` holds a model to the budget that it gives itself.
     `lengths` are those of the target's takeovers (None: the route's own); without `target` the small model is alone.
-    `effort` is the client's word for it, for templates that know efforts themselves. `key` are the limits under which
-    the request was folded, for another route that it makes work.
+    `effort` is the client's word for it, for templates that know efforts themselves. By its `deadline` the answer is to
+    begin. `key` are the limits under which the request was folded, for another route that it makes work.
     """
 
     mode: Wish
@@ -49,6 +50,7 @@ class Policy:
     hold_declared: bool = False
     lengths: TakeoverLimits | None = None
     target: bool = True
+    deadline: Deadline | None = None
     key: "KeyLimits | None" = field(default=None, compare=False, repr=False)
 
 
@@ -77,16 +79,19 @@ class Defaults:
     speculation: Speculation | None = None
     best_of: int | None = None
     loop: LoopSettings | None = None
+    load: LoadSettings = field(default_factory=LoadSettings)
     decider: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class KeyLimits:
-    """What the API key `name` gets: a default that goes before the route's, and a cap beside the route's."""
+    """What the API key `name` gets: a default and a deadline that go before the route's, and a cap beside the
+    route's."""
 
     budget: int | None = None
     cap: int | None = None
     name: str = ""
+    deadline: float | None = None
 
 
 def cap_of(budgets: BudgetSettings, key: KeyLimits | None) -> int | None:
@@ -148,6 +153,7 @@ def fold(asked: Mapping[str, Any], family: ReasoningFormat, defaults: Defaults, 
         hold_declared=budgets.hold_declared,
         lengths=_lengths(said, defaults.speculation),
         target=not any(item.target is False for item in said),
+        deadline=_deadline(said, budget, key, defaults.load, family),
         key=key,
     )
 
@@ -228,6 +234,26 @@ def _limits(
     return limits
 
 
+def _deadline(
+    said: list[ParsedControl],
+    budget: ParsedControl | None,
+    key: KeyLimits,
+    load: LoadSettings,
+    family: ReasoningFormat,
+) -> Deadline | None:
+    """Request over key over route; only thinking can be held to one."""
+    asked = _agreed(said, "deadline")
+    if family.scope != "thinking":
+        if asked:
+            raise PolicyError(f"{asked.field}: this route's model has no thinking that could end sooner", asked.field)
+        return None
+    named = asked.deadline if asked else key.deadline
+    if named is not None:
+        return Deadline(named, "deadline", load.floor)
+    held = load.goal_seconds is not None and (budget is None or load.hold_clients)
+    return Deadline(load.goal_seconds, "load", load.floor) if held and load.goal_seconds else None
+
+
 def _prefill(said: list[ParsedControl], limits: _Limits, family: ReasoningFormat) -> int | None:
     wanted = _agreed(said, "prefill")
     if wanted and family.budget is None:
@@ -299,7 +325,8 @@ def _check_mode(wish: Wish, field: str, possible: Sequence[Wish]) -> None:
 
 
 def _agreed(
-    said: list[ParsedControl], what: Literal["mode", "threshold", "show", "budget", "graceful", "best_of", "prefill"]
+    said: list[ParsedControl],
+    what: Literal["mode", "threshold", "show", "budget", "graceful", "best_of", "prefill", "deadline"],
 ) -> ParsedControl | None:
     first: ParsedControl | None = None
     for item in said:

@@ -9,9 +9,11 @@ from types import MappingProxyType
 
 from controllers.generation.events import Interrupt
 from controllers.generation.state import ReplyState, forgets_penalties
+from controllers.policy.controls import PolicyError
 from controllers.rules.answer_now import AnswerNow
 from controllers.rules.base import Rule
 from controllers.rules.budget import Budget
+from controllers.rules.deadline import BeginsInTime
 from controllers.rules.declared_budget import DeclaredBudget, EndOfSolution
 from controllers.rules.grammar import AnswerGrammar
 from controllers.rules.limits import ScopeLimits
@@ -55,10 +57,22 @@ def _loop(context: RuleContext) -> Rule | None:
     return Loop(settings, context.limits) if settings is not None and free else None
 
 
+def _deadline(context: RuleContext) -> Rule | None:
+    limits, deadline = context.limits, context.limits.policy.deadline
+    if deadline is None or limits.section != "reasoning" or limits.policy.mode == "no_think":
+        return None
+    if penalty := forgets_penalties(context.state.sampling):
+        if deadline.by == "load":
+            return None
+        raise PolicyError(f"{penalty}: cannot be kept up where a deadline may cut the thinking", penalty)
+    return BeginsInTime(limits, deadline.at)
+
+
 RULES: Mapping[str, Callable[[RuleContext], Rule | None]] = MappingProxyType(
     {
         "answer_now": lambda context: AnswerNow(context.limits, context.interrupt),
         "loop": _loop,
+        "deadline": _deadline,
         "budget": _budget,
         "declared_budget": _declared_budget,
         "end_of_solution": _end_of_solution,

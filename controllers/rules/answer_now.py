@@ -26,7 +26,4 @@ class AnswerNow(Rule):
         limits, bounds = self._limits, self._limits.bounds(state)
         if bounds is None or state.finish is not None or not limits.in_scope(state):
             return None
-        room = min(bounds.end, state.max_tokens - limits.style.closing - 1) - state.position
-        if limits.style.phrase and limits.style.phrase <= room:
-            return limits.ending(state, bounds, "wrap_up", "client")
-        return limits.ending(state, bounds, "hard", "client") if limits.section == "reasoning" else None
+        return limits.ending_now(state, bounds, "client")

@@ -86,6 +86,13 @@ class ScopeLimits:
         finish = "length" if self.section == "answer" else None
         return Action((*write, self.route.closing), finish, cut, by)  # type: ignore[arg-type]
 
+    def ending_now(self, state: ReplyState, bounds: Bounds, by: CutBy) -> Action | None:
+        """What ends the scope wherever it stands, as long as it fits: with the phrase, else thinking hard."""
+        room = min(bounds.end, state.max_tokens - self.style.closing - 1) - state.position
+        if self.style.phrase and self.style.phrase <= room:
+            return self.ending(state, bounds, "wrap_up", by)
+        return self.ending(state, bounds, "hard", by) if self.section == "reasoning" else None
+
     def use(self, state: ReplyState, mode: str) -> BudgetUse | None:
         """The budget as it stands; None where nobody asked for one and nothing limits the reply."""
         scope, requested = self.route.family.scope, self.policy.requested

@@ -26,6 +26,7 @@ from controllers.deciders import read_decider
 from controllers.deciders.base import DeciderConfig
 from controllers.policy.controls import EFFORTS, MOST_REPLIES, Wish
 from controllers.policy.fold import TOLERANCE, BudgetSettings, modes
+from controllers.policy.load import FLOOR, LoadSettings
 from controllers.policy.loop import LoopSettings
 from controllers.policy.speculation import OnFailure
 from models.config import Section, Tokens, resolve
@@ -164,12 +165,26 @@ class LoopConfig(Section):
         return LoopSettings(**self.model_dump(exclude={"enabled"})) if self.enabled else None
 
 
+class LoadConfig(Section):
+    """`[routes.NAME.load]`: as in `controllers.policy.load`. `goal_seconds = 0`: no deadline of the route's own."""
+
+    goal_seconds: float = Field(default=0.0, ge=0)
+    floor: Tokens = FLOOR
+    hold_clients: bool = False
+    shift: float = Field(default=0.0, ge=0, le=1)
+
+    def as_policy(self) -> LoadSettings:
+        return LoadSettings(self.goal_seconds or None, self.floor, self.hold_clients, self.shift)
+
+
 class KeyConfig(Section):
-    """`[keys.NAME]`: what one API key gets. `budget` goes before a route's default, `budget_cap` beside its cap.
+    """`[keys.NAME]`: what one API key gets. `budget` goes before a route's default, `budget_cap` beside its cap. By its
+    `deadline_seconds` an answer is to begin where the request names no deadline; 0: none.
     `max_requests` at once and `tokens_per_minute`, prompts and replies together, bound its use; 0: no bound."""
 
     budget: Tokens | None = None
     budget_cap: Tokens | None = None
+    deadline_seconds: float = Field(default=0.0, ge=0)
     max_requests: int = Field(default=0, ge=0)
     tokens_per_minute: Tokens = 0
 
@@ -231,6 +246,7 @@ class RouteConfig(Section):
     sampling: SamplingConfig = SamplingConfig()
     budgets: BudgetsConfig = BudgetsConfig()
     loop: LoopConfig = LoopConfig()
+    load: LoadConfig = LoadConfig()
     auto: SerializeAsAny[DeciderConfig] | None = None
     speculative: SpeculativeConfig | None = None
     admission: AdmissionConfig = AdmissionConfig()
@@ -388,6 +404,8 @@ def _route_problems(config: Config) -> Iterator[str]:
             yield f"{key}.mode: family {route.family!r} has {', '.join(able)}, not {route.mode}"
         elif route.think_threshold is not None and route.default_mode != "auto":
             yield f"{key}.think_threshold: only a route whose mode is auto can have one"
+        if route.load.goal_seconds and route.of_family.scope != "thinking":
+            yield f"{key}.load: models of family {route.family!r} have no thinking that could end sooner"
         yield from _budget_problems(f"{key}.budgets", route)
         yield from _speculative_problems(key, route, config.engines)
 

@@ -6,13 +6,16 @@ the server starts, so a request pays for counting and not for looking up.
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from types import MappingProxyType
 from typing import Literal, get_args
 
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.exposition import generate_latest
 
-from controllers.generation.events import Finished, TargetFailure, TargetUse
+from controllers.deciders.drift import Drift
+from controllers.generation.events import DeciderFailure, Decision, Finished, TargetFailure, TargetUse
+from controllers.generation.throughput import ThroughputEstimate
 from controllers.judging.judge import Verdict
 from controllers.policy.controls import ChosenBy, Cut
 from controllers.speculative.takeovers import TakeoverKind
@@ -46,6 +49,18 @@ class Metrics:
             buckets=LAGS,
             registry=self.registry,
         )
+        self._drift = Gauge(
+            "reasond:decider_drift",
+            "Distance of a decider's scores from those of its calibration, 0 to 1.",
+            ["route", "decider"],
+            registry=self.registry,
+        )
+        self._pressure = Gauge(
+            "reasond:pressure",
+            "0 where an engine writes as fast as it can, 1 where a token takes four times as long.",
+            ["engine"],
+            registry=self.registry,
+        )
         held = Gauge(
             "reasond:engine_requests",
             "Requests that an engine holds, waiting ones included.",
@@ -60,6 +75,16 @@ class Metrics:
         gauge = Gauge("reasond:route_degraded", "1 while the target is down.", ["route"], registry=self.registry)
         for name, is_degraded in routes.items():
             gauge.labels(name).set_function(is_degraded)
+
+    def watch_drifts(self, route: str, drifts: Iterable[tuple[str, Drift]]) -> None:
+        """Watches how far the scores of a route's deciders have moved from their calibrations."""
+        for decider, drift in drifts:
+            self._drift.labels(route, decider).set_function(drift.distance)
+
+    def watch_pressure(self, paces: Mapping[str, ThroughputEstimate]) -> None:
+        """Watches how much slower engines write than they can."""
+        for engine, pace in paces.items():
+            self._pressure.labels(engine).set_function(partial(getattr, pace, "pressure"))
 
     def watch_loop(self, loop: asyncio.AbstractEventLoop) -> None:
         """From now on, ten times a second, notes by how much the loop is late."""
@@ -99,6 +124,13 @@ class RouteMetrics:
             for mode in get_args(Mode)
             for source in get_args(ChosenBy)
         }
+        self._p_think = families.p_think.labels(name)
+        self._decision_tokens = families.decision_tokens.labels(name)
+        self._decider_failures: Mapping[DeciderFailure, Counter] = {
+            failure: families.decider_failures.labels(name, failure) for failure in get_args(DeciderFailure)
+        }
+        self._deadlines = {met: families.deadlines.labels(name, str(met).lower()) for met in (True, False)}
+        self._shadows = {same: families.shadows.labels(name, str(same).lower()) for same in (True, False)}
         self._replies: Mapping[Mode, Gauge] = {mode: families.replies.labels(name, mode) for mode in get_args(Mode)}
         self._budgets = families.budgets.labels(name)
         self.thought, self.answered = (families.tokens.labels(name, kind) for kind in ("reasoning", "answer"))
@@ -122,8 +154,24 @@ class RouteMetrics:
             cause: families.aborts.labels(name, cause) for cause in get_args(AbortCause)
         }
 
-    def decided(self, mode: Mode, source: ChosenBy) -> None:
-        self.decisions[mode, source].inc()
+    def decided(self, decision: Decision) -> None:
+        self.decisions[decision.mode, decision.chosen_by].inc()
+        if decision.p_think is not None:
+            self._p_think.observe(decision.p_think)
+        if decision.decision_tokens:
+            self._decision_tokens.inc(decision.decision_tokens)
+        if decision.decider_failure is not None:
+            self._decider_failures[decision.decider_failure].inc()
+        if decision.held_seconds is not None:
+            self._held.observe(decision.held_seconds)
+
+    def deadline(self, *, met: bool) -> None:
+        """A reply with a deadline is over; `met`: its answer had begun by then."""
+        self._deadlines[met].inc()
+
+    def shadowed(self, same: bool) -> None:
+        """A direct reply was thought through as well; `same`: the answer stayed the same."""
+        self._shadows[same].inc()
 
     def runs(self, mode: Mode, replies: Literal[1, -1], *, budgeted: bool) -> None:
         """A reply whose mode is known begins (1) or is over (-1)."""
@@ -194,6 +242,11 @@ class _Families:
             "time_to_first_answer_token_seconds", "Arrival to first token of the answer.", SECONDS
         )
         self.decisions = counter("mode_decisions", "Modes of replies, by who chose them.", "mode", "source")
+        self.p_think = histogram("p_think", "Deciders' probability that a reply gains from thinking.", RATIOS)
+        self.decision_tokens = counter("decision_tokens", "Tokens generated for decisions and thrown away.")
+        self.decider_failures = counter("decider_failures", "Decisions that a decider failed to make.", "cause")
+        self.deadlines = counter("deadlines", "Replies with a deadline, by whether the answer began in time.", "met")
+        self.shadows = counter("shadow_replies", "Direct replies that were thought through as well, unseen.", "same")
         self.budget_used = histogram("budget_used_ratio", "Tokens used of the budget that was requested.", RATIOS)
         self.cuts = counter("cuts", "Stretches ended by the server, by how.", "cut")
         self.empty_answers = counter("empty_answers", "Replies whose answer has no token.")

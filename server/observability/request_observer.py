@@ -1,6 +1,7 @@
 """What clients, the metrics, the log and the traces are told of one request."""
 
 import asyncio
+import math
 import time
 from dataclasses import dataclass
 from types import TracebackType
@@ -68,7 +69,7 @@ class RequestObserver:
         self._route = route
         self._cut = cut
         self._began = time.perf_counter()
-        self._answered: set[int] = set()  # the choices whose answer has begun
+        self._answered: dict[int, float] = {}  # the choices whose answer has begun, and after how many seconds
         self._first_token: float | None = None
         self._first_answer: float | None = None
         self._decision: Decision | None = None
@@ -93,10 +94,9 @@ class RequestObserver:
             if index not in self._answered and (event.text or event.call):
                 self.spoke()
                 if event.kind in ("answer", "tool"):
-                    self._answered.add(index)
-                    self._answers()
+                    self._answers(index)
         elif isinstance(event, Decision):
-            self._route.decided(event.mode, event.chosen_by)
+            self._route.decided(event)
             self._decision = self._decision or event
             self._running[index] = event
             self._runs(event, 1)
@@ -105,6 +105,9 @@ class RequestObserver:
             self._ends.append(event)
             self._runs(self._running.pop(index), -1)
             self._route.replied(event, empty=index not in self._answered)
+            if (deadline := event.more.get("deadline")) is not None and not event.cancelled:
+                began = self._answered.get(index, math.inf)
+                self._route.deadline(met=began <= deadline["seconds"])
             self.usage.cached_tokens = max(self.usage.cached_tokens, event.cached_tokens)
 
     def _runs(self, decision: Decision, replies: Literal[1, -1]) -> None:
@@ -127,8 +130,8 @@ class RequestObserver:
             self._route.running.inc()
             self._route.first_token.observe(self._first_token)
 
-    def _answers(self) -> None:
-        seconds = time.perf_counter() - self._began
+    def _answers(self, index: int) -> None:
+        seconds = self._answered[index] = time.perf_counter() - self._began
         self._route.first_answer.observe(seconds)
         if self._first_answer is None:
             self._first_answer = seconds

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from controllers import CONTROLLERS
 from controllers.deciders import load_decider, read_decider
-from controllers.deciders.answers import COMPARISONS, gist
+from controllers.deciders.answers import COMPARISONS, Answer
 from controllers.deciders.calibration import Calibration
 from controllers.deciders.draft import SIGNALS
 from controllers.generation.answer_format import AnswerFormat
@@ -28,7 +28,7 @@ from controllers.policy.speculation import Speculation
 from models.engines.base import Delta, EngineBusy, EngineDead, Grammar, Prompt, PromptTooLong, Sampling
 from models.engines.scripted import Line, ScriptedEngine, ScriptedReply
 from models.formats import FAMILIES
-from models.formats.chunks import Chunk
+from models.formats.chunks import CallPart, Chunk
 from models.text.tokenizer import HubTokenizer
 from tests import virtual_time
 from tests.controllers.test_driver import ASK, CALL, Recut, essence
@@ -413,10 +413,17 @@ def test_answers_are_compared_by_what_counts_of_them(compared: Any, one: str, ot
 
 
 def test_calls_agree_by_name_and_arguments() -> None:
-    one, other = (("f", '{"a": 1, "b": 2}'),), (("f", '{"b": 2, "a": 1}'),)
-    assert gist("", one, "text") == gist("and text", other, "text")
-    assert gist("", one, "text") != gist("", (("g", '{"a": 1, "b": 2}'),), "text")
-    assert gist("", (("f", "{"),), "text") == (("f", "{"),)
+    def called(name: str, *arguments: str, text: str = "") -> object | None:
+        answer = Answer()
+        answer.add(Chunk("answer", text, ()))
+        for number, piece in enumerate(arguments):
+            answer.add(Chunk("tool", piece, (), call=CallPart(0, "id", None if number else name)))
+        return answer.gist("text")
+
+    assert called("f", '{"a": 1, "b": 2}') == called("f", '{"b": ', '2, "a": 1}', text="and text")
+    assert called("f", "{}") != called("g", "{}")
+    assert called("f", "{") == (("f", "{"),)
+    assert called("f", text="text") == "text"
     route = route_of(Script(CALL, CALL.replace('"x"', '"y"')), AGREE)
     assert record(run(route, shape=AnswerFormat(None, HERMES)))["mode"] == "think"
     route = route_of(Script(CALL, CALL.replace(": ", ":")), AGREE)

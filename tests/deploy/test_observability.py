@@ -1,6 +1,7 @@
 """The dashboard and the alerts speak of metrics that the server exports, and Prometheus finds data for them."""
 
 import asyncio
+import json
 import math
 import re
 import shutil
@@ -32,6 +33,13 @@ REPLIES = [
     "<think>3 and 2",
     ScriptedReply("<no_think>5", error=RuntimeError("broken on purpose")),
 ]
+DECIDER = """
+[routes.asked]
+engine = "demo"
+family = "lhrm"
+auto = { decider = "ask", calibration = "CALIBRATION" }
+"""
+CALIBRATION = {"deciders": {"ask": {"points": [[0, 0], [1, 1]], "scores": [1, 1]}}}
 PAIR = """
 [engines.small]
 kind = "scripted"
@@ -58,9 +66,12 @@ needs_prometheus = pytest.mark.skipif(
 
 
 @pytest.fixture
-def server(tokenizer: HubTokenizer) -> DrainingServer:
+def server(tokenizer: HubTokenizer, tmp_path: Path) -> DrainingServer:
     """One of every kind of route."""
-    config = parse_config(f"[server]\nport = 0\n{ENGINE_AND_ROUTE}{PAIR}", ROOT)
+    calibration = tmp_path / "calibration.json"
+    calibration.write_text(json.dumps(CALIBRATION), encoding="utf-8")
+    decider = DECIDER.replace("CALIBRATION", str(calibration))
+    config = parse_config(f"[server]\nport = 0\n{ENGINE_AND_ROUTE}{PAIR}{decider}", ROOT)
     scripts: dict[str, Any] = {
         "demo": REPLIES,
         **dict.fromkeys(("small", "target"), Model(tokenizer, recites(THOUGHT))),
