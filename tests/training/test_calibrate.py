@@ -41,6 +41,11 @@ engine = "demo"
 family = "qwen3"
 auto = { decider = "random", rate = 0.5 }
 
+[routes.drafted]
+engine = "demo"
+family = "qwen3"
+auto = { decider = "draft", raw_threshold = 0.05 }
+
 [routes.plain]
 engine = "demo"
 family = "qwen3"
@@ -97,7 +102,7 @@ def recipe(tmp_path: Path, url: str, count: int = COUNT, **more: object) -> Cali
     table = {
         "route": {"url": url, "model": "asked", "retries": 0},
         "data": {"file": str(file), "test_share": 0},
-        "deciders": ["hinted", "drawn"],
+        "deciders": ["hinted", "drawn", "drafted"],
         "out": str(tmp_path / "calibration"),
         "questions": count,
         "samples": 1,
@@ -124,13 +129,17 @@ def test_a_promise_is_kept_and_what_it_saves_is_told(drawn, url):
     assert own["points"][-1][1] == 1.0
     assert own["promise"]["lost_when_reported"] <= 0.1
     assert own["promise"]["kept_in_splits"]["all_questions"] >= 95
-    assert set(ways) == {"never", "always", "oracle", "ask at 0.5", "ask, calibrated", "hint", "random"}
+    scored = {
+        f"{name}{how}" for name, at in (("ask", " at 0.5"), ("draft", " at 0.05")) for how in (at, ", calibrated")
+    }
+    assert set(ways) == {"never", "always", "oracle", "hint", "random", *scored}
     calm, oracle = ways["ask, calibrated"], ways["oracle"]
     assert calm["accuracy"]["value"] >= 0.9
     assert calm["recovered"]["value"] == pytest.approx(1.0, abs=0.15)
     assert oracle["tokens"] < calm["tokens"] < ways["always"]["tokens"]
     assert ways["ask at 0.5"]["think_rate"] == 0.0, "0.5 is beyond every score"
     assert ways["hint"]["think_rate"] == 1.0
+    assert ways["draft at 0.05"]["tokens"] == pytest.approx(ways["always"]["tokens"] + ways["never"]["tokens"])
     assert 0 < ways["random"]["think_rate"] < 1
     assert abs(ways["random"]["over_chord"]) < 0.3
     assert own["curve"]["area"] > 0.05
@@ -188,7 +197,7 @@ def test_it_goes_on_where_it_was_killed_and_asks_nothing_twice(drawn, url, scrip
     lines = replies.read_text().splitlines(keepends=True)
     replies.write_text("".join(lines[: len(lines) // 2]) + lines[-1][:20])
     assert calibrated(one, resume=True)["deciders"]["ask"]["points"] == whole["deciders"]["ask"]["points"]
-    assert 0 < script.requests <= len(lines) // 2 + COUNT // 2 + 1, "ask asks twice"
+    assert 0 < script.requests <= len(lines) // 2 + COUNT // 2 + 5, "ask asks twice"
 
 
 def test_what_is_gone_on_with_must_be_the_same_model(drawn, url):
