@@ -49,7 +49,8 @@ def _card(runtime: Runtime, name: str) -> dict[str, Any]:
     """The card of a route, under any of its names."""
     route = runtime.route(name)
     card = model_card(route, runtime.started, runtime.judges.get(route.name))
-    return {**card, "id": name, "reasond": card["reasond"] | {"deciding": runtime.deciders.get(route.name)}}
+    deciding = {"deciding": runtime.deciders[route.name]} if route.name in runtime.deciders else {}
+    return {**card, "id": name, "reasond": card["reasond"] | deciding}
 
 
 def _anthropic_card(runtime: Runtime, name: str) -> dict[str, Any]:
