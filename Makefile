@@ -7,7 +7,7 @@ HOST ?= 127.0.0.1
 PORT ?= 8000
 CONFIG ?= configs/demo.toml
 
-.PHONY: serve english english-model test check bench accept chaos sbom install docs demo-hybrid demo-pair demo-budget demo-judge demo-english
+.PHONY: serve english english-model test check bench accept chaos sbom install docs demo-hybrid demo-pair demo-budget demo-judge demo-english demo-plain-hybrid
 .DEFAULT_GOAL := serve
 
 install: $(VENV)/.installed
@@ -65,6 +65,10 @@ demo-hybrid: install
 	$(TRAIN) configs/train/hybrid_hft.toml
 	$(call keep,runs/hybrid_hft,demo/hybrid/hft)
 	$(TRAIN) configs/train/hybrid_hgpo.toml
+
+# A hybrid without mode tokens, from demo/target: what a decider is for.
+demo-plain-hybrid: install
+	$(TRAIN) configs/train/plain_hybrid_hft.toml
 
 # From demo/hybrid, in about ten minutes.
 demo-judge: install

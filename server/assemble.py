@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from secrets import token_bytes
+from typing import Any
 
 from starlette.requests import Request
 
@@ -28,6 +29,7 @@ from server.admission import Admission
 from server.apis.messages.seal import Seal
 from server.config.load import Config, ConfigError, RouteConfig
 from server.edges.errors import model_not_found, no_judge, not_a_judge
+from server.fingerprint import decider_card
 from server.observability.collectors import AdmissionCollector, EngineCollector
 from server.observability.metrics import Metrics
 from server.running_requests import Running
@@ -44,6 +46,7 @@ class Runtime:
     to be begun, `cut` when its time to drain is over as well: what then still runs is cancelled. `background` holds the
     work that no connection waits for. `started` is the Unix time, in seconds, at which the engines were up. `marks` are
     those of the judges' templates. `names` are all that clients may put in `model`, with the route of each.
+    `deciders` is what clients are told of those that routes have.
     """
 
     config: Config
@@ -63,6 +66,7 @@ class Runtime:
     background: set[asyncio.Task[None]]
     seal: Seal
     names: Mapping[str, str]
+    deciders: Mapping[str, Mapping[str, Any]]
 
     @property
     def targets(self) -> Mapping[str, str]:
@@ -147,6 +151,7 @@ def assemble(
         background=set(),
         seal=Seal(config.server.seal_key.get_secret_value() or token_bytes(32)),
         names={name: route for route, each in config.routes.items() for name in (route, *each.names)},
+        deciders={name: decider_card(config, name) for name, route in config.routes.items() if route.auto},
     )
 
 

@@ -88,6 +88,7 @@ def run_check(args: argparse.Namespace) -> int:
     from server.check import report
     from server.edges.auth import load_keys
     from server.families import detect_families
+    from server.fingerprint import check_calibrations
     from server.observability import logs
 
     config = parse_table(*_table(args))
@@ -96,6 +97,7 @@ def run_check(args: argparse.Namespace) -> int:
         if args.verbose:
             logs.configure(config.logging, foreign.err)
         config = detect_families(config)
+        check_calibrations(config)
         lines, refused = report(config, args.device_memory)
     if Path(args.target).is_file():
         print(json.dumps(resolved(config), ensure_ascii=False, indent=2))

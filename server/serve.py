@@ -23,6 +23,7 @@ from server.edges.connection import bounded_http
 from server.edges.request_scope import Observer
 from server.engines import start_engines
 from server.families import detect_families
+from server.fingerprint import check_calibrations
 from server.observability import logs
 from server.observability.foreign import ForeignOutput, diverted
 from server.observability.tracing import start_tracing
@@ -139,6 +140,7 @@ async def _serve(config: Config, foreign: ForeignOutput, place: FrontEnd | None)
             observers.append(start_tracing(config.tracing, stack))
         try:
             config = detect_families(config)
+            check_calibrations(config)
             engines = await unless_stopped(start_engines(config, stack, foreign.cause), stop)
         except asyncio.CancelledError:
             log.info("stopped before the engines were up")

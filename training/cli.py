@@ -28,7 +28,9 @@ def parser() -> argparse.ArgumentParser:
         epilog=f"what a recipe's `method` may be:\n{methods}\n\n`reasond-train data check FILE` looks at data.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    main_parser.add_argument("recipe", type=Path, help="a TOML file, such as those in configs/train/")
+    main_parser.add_argument(
+        "recipe", type=Path, help="a TOML file, such as those in configs/train/; or a method, all of it in --set"
+    )
     main_parser.add_argument(
         "--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE", help="override one setting"
     )
@@ -96,8 +98,10 @@ def _counter(tokenizer: str | None) -> tuple[Callable[[str], int], str]:
 
 
 def read(path: Path, overrides: Sequence[str] = ()) -> Any:
-    """The recipe in a file, of its method's class. UserError where it does not say what it is, or is not valid."""
-    table = load(path, overrides)
+    """The recipe in a file, of its method's class; the name of a method stands for a file that says nothing else.
+    UserError where it does not say what it is, or is not valid."""
+    only_named = str(path) in METHODS and not path.exists()
+    table = overridden({"method": str(path)}, overrides) if only_named else load(path, overrides)
     name = table.get("method")
     if not isinstance(name, str) or name not in METHODS:
         raise UserError(f"method = {name!r} is none of {', '.join(METHODS)}")

@@ -96,12 +96,14 @@ class ModeDecider(Protocol):
 
 class DeciderConfig(Section):
     """`[routes.NAME.auto]`. A decider that is silent for `patience` seconds has failed: the reply thinks. `calibration`
-    is the file that says what its scores are worth. At `shadow_rate` a direct reply is thought through as well, unseen,
-    and the two answers are compared by `shadow_compare`."""
+    is the file that says what its scores are worth; `allow_stale` takes it even if it was made for something else. At
+    `shadow_rate` a direct reply is thought through as well, unseen, and the two answers are compared by
+    `shadow_compare`."""
 
     decider: str
     patience: float = Field(default=2.0, gt=0)
     calibration: str = ""
+    allow_stale: bool = False
     shadow_rate: float = Field(default=0.0, ge=0, le=1)
     shadow_compare: Compared = "text"
 

@@ -2,7 +2,8 @@
 
 import json
 from bisect import bisect_right
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 
@@ -10,21 +11,26 @@ from pathlib import Path
 class Calibration:
     """`points` are scores, rising, and the gain of thinking at each; between two it is on the line. Without points a
     score is taken for the probability. `threshold` is the one that was chosen. `scores` is how many of the
-    calibration's questions had a score in each of as many equal parts of 0 to 1."""
+    calibration's questions had a score in each of as many equal parts of 0 to 1. `fingerprint` says what it was made
+    for: a digest by part."""
 
     points: tuple[tuple[float, float], ...] = ()
     threshold: float | None = None
     scores: tuple[int, ...] = ()
+    fingerprint: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def read(cls, file: str, decider: str) -> "Calibration":
         """That of one decider. Raises `ValueError` where the file holds none."""
-        held = json.loads(Path(file).read_text(encoding="utf-8")).get("deciders", {})
-        if decider not in held:
-            raise ValueError(f"{file}: no calibration of decider {decider}; it holds: {', '.join(held) or 'none'}")
-        own = held[decider]
-        points = tuple((float(score), float(gain)) for score, gain in own["points"])
-        return cls(points, own.get("threshold"), tuple(own.get("scores", ())))
+        try:
+            held = json.loads(Path(file).read_text(encoding="utf-8"))["deciders"]
+            if decider not in held:
+                raise ValueError(f"{file}: no calibration of decider {decider}; it holds: {', '.join(held) or 'none'}")
+            own = held[decider]
+            points = tuple((float(score), float(gain)) for score, gain in own["points"])
+            return cls(points, own.get("threshold"), tuple(own.get("scores", ())), own.get("fingerprint", {}))
+        except (json.JSONDecodeError, AttributeError, KeyError, TypeError) as error:
+            raise ValueError(f"{file} is no calibration: {error!r}") from error
 
     def p_think(self, score: float) -> float:
         if not self.points:

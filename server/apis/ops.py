@@ -52,7 +52,9 @@ async def model(request: Request) -> Response:
 def _card(runtime: Runtime, name: str) -> dict[str, Any]:
     """The card of a route, under any of its names."""
     route = runtime.route(name)
-    return {**model_card(route, runtime.started, runtime.judges.get(route.name)), "id": name}
+    card = model_card(route, runtime.started, runtime.judges.get(route.name))
+    deciding = {"deciding": runtime.deciders[route.name]} if route.name in runtime.deciders else {}
+    return {**card, "id": name, "reasond": card["reasond"] | deciding}
 
 
 def _anthropic_card(runtime: Runtime, name: str) -> dict[str, Any]:

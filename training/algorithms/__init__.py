@@ -12,7 +12,14 @@ from typing import Any
 
 from training.algorithms import adaptthink, grpo, hft, hgpo, l1, preferences, selfbudgeter, thinkless
 from training.config.recipe import Recipe
-from training.config.sections import DownloadRecipe, EvaluateBudgetRecipe, EvaluateRecipe, MergeRecipe, SampleRecipe
+from training.config.sections import (
+    CalibrateRecipe,
+    DownloadRecipe,
+    EvaluateBudgetRecipe,
+    EvaluateRecipe,
+    MergeRecipe,
+    SampleRecipe,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +102,12 @@ METHODS: dict[str, TrainingMethod] = {
         SampleRecipe,
         _main_of("training.sampling.sample"),
         "replies of a model or of a served route to many questions, with their scores",
+        trains=False,
+    ),
+    "calibrate": TrainingMethod(
+        CalibrateRecipe,
+        _main_of("training.evaluation.calibrate"),
+        "when a served route is to think: a threshold for each decider, with what it promises",
         trains=False,
     ),
     "evaluate": TrainingMethod(

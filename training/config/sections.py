@@ -6,7 +6,7 @@ it, like an unknown one.
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
@@ -216,12 +216,21 @@ class RouteSection(Recipe):
     retries: int = Field(3, ge=0)
 
 
+class Way(NamedTuple):
+    """How a reply is asked for: in a mode or at a budget, or of the route `decider`, whose decider chooses the mode."""
+
+    mode: Mode | None = None
+    budget: int | None = None
+    decider: str | None = None
+
+
 class SampleRecipe(Recipe):
-    """`samples` replies to each of `questions` questions, in each of `modes` and at each of `budgets`; where both are
-    empty the model is free. They are scored by the data's checker and appended to `out`, one JSON line each.
+    """`samples` replies to each of `questions` questions, in each of `modes` and at each of `budgets`, and one of each
+    route in `deciders`, direct wherever its decider has a score; where all are empty the model is free. They are scored
+    by the data's checker and appended to `out`, one JSON line each.
 
     The replies are a `route`'s, or a `model`'s through transformers, `batch` at a time; of a model that declares
-    budgets they are plain ones, without tags. `temperature` 0 is greedy.
+    budgets they are plain ones, without tags. `temperature` 0 is greedy; without one a route has its own.
     """
 
     method: Literal["sample"] = "sample"
@@ -234,8 +243,9 @@ class SampleRecipe(Recipe):
     questions: PositiveInt = 4000
     modes: tuple[Mode, ...] = ()
     budgets: tuple[PositiveInt, ...] = ()
+    deciders: tuple[str, ...] = ()
     samples: PositiveInt = 1
-    temperature: float = Field(1.0, ge=0)
+    temperature: float | None = Field(1.0, ge=0)
     max_new_tokens: PositiveInt = 128
     batch: PositiveInt = 256
 
@@ -246,16 +256,70 @@ class SampleRecipe(Recipe):
         if self.route is not None:
             self.refuse_unread(("batch",), "a route has `concurrency`")
         else:
-            self.refuse_unread(("budgets",), "only a route keeps a reply to a budget")
+            self.refuse_unread(("budgets", "deciders"), "only a route has them")
+            if self.temperature is None:
+                raise ValueError("temperature: only a route has one of its own")
             self.refuse_unread(("model.lora",), "only what trains has a new adapter; merge one first")
         return self
 
     @property
-    def asked(self) -> list[tuple[Mode | None, int | None]]:
-        """The mode and the budget of each reply to a question."""
-        ways: list[tuple[Mode | None, int | None]] = [(mode, None) for mode in self.modes]
-        ways += [(None, budget) for budget in self.budgets]
-        return [way for way in ways or [(None, None)] for _ in range(self.samples)]
+    def asked(self) -> list[Way]:
+        """The way of each reply to a question."""
+        ways = [*(Way(mode=mode) for mode in self.modes), *(Way(budget=budget) for budget in self.budgets)]
+        deciders = [Way(decider=decider) for decider in self.deciders]
+        ways = ways if ways or deciders else [Way()]
+        return [*(way for way in ways for _ in range(self.samples)), *deciders]
+
+
+class CalibrateRecipe(Recipe):
+    """`questions` with `samples` replies in each mode of a route, and one of each route in `deciders`: the same model
+    behind other deciders. The route's own decider is one of them. All are asked as they are served.
+
+    The threshold is chosen for one of: `max_loss`, the share of all replies that may be direct and wrong where thinking
+    is right, with a `confidence`; `token_saving`, a share of what always thinking generates; `price`, the accuracy that
+    1,000 tokens are worth. `out` is a folder.
+    """
+
+    method: Literal["calibrate"] = "calibrate"
+    route: RouteSection
+    data: DataSection
+    out: Path
+    part: Split = "train"
+    seed: int = 3
+    questions: PositiveInt = 1000
+    samples: PositiveInt = 4
+    deciders: tuple[str, ...] = ()
+    max_new_tokens: PositiveInt = 4096
+    max_loss: float | None = Field(None, gt=0, lt=1)
+    confidence: float = Field(0.95, gt=0, lt=1)
+    token_saving: float | None = Field(None, gt=0, lt=1)
+    price: PositiveFloat | None = None
+    resamples: PositiveInt = 2000
+
+    @model_validator(mode="after")
+    def _one_goal(self) -> Self:
+        if sum(goal is not None for goal in (self.max_loss, self.token_saving, self.price)) != 1:
+            raise ValueError("calibrate takes one of max_loss, token_saving and price")
+        if self.max_loss is None:
+            self.refuse_unread(("confidence",), "only max_loss is a promise")
+        return self
+
+    @property
+    def sampling(self) -> SampleRecipe:
+        """What draws its replies."""
+        return SampleRecipe(
+            route=self.route,
+            data=self.data,
+            out=self.out / "replies.jsonl",
+            part=self.part,
+            seed=self.seed,
+            questions=self.questions,
+            modes=("think", "no_think"),
+            deciders=tuple(dict.fromkeys((self.route.model, *self.deciders))),
+            samples=self.samples,
+            temperature=None,
+            max_new_tokens=self.max_new_tokens,
+        )
 
 
 class EvaluateRecipe(Recipe):

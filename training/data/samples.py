@@ -6,19 +6,35 @@ question's columns are those of any data file, so that the file can be read as q
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from models.engines.base import Tokenizer
 from models.formats.reasoning import Mode
+from training.config.sections import Way
 from training.data.errors import UserError
 from training.data.files import question_of
 from training.data.questions import TrainingQuestion
 
 EDGES = (0.05, 0.95)
 """Budgets are pre-filled between these shares of the base's lengths: beyond them hardly any reply was trained."""
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """What a route told of a reply. `decider` is the route whose decider chose, where one was asked; `score` is what it
+    found, `decision_tokens` were generated for it alone, and `drafted` says that it held the reply back while it chose.
+    The first text, the answer's first and the end came so many seconds after the request."""
+
+    decider: str | None
+    score: float | None
+    decision_tokens: int
+    drafted: bool
+    first: float
+    answer: float
+    seconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +54,11 @@ class SampledReply:
     complete: bool
     score: float
     token_ids: tuple[int, ...] | None = None
+    served: Served | None = None
+
+    @property
+    def way(self) -> Way:
+        return Way(self.asked, self.budget, self.served.decider if self.served else None)
 
     @property
     def right(self) -> bool:
@@ -68,6 +89,7 @@ class SampledReply:
             "complete": self.complete,
             "score": self.score,
             **({} if self.token_ids is None else {"token_ids": self.token_ids}),
+            **({} if self.served is None else {"served": asdict(self.served)}),
         }
         return json.dumps(row, ensure_ascii=False) + "\n"
 
@@ -84,7 +106,7 @@ def read_samples(path: Path) -> list[SampledReply]:
 def _sample(line: str, origin: str) -> SampledReply:
     try:
         row = json.loads(line)
-        ids = row.get("token_ids")
+        ids, served = row.get("token_ids"), row.get("served")
         return SampledReply(
             question=question_of(row, {}, origin),
             asked=row["asked"],
@@ -96,6 +118,7 @@ def _sample(line: str, origin: str) -> SampledReply:
             complete=bool(row["complete"]),
             score=float(row["score"]),
             token_ids=None if ids is None else tuple(ids),
+            served=None if served is None else Served(**served),
         )
     except (json.JSONDecodeError, AttributeError, KeyError, TypeError) as error:
         raise UserError(f"{origin}: not what `sample` writes: {error!r}") from error

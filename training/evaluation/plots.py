@@ -1,4 +1,4 @@
-"""The plot of an evaluation, a PNG file beside its table."""
+"""The plots of evaluations, PNG files beside their tables."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -26,3 +26,32 @@ def frontier(cells: Sequence[Mapping[str, Any]], ways: Sequence[str], out: Path)
     axis.grid(alpha=0.3)
     axis.legend(fontsize=8)
     return save_plot(figure, out / "evaluation.png")
+
+
+def deciders(result: Mapping[str, Any], out: Path) -> Path:
+    """`calibration.png`: accuracy against all tokens; the chord from never to always, the curve of each decider, each
+    way as a point, and the front of those that no other beats in both."""
+    figure, axis = pyplot.subplots(figsize=(7, 4.5))
+    points = {name: (way["tokens"], way["accuracy"]["value"]) for name, way in result["ways"].items()}
+    axis.plot(*zip(points["never"], points["always"], strict=True), "k--", linewidth=1, label="random mix")
+    for name, own in result["deciders"].items():
+        axis.plot(own["curve"]["tokens"], own["curve"]["accuracy"], linewidth=1, label=f"{name}, all thresholds")
+    front = pareto({name: point for name, point in points.items() if name != "oracle"})
+    axis.step(*zip(*front, strict=True), where="post", color="0.6", linewidth=3, alpha=0.5, label="Pareto front")
+    for name, (tokens, accuracy) in points.items():
+        axis.plot(tokens, accuracy, "k*" if name == "oracle" else "o", markersize=5)
+        axis.annotate(name, (tokens, accuracy), textcoords="offset points", xytext=(4, -9), fontsize=7)
+    axis.set_xlabel("all tokens of a reply, those of the choice included")
+    axis.set_ylabel("accuracy")
+    axis.grid(alpha=0.3)
+    axis.legend(fontsize=8)
+    return save_plot(figure, out / "calibration.png")
+
+
+def pareto(points: Mapping[str, tuple[float, float]]) -> list[tuple[float, float]]:
+    """Those of (tokens, accuracy) that no other beats, by tokens."""
+    front: list[tuple[float, float]] = []
+    for tokens, accuracy in sorted(points.values(), key=lambda point: (point[0], -point[1])):
+        if not front or accuracy > front[-1][1]:
+            front.append((tokens, accuracy))
+    return front

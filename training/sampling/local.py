@@ -27,14 +27,14 @@ def replies_of(recipe: SampleRecipe, questions: Sequence[TrainingQuestion]) -> I
     torch.manual_seed(recipe.seed + len(questions))  # what is gone on with draws anew
     at_once = max(1, recipe.batch // len(recipe.asked))
     for start in range(0, len(questions), at_once):
-        asked = [(one, mode) for one in questions[start : start + at_once] for mode, _ in recipe.asked]
+        asked = [(one, mode) for one in questions[start : start + at_once] for mode, *_ in recipe.asked]
         forced = [prefixes[mode] if mode else () for _, mode in asked]
         sampled = sample(
             model,
             [[*tokenizer.render(one.messages), *prefix] for (one, _), prefix in zip(asked, forced, strict=True)],
             end,
             max_new_tokens=recipe.max_new_tokens,
-            temperature=recipe.temperature,
+            temperature=recipe.temperature or 0.0,
             batch=recipe.batch,
         )
         replies = [

@@ -2,18 +2,19 @@
 
 import asyncio
 import os
+import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from hashlib import sha256
 from typing import Any
 
 import httpx
+import orjson
 
-from models.formats.reasoning import Mode
-from training.config.sections import RouteSection, SampleRecipe
+from training.config.sections import RouteSection, SampleRecipe, Way
 from training.data.errors import UserError
 from training.data.questions import TrainingQuestion
-from training.data.samples import SampledReply
+from training.data.samples import SampledReply, Served
 
 TRANSIENT = (429, 500, 502, 503, 504)
 
@@ -48,63 +49,104 @@ async def _result(task: asyncio.Task[list[SampledReply]]) -> list[SampledReply]:
 async def _to_question(
     question: TrainingQuestion, recipe: SampleRecipe, client: httpx.AsyncClient, free: asyncio.Semaphore
 ) -> list[SampledReply]:
-    async def one(number: int, mode: Mode | None, budget: int | None) -> SampledReply:
+    async def one(number: int, way: Way) -> SampledReply:
         async with free:
-            return await _reply(question, recipe, client, number, mode, budget)
+            return await _reply(question, recipe, client, number, way)
 
-    return await asyncio.gather(*(one(i, mode, budget) for i, (mode, budget) in enumerate(recipe.asked)))
+    return await asyncio.gather(*(one(i, way) for i, way in enumerate(recipe.asked)))
 
 
 async def _reply(
-    question: TrainingQuestion,
-    recipe: SampleRecipe,
-    client: httpx.AsyncClient,
-    number: int,
-    mode: Mode | None,
-    budget: int | None,
+    question: TrainingQuestion, recipe: SampleRecipe, client: httpx.AsyncClient, number: int, way: Way
 ) -> SampledReply:
     assert recipe.route is not None
-    wish = {name: value for name, value in (("mode", mode), ("budget", budget)) if value is not None}
+    wish = {"mode": way.mode, "budget": way.budget} | ({"mode": "auto", "think_threshold": 1.0} if way.decider else {})
+    wish = {name: value for name, value in wish.items() if value is not None}
     body: dict[str, Any] = {
-        "model": recipe.route.model,
+        "model": way.decider or recipe.route.model,
         "messages": question.messages,
         "max_tokens": recipe.max_new_tokens,
-        "temperature": recipe.temperature,
         "seed": hash_seed(recipe.seed, question.text, number),
+        "stream": True,
+        "stream_options": {"include_usage": True},
+        **({} if recipe.temperature is None else {"temperature": recipe.temperature}),
         **({"reasond": wish} if wish else {}),
     }
-    answer = await _post(client, recipe.route, body)
-    choice = answer["choices"][0]
+    said = await _ask(client, recipe.route, body)
     return SampledReply(
         question=question,
-        asked=mode,
-        mode=(answer.get("reasond") or {}).get("mode"),
-        budget=budget,
-        thinking=choice["message"].get("reasoning") or "",
-        reply=choice["message"].get("content") or "",
-        tokens=answer["usage"]["completion_tokens"],
-        complete=choice["finish_reason"] == "stop",
+        asked=way.mode,
+        mode=said.record.get("mode"),
+        budget=way.budget,
+        thinking=said.thinking,
+        reply=said.answer,
+        tokens=said.tokens,
+        complete=said.finish == "stop",
         score=0.0,
+        served=said.as_served(way.decider),
     )
 
 
-async def _post(client: httpx.AsyncClient, route: RouteSection, body: dict[str, Any]) -> Any:
-    """The response. UserError where the route refuses, or does not answer however often it is asked."""
+class StreamedReply:
+    """A reply as its events tell it."""
+
+    def __init__(self) -> None:
+        self.began = time.perf_counter()
+        self.thinking = self.answer = self.trouble = ""
+        self.finish: str | None = None
+        self.tokens = 0
+        self.record: dict[str, Any] = {}
+        self.heard: dict[str, float] = {}
+
+    def take(self, event: Mapping[str, Any]) -> None:
+        if "error" in event:
+            self.trouble = str(event["error"].get("message"))
+        self.tokens = (event.get("usage") or {}).get("completion_tokens", self.tokens)
+        self.record |= event.get("reasond") or {}
+        for choice in event.get("choices", ()):
+            self.finish = choice.get("finish_reason") or self.finish
+            delta = choice.get("delta") or {}
+            thinking, answer = delta.get("reasoning") or "", delta.get("content") or ""
+            self.thinking += thinking
+            self.answer += answer
+            if thinking or answer:
+                self.heard.setdefault("first", time.perf_counter() - self.began)
+            if answer:
+                self.heard.setdefault("answer", time.perf_counter() - self.began)
+
+    def as_served(self, decider: str | None) -> Served:
+        """The score of a calibrated route's decider is what it found, not what the calibration made of it."""
+        seconds = time.perf_counter() - self.began
+        first = self.heard.get("first", seconds)
+        score = self.record.get("score", self.record.get("p_think")) if "threshold" in self.record else None
+        times = (round(time, 4) for time in (first, self.heard.get("answer", seconds), seconds))
+        return Served(decider, score, self.record.get("decision_tokens", 0), "held_seconds" in self.record, *times)
+
+
+async def _ask(client: httpx.AsyncClient, route: RouteSection, body: Mapping[str, Any]) -> StreamedReply:
+    """The reply. UserError where the route refuses, or does not answer however often it is asked."""
     trouble = ""
     for attempt in range(route.retries + 1):
+        said = StreamedReply()
         try:
-            response = await client.post(f"{route.url}/v1/chat/completions", json=body)
+            async with client.stream("POST", f"{route.url}/v1/chat/completions", json=body) as response:
+                if not response.is_success:
+                    said.trouble = f"{response.status_code}: {(await response.aread()).decode(errors='replace')[:500]}"
+                async for line in response.aiter_lines():
+                    if line.startswith("data: {"):
+                        said.take(orjson.loads(line.removeprefix("data: ")))
         except httpx.HTTPError as error:
-            trouble = repr(error)
+            said.trouble = repr(error)
         else:
-            if response.is_success:
-                return response.json()
-            trouble = f"{response.status_code}: {response.text[:500]}"
-            if response.status_code not in TRANSIENT:
+            if said.finish is not None and not said.trouble:
+                return said
+            if response.status_code not in (200, *TRANSIENT):
+                trouble = said.trouble
                 break
+        trouble = said.trouble or "the stream broke off"
         if attempt < route.retries:
             await asyncio.sleep(2**attempt)
-    raise UserError(f"route {route.model} at {route.url}: {trouble}")
+    raise UserError(f"route {body['model']} at {route.url}: {trouble}")
 
 
 def hash_seed(seed: int, text: str, number: int) -> int:

@@ -7,7 +7,7 @@ from random import Random
 
 from transformers.utils.logging import tqdm
 
-from training.config.sections import SampleRecipe
+from training.config.sections import SampleRecipe, Way
 from training.config.source import open_source
 from training.data.errors import UserError
 from training.data.questions import TrainingQuestion
@@ -16,10 +16,10 @@ from training.data.samples import SampledReply, read_samples
 
 def main(recipe: SampleRecipe, resume: bool = False) -> str:
     """Runs the recipe, and says what the file holds. With `resume`, whole questions that stand in it are left alone."""
-    source, of_each = open_source(recipe.data), len(recipe.asked)
+    source = open_source(recipe.data)
     questions = source.draw(recipe.data.difficulties, recipe.questions, recipe.part, Random(recipe.seed))
     recipe.out.parent.mkdir(parents=True, exist_ok=True)
-    done = _keep_whole(recipe.out, questions, of_each) if resume and recipe.out.exists() else 0
+    done = _keep_whole(recipe.out, questions, recipe.asked) if resume and recipe.out.exists() else 0
     if recipe.route is not None:
         from training.sampling.route import replies_of
     else:
@@ -35,12 +35,12 @@ def main(recipe: SampleRecipe, resume: bool = False) -> str:
     return f"{recipe.out}: {len(kept)} replies, {sum(one.right for one in kept)} right"
 
 
-def _keep_whole(path: Path, questions: Sequence[TrainingQuestion], of_each: int) -> int:
+def _keep_whole(path: Path, questions: Sequence[TrainingQuestion], ways: Sequence[Way]) -> int:
     """Cuts the file behind its last whole question; how many it holds. UserError where they are not the recipe's."""
     kept: list[SampledReply] = read_samples(path)
-    whole = min(len(kept) // of_each, len(questions))
-    for i in range(whole * of_each):
-        if kept[i].question.messages != questions[i // of_each].messages:
+    whole = min(len(kept) // len(ways), len(questions))
+    for i, one in enumerate(kept[: whole * len(ways)]):
+        if (one.question.messages, one.way) != (questions[i // len(ways)].messages, ways[i % len(ways)]):
             raise UserError(f"{path} was drawn by another recipe: it cannot be gone on with")
-    path.write_text("".join(one.line() for one in kept[: whole * of_each]), encoding="utf-8")
+    path.write_text("".join(one.line() for one in kept[: whole * len(ways)]), encoding="utf-8")
     return whole
