@@ -8,7 +8,7 @@ from controllers.deciders import decider_for
 from controllers.deciders.base import Question
 from controllers.driver import Driver
 from controllers.generation.events import Conversation, Decision, Event, Interrupt
-from controllers.generation.prompt import RenderedPrompt, render_prompt
+from controllers.generation.prompt import RenderedPrompt, prompt_of
 from controllers.generation.route import Route, TargetModel
 from controllers.generation.state import new_reply, room_for_reply
 from controllers.policy.controls import PolicyError
@@ -42,10 +42,10 @@ async def prepare(route: Route, request: Conversation, policy: Policy, sampling:
     if route.family.scope == "reply" and policy.requested and 0 < policy.requested < sampling.min_tokens:
         raise PolicyError(f"min_tokens and {policy.asked_in} contradict each other", "min_tokens")
     interrupt = request.interrupt or Interrupt()
-    prompt = render_prompt(route, request, policy.mode, policy)
+    prompt = await prompt_of(route, request, policy.mode, policy)
     settled = leaving_room(route, prompt.token_ids[: len(prompt.token_ids) - len(prompt.opening)], policy, sampling)
     if settled is not policy:
-        policy, prompt = settled, render_prompt(route, request, settled.mode, settled)
+        policy, prompt = settled, await prompt_of(route, request, settled.mode, settled)
     decision: Decision | None = None
     if policy.mode != "auto":
         decision = Decision(policy.mode, policy.chosen_by, prompt.token_ids)
@@ -54,7 +54,7 @@ async def prepare(route: Route, request: Conversation, policy: Policy, sampling:
         verdict = await decider_for(question).decide(question)
         if verdict is not None:
             request = verdict.request or request
-            prompt = render_prompt(route, request, verdict.mode, policy)
+            prompt = await prompt_of(route, request, verdict.mode, policy)
             decision = Decision(
                 verdict.mode,
                 verdict.chosen_by,

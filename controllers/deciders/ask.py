@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from controllers.deciders.base import DeciderConfig, ModeVerdict, Question, by_probability
 from controllers.deciders.choices import probability
-from controllers.generation.prompt import render_prompt
+from controllers.generation.prompt import prompt_of
 from models.engines.base import Tokenizer
 
 QUESTION = (
@@ -51,7 +51,7 @@ class Ask:
         (first, second), (think, direct) = LETTERS, order
         text = QUESTION.format(first=first, second=second, first_text=TEXTS[think], second_text=TEXTS[direct])
         request = replace(question.request, messages=asking(question.request.messages, text), tools=())
-        prompt = render_prompt(question.route, request, "no_think", question.policy)
+        prompt = await prompt_of(question.route, request, "no_think", question.policy)
         return await probability(question, prompt.token_ids, *self._letters)
 
 

@@ -241,5 +241,18 @@ class Conversation:
     notes: tuple[str, ...] = ()
 
     @property
+    def characters(self) -> int:
+        """How much text its template is given, roughly."""
+        return _characters(self.messages) + _characters(self.tools)
+
+    @property
     def cancelled(self) -> bool:
         return self.interrupt is not None and self.interrupt.wish == "cancel"
+
+
+def _characters(value: Any) -> int:
+    """Of all strings in a JSON value."""
+    if isinstance(value, str):
+        return len(value)
+    parts = value.values() if isinstance(value, Mapping) else value if isinstance(value, Sequence) else ()
+    return sum(_characters(part) for part in parts)

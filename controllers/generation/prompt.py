@@ -2,8 +2,10 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
+from controllers.concurrency import off_loop
 from controllers.generation.events import Conversation
 from controllers.generation.route import Route
 from controllers.policy.controls import EFFORTS, UNLIMITED, Wish
@@ -19,6 +21,11 @@ class RenderedPrompt:
 
     token_ids: list[int]
     opening: Sequence[int] = ()
+
+
+async def prompt_of(route: Route, request: Conversation, mode: Wish, policy: Policy) -> RenderedPrompt:
+    """The conversation in a mode, rendered in a thread where it is long: other replies go on meanwhile."""
+    return await off_loop(request.characters, partial(render_prompt, route, request, mode, policy))
 
 
 def render_prompt(route: Route, request: Conversation, mode: Wish, policy: Policy) -> RenderedPrompt:
@@ -74,6 +81,6 @@ def _effort_of(route: Route, budget: int) -> str:
     return max(paid, key=efforts.__getitem__, default=min(efforts, key=efforts.__getitem__))
 
 
-def prompt_tokens(route: Route, request: Conversation, policy: Policy) -> int:
+async def prompt_tokens(route: Route, request: Conversation, policy: Policy) -> int:
     """How many tokens the prompt of such a request has; where the mode is still to be chosen, without its prefix."""
-    return len(render_prompt(route, request, policy.mode, policy).token_ids)
+    return len((await prompt_of(route, request, policy.mode, policy)).token_ids)

@@ -7,7 +7,7 @@ from contextlib import aclosing
 
 from controllers.generation.deltas import next_item
 from controllers.generation.events import Conversation, Interrupt, TargetFailure, TargetUse
-from controllers.generation.prompt import render_prompt
+from controllers.generation.prompt import prompt_of
 from controllers.generation.route import Route, TargetModel
 from controllers.generation.state import ReplyState, forgets_penalties
 from controllers.generation.transcripts import Transcript
@@ -70,11 +70,11 @@ class Target:
         self._seconds = dict.fromkeys(("speculative", "target"), 0.0)
         self._hand_overs = self._reread = self._cached = self._scores = 0
 
-    def transcript(self) -> Transcript:
+    async def transcript(self) -> Transcript:
         """What the target has read. Its prompt is rendered with its own template when it is first needed."""
         if self._transcript is None:
             inner = self.model.route
-            prompt = render_prompt(inner, self._request, self._mode, self._policy)
+            prompt = await prompt_of(inner, self._request, self._mode, self._policy)
             self._transcript = Transcript(inner, prompt.token_ids)
         return self._transcript
 
@@ -106,7 +106,7 @@ class Target:
         )
         began = time.perf_counter()
         try:
-            transcript = self.transcript()
+            transcript = await self.transcript()
             history = transcript.read(state.spans)
             if transcript.shares_vocabulary(state.own):
                 history += [token_id for token in held for token_id in token.token_ids]

@@ -98,9 +98,9 @@ class Turns:
             self._prompt = NOTHING
         return events
 
-    def hand_over(self, driver: Driver) -> list[Event]:
+    async def hand_over(self, driver: Driver) -> list[Event]:
         state = self._state
-        return list(state.hand_to(state.own if self.takeover is None else self._target.transcript()))
+        return list(state.hand_to(state.own if self.takeover is None else await self._target.transcript()))
 
     def engine_limits(self, driver: Driver, changes: dict[str, Any]) -> dict[str, Any]:
         if self.takeover is None:

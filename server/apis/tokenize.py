@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from controllers.concurrency import off_loop
-from controllers.generation.prompt import render_prompt
+from controllers.generation.prompt import prompt_of
 from server.apis.chat.schema import ChatRequest
 from server.apis.shared.generation import json_response, prepare
 from server.apis.shared.sampling_fields import Body, Flag, Text, TokenId
@@ -51,7 +51,8 @@ async def tokenize(request: Request, body: TokenizeRequest) -> Response:
     else:
         chat = validated(ChatRequest.model_validate, {**(body.model_extra or {}), "model": route.name})
         generation = prepare(chat.generation_request(), request)
-        tokens = render_prompt(route, generation.conversation, generation.policy.mode, generation.policy).token_ids
+        prompt = await prompt_of(route, generation.conversation, generation.policy.mode, generation.policy)
+        tokens = prompt.token_ids
     texts = [tokenizer.token_text(token) for token in tokens] if body.return_token_strs else None
     most = route.engine.context_length
     return json_response({"count": len(tokens), "max_model_len": most, "tokens": tokens, "token_strs": texts})

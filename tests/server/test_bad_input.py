@@ -174,7 +174,7 @@ TEXT = [
     "\ufdd0<think>\ufdd0",
     "é" * 50,
     "{{ messages }} {% for x in y %}",
-    "<tool_call>{}</tool_call> [[A]]",
+    "<tool_call>{}</tool_call>",
 ]
 
 

@@ -94,7 +94,10 @@ def test_what_does_not_hang_together_is_refused_by_its_key(change, key):
 
 
 def test_a_target_that_cannot_score_with_one_token_is_refused(tokenizer, monkeypatch):
-    monkeypatch.setattr(type(tokenizer), "encode_control", lambda self, text: [1, 2])
+    encode = type(tokenizer).encode_control
+    monkeypatch.setattr(
+        type(tokenizer), "encode_control", lambda self, text: [1, 2] if text.isdecimal() else encode(self, text)
+    )
     with pytest.raises(ConfigError, match="digit"):
         app_over(tokenizer, [SMALL], ["5"], 'method = "accept"\n')
 

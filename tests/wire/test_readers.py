@@ -20,7 +20,6 @@ STREAMS = [
     ("stop string", THINKING, {"stop": ". yes"}, Shown(THOUGHT, "it is 4")),
     ("no answer", f"<think>{THOUGHT}</think>", {}, Shown(THOUGHT, "")),
     ("newlines around the tags", f"<think>\n{THOUGHT}\n</think>\n\n{ANSWER}", {}, Shown(THOUGHT + "\n", ANSWER)),
-    ("a stray closing tag", "<no_think>it is 4</think>. yes</no_think>", {}, ANSWER_ONLY),
     ("characters of several tokens", "<think>ß 思考 🤔</think>né 是 4 ✅", {}, Shown("ß 思考 🤔", "né 是 4 ✅")),
 ]
 

@@ -29,5 +29,5 @@ async def create(request: Request, body: MessagesRequest) -> Response:
 async def count(request: Request, body: CountRequest) -> Response:
     """How many tokens the input of such a request has."""
     generation = prepare(body.generation_request(runtime_of(request).seal.unseal), request)
-    tokens = prompt_tokens(generation.route, generation.conversation, generation.policy)
+    tokens = await prompt_tokens(generation.route, generation.conversation, generation.policy)
     return json_response({"input_tokens": tokens})

@@ -93,7 +93,7 @@ async def count(request: Request, body: ResponsesRequest) -> Response:
     items = await _resolved(store, key_name, body)
     earlier = await _earlier(store, key_name, body.previous_response_id)
     generation = prepare(body.generation_request(items, earlier, runtime_of(request).seal.unseal), request)
-    tokens = prompt_tokens(generation.route, generation.conversation, generation.policy)
+    tokens = await prompt_tokens(generation.route, generation.conversation, generation.policy)
     return json_response({"object": "response.input_tokens", "input_tokens": tokens})
 
 
