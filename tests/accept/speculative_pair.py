@@ -1,7 +1,7 @@
 """Accuracy of the demo pair through the server, on test questions: `python -m tests.accept.speculative_pair`.
 
 The small model alone, the target alone, and both together with takeovers of several lengths; then accept-or-rewrite.
-Every variant gets the same questions. Writes JSON, and its plot (`pair_plot.py`).
+Every variant gets the same questions. Writes JSON.
 """
 
 import argparse
@@ -19,7 +19,6 @@ from loadtest.analysis.distribution import wilson
 from loadtest.load.arrivals import Concurrent
 from loadtest.load.run import run
 from loadtest.records import LoadRequest, LoadTarget, RequestRecord
-from tests.accept.pair_plot import draw
 from tests.bench.pair import CONFIG, questions, right, settings
 from tests.processes import ROOT, reasond
 
@@ -50,8 +49,9 @@ SMALL, DEMO, TARGET = "small alone", "takeovers of 8", "target alone"
 
 def main() -> None:
     options = parser().parse_args()
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    config = options.out.with_suffix(".toml")
+    config = ROOT / "runs/speculative-pair.toml"
+    for file in (options.out, config):
+        file.parent.mkdir(parents=True, exist_ok=True)
     told = settings(options.small, options.target, options.config, options.drafts)
     config.write_text(told, encoding="utf-8")
     rows: dict[str, Any] = {}
@@ -67,7 +67,6 @@ def main() -> None:
         print(f"{other} over {name}: {100 * value:+.1f} points [{100 * low:+.1f}, {100 * high:+.1f}]")
         rows[other]["points_over_small"] = [value, low, high]
     options.out.write_bytes(orjson.dumps(rows, option=orjson.OPT_INDENT_2))
-    draw(rows, options.out.with_suffix(".svg"))
 
 
 def parser() -> argparse.ArgumentParser:

@@ -4,12 +4,13 @@
 the budget is larger than any thought, so that both sides do the same work. It is measured on a route of its own,
 without any budgets.
 
-`sweep`: tokens used and accuracy over budgets, as JSON and as a plot: hard cuts and graceful ones, and with `--prefill`
+`sweep`: tokens used and accuracy over budgets, as JSON: hard cuts and graceful ones, and with `--prefill`
 budgets written into the model's own field as well. There, hard and graceful cuts leave the field to the model, so that
 the three ways differ in nothing else:
 
     python -m tests.bench.budgets sweep --config configs/budget.toml --route budget --hard-route budget-hard \\
-        --prefill --depths 3 4 5 6 7 8 --budgets 16 24 32 48 64 96 128 192 288 --plot docs/budget-sweep.svg
+        --prefill --depths 3 4 5 6 7 8 --budgets 16 24 32 48 64 96 128 192 288 --requests 120 \\
+        --out docs/results/budget-sweep.json
 """
 
 import argparse
@@ -59,8 +60,6 @@ def main() -> None:
         figures = uvloop.run(cost(url, process.pid, options) if options.what == "cost" else sweep(url, options))
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_bytes(orjson.dumps(figures, option=orjson.OPT_INDENT_2))
-    if options.what == "sweep":
-        plot(figures, options.plot or options.out.with_suffix(".png"))
 
 
 def parser() -> argparse.ArgumentParser:
@@ -77,7 +76,6 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--requests", type=int, default=256, help="of a round, or of one budget")
     top.add_argument("--budgets", type=int, nargs="*", default=(2, 4, 8, 12, 16, 24, 32, 48, 64, 96, 128))
     top.add_argument("--out", type=Path, default=ROOT / "runs/budgets.json")
-    top.add_argument("--plot", type=Path, help="where the sweep is drawn, beside its figures if left out")
     return top
 
 
@@ -151,26 +149,6 @@ def good(records: Sequence[RequestRecord]) -> None:
     """No figure stands on failures."""
     if failed := [record for record in records if record.error]:
         raise SystemExit(f"{len(failed)} requests went wrong; the first: {failed[0]}")
-
-
-def plot(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, panels = pyplot.subplots(1, 2, figsize=(9, 3.5), layout="constrained")
-    for way in dict.fromkeys(row["way"] for row in rows):
-        points = [row for row in rows if row["way"] == way]
-        budgets = [row["budget"] for row in points]
-        panels[0].plot(budgets, [row["used"] for row in points], marker="o", label=way)
-        deviations = [1.96 * (row["right"] * (1 - row["right"]) / row["requests"]) ** 0.5 for row in points]
-        panels[1].errorbar(budgets, [row["right"] for row in points], deviations, marker="o", capsize=2, label=way)
-    for panel, title in zip(panels, ("tokens used", "share of right answers (95 % interval)"), strict=True):
-        panel.set(xlabel="budget, tokens", title=title, xscale="log")
-        panel.legend()
-    figure.savefig(path, dpi=150)
-    pyplot.close(figure)
 
 
 if __name__ == "__main__":

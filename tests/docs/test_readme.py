@@ -1,4 +1,4 @@
-"""The README's commands do what it says, against a server with the demo's routes over a scripted engine."""
+"""The README's commands do what it says, against a server with the routes of `make serve` over a scripted engine."""
 
 import os
 import re
@@ -29,8 +29,8 @@ SCRIPTS = blocks("python", "from openai")
 @pytest.fixture
 def demo(tokenizer: HubTokenizer, monkeypatch: pytest.MonkeyPatch) -> Iterator[Served]:
     monkeypatch.delenv("REASOND_API_KEYS", raising=False)
-    settings = (ROOT / "configs/demo.toml").read_text(encoding="utf-8").replace("port = 8000", "port = 0")
-    with served(tokenizer, ["<think>2 a*3=6</think>6</no_think>"], settings) as server:
+    settings = (ROOT / "configs/english.toml").read_text(encoding="utf-8").replace("port = 8000", "port = 0")
+    with served(tokenizer, ["<think>(36-5)*12</think>372</no_think>"], settings) as server:
         yield server
 
 

@@ -82,6 +82,7 @@ def test_an_hgpo_step_runs_through_few_of_our_files(hgpo_recipe, monkeypatch):
         ("qwen3_0.6b_hft", ["optimizer.matrix_weight_decay=0.9"], "matrix_weight_decay"),
         ("qwen3_0.6b_hft", ["easy_share=0.5"], "easy_share"),
         ("qwen3_0.6b_hft", ["easy=[1]"], "easy"),
+        ("english_last_hft", ["paired=true"], "modes_at"),
         ("english_hgpo", ["model.lora.rank=4"], "rank"),
         ("hybrid_hft", ['model.dtype="bfloat16"'], "dtype"),
         ("hybrid_hft", ["model.lora.rank=4"], "lora"),

@@ -1,6 +1,7 @@
 """A few steps of everything on a micro model: does it run, learn, save, and measure?"""
 
 import json
+import re
 import shutil
 from pathlib import Path
 from random import Random
@@ -46,6 +47,17 @@ def test_an_unpaired_question_is_written_once_and_some_follow_an_earlier_one(hft
     assert len(rows) == recipe.steps * 8
     turns = [form.tokenizer.decode(row["input_ids"], skip_special_tokens=False).count("user\n") for row in rows]
     assert sorted(turns) == [1] * (len(rows) // 2) + [2] * (len(rows) // 2)
+
+
+def test_the_modes_of_a_difficulty_put_the_choice_into_the_data(hft_recipe):
+    form = format_of("lhrm", HubTokenizer("demo/tokenizer"))
+    recipe = hft_recipe.model_copy(update={"paired": False, "modes": ("no_think",), "modes_at": {2: ("think",)}})
+    texts = [
+        form.tokenizer.decode(row["input_ids"], skip_special_tokens=False) for row in hft.rows(recipe, material(recipe))
+    ]
+    hard = [bool(re.search(r"then a\S+ b", text)) for text in texts]
+    assert hard == ["<think>" in text for text in texts]
+    assert len(set(hard)) == 2
 
 
 def test_an_hft_row_is_the_served_prompt_and_a_learned_reply():

