@@ -7,7 +7,7 @@ import httpx
 import pytest
 
 from server.apis.messages.seal import Seal
-from server.apis.responses.custom_calls import CustomInput, input_of
+from server.apis.shared.custom_calls import CustomInput, input_of
 from tests.wire.conversations import (
     AGAIN,
     CONFIG,
