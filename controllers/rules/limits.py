@@ -93,8 +93,8 @@ class ScopeLimits:
         limit = bounds.limit if bounds is not None else None
         if limit is None and mode == "no_think" and requested is not None:
             limit = 0
-        unasked = bounds is not None and bounds.by == "reserve" and state.sampling.max_tokens is None
-        told = limit is not None and not (unasked and state.cut is None)  # where the context ends is nobody's wish
+        unasked = bounds is not None and bounds.by == "reserve" and scope == "thinking"
+        told = limit is not None and not (unasked and state.cut is None)  # what nobody asked for and nothing came of
         if scope is None or not (told or requested is not None or state.declared is not None):
             return None
         used = state.answer_tokens if scope == "reply" else state.reasoning_tokens

@@ -32,11 +32,13 @@ model = "demo/tokenizer"
 [routes.demo]
 engine = "demo"
 family = "lhrm"
+budgets.reserve = 0
 
 [routes.careful]
 engine = "demo"
 family = "lhrm"
 think_threshold = 0.5
+budgets.reserve = 0
 """
 THOUGHT = "add 2 and 2. so 4"
 ANSWER = "it is 4. yes"

@@ -70,6 +70,12 @@ def test_a_small_limit_leaves_an_answer(asks, name, request_of, limit, kind):
     assert seen.records[-1]["chosen_by"] == ("route" if limit > 256 else "reserve")
 
 
+def test_a_budget_below_the_limit_is_the_clients_own_division(asks):
+    seen = asks(*chat(USER, max_tokens=64, thinking_token_budget=20), reply=thinks())
+    assert told(seen)[1] == "4"
+    assert (seen.records[-1]["budget"]["used"], seen.records[-1]["cut_by"]) == (20, "budget")
+
+
 def test_a_route_may_keep_nothing_for_the_answer(asks):
     assert told(asks(*chat(USER, max_tokens=64), config=OFF, reply=thinks()))[1] == ""
 

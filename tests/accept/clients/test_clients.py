@@ -22,7 +22,6 @@ SDKS = {
     "agents_sdk": ("openai-agents==0.24.0",),
     "langchain_sdk": ("langchain-openai==1.7.4", "langchain-anthropic==1.7.10", "langgraph==1.2.24"),
     "litellm_sdk": ("litellm==1.110.2", "mcp>=1.20"),
-    "litellm_proxy": ("litellm[proxy]==1.110.2", "mcp>=1.20"),
     "llama_index_sdk": ("llama-index-llms-openai-like==0.8.1",),
     "pydantic_ai_sdk": ("pydantic-ai-slim[openai,anthropic]==2.68.0",),
 }
