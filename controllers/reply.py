@@ -142,6 +142,9 @@ def leaving_room(route: Route, prompt: Sequence[int], policy: Policy, sampling: 
             return policy
         left = max(1, room + policy.reserve - closing)
         return replace(policy, prefill=left if policy.budget is None else min(left, policy.budget))
+    left = room + policy.reserve - closing - (policy.requested or 0)
+    if policy.requested and 0 < left < policy.reserve:  # a client that names both numbers has left that much
+        return replace(policy, reserve=left)
     if "no_think" not in route.prefixes or room > closing + 1 or policy.mode == "no_think":
         return policy
     return replace(policy, mode="no_think", chosen_by="reserve")

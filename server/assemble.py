@@ -269,7 +269,7 @@ def _route(
         Defaults(
             config.default_mode,
             config.think_threshold,
-            config.budgets.as_policy(),
+            config.budgets.as_policy(family, engine.context_length),
             speculation=config.speculative.as_settings() if config.speculative else None,
             best_of=config.best_of if config.judged_by else None,
             loop=config.loop.as_policy(),

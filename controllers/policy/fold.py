@@ -17,6 +17,8 @@ from controllers.policy.speculation import Speculation, TakeoverLimits
 from models.formats.reasoning import ReasoningFormat
 
 TOLERANCE = 32
+RESERVE, RESERVED_SHARE = 256, 8
+"""Tokens that are kept for an answer where a route does not say otherwise, at most one in so many of the context."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +98,11 @@ class KeyLimits:
     cap: int | None = None
     name: str = ""
     deadline: float | None = None
+
+
+def default_reserve(family: ReasoningFormat, context_length: int) -> int:
+    """What a route keeps for its answers by itself. A budget that counts the whole reply leaves nothing to keep."""
+    return min(RESERVE, context_length // RESERVED_SHARE) if family.scope == "thinking" else 0
 
 
 def cap_of(budgets: BudgetSettings, key: KeyLimits | None) -> int | None:

@@ -42,7 +42,8 @@ class Budget(Rule):
 
     def engine_limits(self, state: ReplyState) -> EngineLimits:
         limits, policy = self._limits, self._limits.policy
-        changes: dict[str, Any] = {"whole": False} if limits.limited or policy.hold_declared else {}
+        behind = state.parser.section == "answer" and limits.section == "reasoning"
+        changes: dict[str, Any] = {"whole": False} if (limits.limited and not behind) or policy.hold_declared else {}
         most = state.max_tokens - state.position if policy.reserve else NEVER
         penalty = forgets_penalties(state.sampling)
         if policy.reserve and penalty and limits.section == "answer" and not limits.formatted:

@@ -100,7 +100,9 @@ class ScopeLimits:
         limit = bounds.limit if bounds is not None else None
         if limit is None and mode == "no_think" and requested is not None:
             limit = 0
-        if scope is None or (requested is None and limit is None and state.declared is None):
+        unasked = bounds is not None and bounds.by == "reserve" and scope == "thinking"
+        told = limit is not None and not (unasked and state.cut is None)  # what nobody asked for and nothing came of
+        if scope is None or not (told or requested is not None or state.declared is not None):
             return None
         used = state.answer_tokens if scope == "reply" else state.reasoning_tokens
         return BudgetUse(scope, requested, state.declared, limit, used)
@@ -132,11 +134,13 @@ def scope_limits(state: ReplyState, policy: Policy, answer: AnswerFormat | None)
             policy, budget=None
         )  # it is the mode that holds; should the model think, that is told as it is
     section: Section = "answer" if route.family.scope == "reply" else "reasoning"
+    native = route.native_budget and section == "reasoning"
+    if section == "reasoning" and forgets_penalties(state.sampling) and (policy.insists or not native):
+        policy = replace(policy, reserve=0)  # what no request asks for is no reason to refuse one
     limited = route.family.scope is not None and (policy.budget is not None or policy.reserve > 0)
     refusal = _takes_no_phrase(route, state.sampling, answer)
     if refusal and policy.insists and limited:
         raise PolicyError(f"reasond.cut: {refusal}", "reasond.cut")
-    native = route.native_budget and section == "reasoning"
     counts = native and limited and state.parser.section == section
     return ScopeLimits(
         route=route,

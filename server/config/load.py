@@ -26,7 +26,7 @@ from controllers.deciders import read_decider
 from controllers.deciders.base import DeciderConfig
 from controllers.policy.controls import EFFORTS, MOST_REPLIES, Wish
 from controllers.policy.exits import ExitConfig
-from controllers.policy.fold import TOLERANCE, BudgetSettings, modes
+from controllers.policy.fold import TOLERANCE, BudgetSettings, default_reserve, modes
 from controllers.policy.load import FLOOR, LoadSettings
 from controllers.policy.loop import LoopSettings
 from controllers.policy.speculation import OnFailure
@@ -133,24 +133,25 @@ class BudgetsConfig(Section):
     """How much a route's requests may think, in tokens of its family's scope.
 
     `default` is for requests that name no budget, `cap` bounds every request. `reserve` tokens of `max_tokens` are kept
-    for the answer. `efforts` gives the budget of each `reasoning_effort`; those left out keep the server's own.
-    `cut` is how thinking ends at its budget: at a line end within `tolerance` tokens or with the family's phrase
-    (`graceful`), or on the spot (`hard`). `hold_declared` holds a model to the budget that it declares.
+    for the answer; 0 keeps none, left out it is `default_reserve`. `efforts` gives the budget of each
+    `reasoning_effort`; those left out keep the server's own. `cut` is how thinking ends at its budget: at a line end
+    within `tolerance` tokens or with the family's phrase (`graceful`), or on the spot (`hard`). `hold_declared` holds a
+    model to the budget that it declares.
     """
 
     default: Tokens | None = None
     cap: Tokens | None = None
-    reserve: Tokens = 0
+    reserve: Tokens | None = None
     efforts: dict[Literal["minimal", "low", "medium", "high", "xhigh", "max"], Tokens] = Field(default_factory=dict)
     cut: Literal["graceful", "hard"] = "graceful"
     tolerance: Tokens = TOLERANCE
     hold_declared: bool = False
 
-    def as_policy(self) -> BudgetSettings:
+    def as_policy(self, family: ReasoningFormat, context_length: int) -> BudgetSettings:
         return BudgetSettings(
             default=self.default,
             cap=self.cap,
-            reserve=self.reserve,
+            reserve=default_reserve(family, context_length) if self.reserve is None else self.reserve,
             efforts={**EFFORTS, **{str(effort): tokens for effort, tokens in self.efforts.items()}},
             graceful=self.cut == "graceful",
             tolerance=self.tolerance,

@@ -1,4 +1,4 @@
-"""Virtual environments for other people's clients: each has its own, is built once and kept."""
+"""Environments for other people's clients, virtual or of Node: each has its own, is built once and kept."""
 
 import subprocess
 import sys
@@ -18,3 +18,17 @@ def environment(name: str, *installs: Sequence[str]) -> Path:
             subprocess.run([programs / "python", "-m", "pip", "install", "--quiet", *arguments], check=True)
         built.write_text(wanted)
     return programs
+
+
+def node_environment(name: str, *packages: str) -> Path:
+    """The folder of `.npm-NAME`, with `packages` and what they install themselves."""
+    folder = ROOT / f".npm-{name}"
+    built, wanted = folder / ".built", repr(packages)
+    if not (built.exists() and built.read_text() == wanted):
+        folder.mkdir(exist_ok=True)
+        options = ["--prefix", folder, "--no-audit", "--no-fund", "--foreground-scripts"]
+        subprocess.run(["npm", "install", *options, *packages], check=True, timeout=600)
+        for script in folder.glob("node_modules/@anthropic-ai/*/install.cjs"):  # npm may have been told to run none
+            subprocess.run(["node", script], cwd=script.parent, check=True)
+        built.write_text(wanted)
+    return folder

@@ -104,11 +104,13 @@ LHRM = (
 [routes.demo]
 engine = "demo"
 family = "lhrm"
+budgets.reserve = 0
 description = "thinks as it likes"
 
 [routes.careful]
 engine = "demo"
 family = "lhrm"
+budgets.reserve = 0
 think_threshold = 0.5
 
 [routes.capped]
@@ -116,6 +118,7 @@ engine = "demo"
 family = "lhrm"
 mode = "think"
 [routes.capped.budgets]
+reserve = 0
 cap = 60
 efforts = { low = 7 }
 cut = "hard"
@@ -129,6 +132,7 @@ budgets = { default = 40, reserve = 20, tolerance = 8 }
 [routes.direct]
 engine = "demo"
 family = "lhrm"
+budgets.reserve = 0
 mode = "no_think"
 sampling = { max_tokens = 30, temperature = 0.5 }
 
@@ -167,12 +171,12 @@ RAW_TAGGED = lhrm(says("<think>a</think>b"))
 RAW_DIES = lhrm(says(ScriptedReply("so far", error=EngineDead("gone"))))
 
 QWEN3 = Setup(
-    engine("demo") + '[routes.demo]\nengine = "demo"\nfamily = "qwen3"\n',
+    engine("demo") + '[routes.demo]\nengine = "demo"\nfamily = "qwen3"\nbudgets.reserve = 0\n',
     {"demo": writes(thought=LONG)},
 )
 QWEN3_CALLS = Setup(QWEN3.config, {"demo": writes(CALL)})
 R1 = Setup(
-    engine("demo") + '[routes.demo]\nengine = "demo"\nfamily = "deepseek_r1"\n',
+    engine("demo") + '[routes.demo]\nengine = "demo"\nfamily = "deepseek_r1"\nbudgets.reserve = 0\n',
     {"demo": Writer(writes(thought=LONG).script, template=OPENS_THINKING)},
 )
 PLAIN = Setup(
@@ -215,6 +219,7 @@ SPECULATIVE = (
 controller = "speculative"
 engine = "small"
 family = "lhrm"
+budgets.reserve = 0
 mode = "think"
 [routes.both.speculative]
 target = "large"
@@ -298,6 +303,7 @@ JUDGE = """
 [routes.judge]
 engine = "judge"
 family = "lhrm"
+budgets.reserve = 0
 controller = "judge"
 """
 
@@ -325,17 +331,20 @@ BEST = """
 [routes.solver]
 engine = "policy"
 family = "lhrm"
+budgets.reserve = 0
 judged_by = "judge"
 
 [routes.best]
 engine = "policy"
 family = "lhrm"
+budgets.reserve = 0
 judged_by = "judge"
 best_of = 4
 
 [routes.alone]
 engine = "policy"
 family = "lhrm"
+budgets.reserve = 0
 """
 
 

@@ -55,7 +55,7 @@ async def test_the_model_list_tells_what_each_route_can_do(make_client):
             "default": None,
             "cap": None,
             "efforts": {"minimal": 128, "low": 1024, "medium": 2048, "high": 4096, "xhigh": 8192, "max": 16384},
-            "answer_reserve": 0,
+            "answer_reserve": 64,
             "cut": "graceful",
         },
         "exit": None,

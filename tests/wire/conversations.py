@@ -1,6 +1,7 @@
 """Conversations as clients send them, and what the model was shown of them."""
 
 import json
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
@@ -101,9 +102,16 @@ def response(*items: Any, **fields: Any) -> tuple[str, dict[str, Any]]:
 
 
 def ask(
-    path: str, body: dict[str, Any], template: str = SHOWS, config: str = CONFIG, reply: str = "so", whole: str = ""
+    path: str,
+    body: dict[str, Any],
+    template: str = SHOWS,
+    config: str = CONFIG,
+    reply: str | Callable[[str], str] = "so",
+    whole: str = "",
+    context_length: int = 65536,
 ) -> Asked:
-    """The request to a server whose model thinks and says `reply`, or says the `whole` as it stands."""
+    """The request to a server whose model thinks and says `reply`, or says the `whole` as it stands. A function `reply`
+    says what goes on from where the reply stands."""
     tokenizer = tokenizer_with(template)
     prompts: list[str] = []
     grammars: list[str] = []
@@ -113,10 +121,12 @@ def ask(
         if sampling.grammar is not None:
             grammars.append(str(sampling.grammar.value))
         begun = prompts[-1].rpartition("[assistant]")[2]
+        if callable(reply):
+            return reply(begun)
         if whole:
             return whole
         return reply if "</think>" in begun else f"hm</think>{reply}"
 
-    with served(tokenizer, script, config, context_length=65536) as server:
+    with served(tokenizer, script, config, context_length=context_length) as server:
         answer = httpx.post(f"{server.url}{path}", json={"model": "q", **body})
     return Asked(prompts[0] if prompts else "", answer, grammars)

@@ -32,11 +32,13 @@ model = "demo/tokenizer"
 [routes.demo]
 engine = "demo"
 family = "lhrm"
+budgets.reserve = 0
 
 [routes.careful]
 engine = "demo"
 family = "lhrm"
 think_threshold = 0.5
+budgets.reserve = 0
 """
 THOUGHT = "add 2 and 2. so 4"
 ANSWER = "it is 4. yes"
@@ -143,3 +145,27 @@ def record(url: str, body: dict[str, Any], path: str = "/v1/chat/completions") -
 
 def ask(url: str, body: dict[str, Any], path: str = "/v1/chat/completions") -> httpx.Response:
     return httpx.post(url + path, json=body, timeout=30)
+
+
+@dataclass
+class Heard:
+    """An answer as it came in: seconds behind the request, and bytes, of its headers and of every piece."""
+
+    status: int
+    headers: httpx.Headers
+    times: list[float]
+    text: str
+
+    @property
+    def longest_silence(self) -> float:
+        return max(later - earlier for earlier, later in zip(self.times, self.times[1:], strict=False))
+
+
+def listen(url: str, path: str, body: dict[str, Any]) -> Heard:
+    began = time.perf_counter()
+    with httpx.stream("POST", url + path, json=body, timeout=120) as answer:
+        times, pieces = [time.perf_counter() - began], []
+        for piece in answer.iter_raw():
+            times.append(time.perf_counter() - began)
+            pieces.append(piece)
+    return Heard(answer.status_code, answer.headers, times, b"".join(pieces).decode())

@@ -7,7 +7,7 @@ import httpx
 import pytest
 
 from server.apis.messages.seal import Seal
-from server.apis.responses.custom_calls import CustomInput, input_of
+from server.apis.shared.custom_calls import CustomInput, input_of
 from tests.wire.conversations import (
     AGAIN,
     CONFIG,
@@ -15,6 +15,7 @@ from tests.wire.conversations import (
     SHOWS,
     THOUGHT,
     USER,
+    Asked,
     ask,
     called,
     chat,
@@ -210,6 +211,50 @@ def test_a_custom_tools_input_comes_as_it_is(asks, escapes):
         assert len(deltas) > 3
         done = next(event for event in seen.events if event["type"] == "response.custom_tool_call_input.done")
         assert done["input"] == PATCH
+
+
+CUSTOM = {"type": "custom", "custom": {"name": "apply_patch"}}
+ALLOWED = {"type": "allowed_tools", "allowed_tools": {"mode": "auto", "tools": [CUSTOM]}}
+
+
+@pytest.mark.parametrize("choice", ["auto", "required", CUSTOM, ALLOWED])
+def test_a_custom_tool_of_chat_is_called_with_its_input(asks, choice):
+    form = {"type": "grammar", "grammar": {"syntax": "lark", "definition": "start: /.+/"}}
+    tool = {"type": "custom", "custom": {**CUSTOM["custom"], "format": form}}
+    reply = f'<tool_call>\n{{"name": "apply_patch", "arguments": {json.dumps({"input": PATCH})}}}\n</tool_call>'
+    seen = asks(*chat(USER, tools=[tool], tool_choice=choice), TOOLS + SHOWS, reply=reply)
+    assert "start: /.+/" in seen.prompt
+    assert custom_calls(seen) == [("apply_patch", PATCH)]
+
+
+def test_the_input_of_a_custom_tool_of_chat_that_is_written_otherwise_is_all_of_it(asks):
+    """A penalty lets the model write without a grammar."""
+    reply = '<tool_call>\n{"name": "apply_patch", "arguments": {"patch": "x"}}\n</tool_call>'
+    seen = asks(*chat(USER, tools=[CUSTOM], presence_penalty=0.5), TOOLS + SHOWS, reply=reply)
+    assert custom_calls(seen) == [("apply_patch", '{"patch": "x"}')]
+
+
+def test_an_earlier_call_of_a_custom_tool_of_chat_is_read(asks):
+    call = {"id": "c", "type": "custom", "custom": {"name": "apply_patch", "input": "p"}}
+    turn = {"role": "assistant", "content": None, "tool_calls": [call]}
+    seen = asks(*chat(USER, turn, {"role": "tool", "tool_call_id": "c", "content": "done"}))
+    patch = called("apply_patch", '"input": "p"')
+    assert seen.prompt == f"[user]hi[assistant]{patch}[tool]done"
+
+
+def custom_calls(seen: Asked) -> list[tuple[str, str]]:
+    """The name and the input of each call of a chat reply."""
+    assert seen.status == 200, seen.text
+    choices = [choice for event in seen.events or [json.loads(seen.text)] for choice in event["choices"]]
+    pieces = [piece for choice in choices for piece in choice.get("message", choice.get("delta")).get("tool_calls", ())]
+    calls: list[tuple[str, str]] = []
+    for piece in pieces:
+        if piece.get("id"):
+            assert piece["type"] == "custom"
+            calls.append((piece["custom"]["name"], ""))
+        name, text = calls[piece.get("index", -1)]
+        calls[-1] = (name, text + piece["custom"]["input"])
+    return calls
 
 
 def test_a_tool_of_a_namespace_is_called_by_its_own_name(asks):

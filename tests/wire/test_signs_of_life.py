@@ -1,7 +1,5 @@
 """Signs of life: headers within a second, and no long silence, on every API, while clients read the same reply."""
 
-import time
-from dataclasses import dataclass
 from typing import Any
 
 import anthropic
@@ -11,7 +9,7 @@ import pytest
 
 from models.engines.base import EngineDead
 from models.engines.scripted import ScriptedReply
-from tests.wire.served import ANSWER, SETTINGS, THINKING, THOUGHT, Served, ask, chat_body
+from tests.wire.served import ANSWER, SETTINGS, THINKING, THOUGHT, Served, ask, chat_body, listen
 
 KEEP_ALIVE = 0.3
 QUICK = f"[server]\nkeep_alive_seconds = {KEEP_ALIVE}\n"
@@ -30,30 +28,6 @@ family = "plain"
 controller = "judge"
 """
 PAIR = {"query": "2+2?", "replies": ["4", "5"]}
-
-
-@dataclass
-class Heard:
-    """An answer as it came in: seconds behind the request, and bytes, of its headers and of every piece."""
-
-    status: int
-    headers: httpx.Headers
-    times: list[float]
-    text: str
-
-    @property
-    def longest_silence(self) -> float:
-        return max(later - earlier for earlier, later in zip(self.times, self.times[1:], strict=False))
-
-
-def listen(url: str, path: str, body: dict[str, Any]) -> Heard:
-    began = time.perf_counter()
-    with httpx.stream("POST", url + path, json=body, timeout=60) as answer:
-        times, pieces = [time.perf_counter() - began], []
-        for piece in answer.iter_raw():
-            times.append(time.perf_counter() - began)
-            pieces.append(piece)
-    return Heard(answer.status_code, answer.headers, times, b"".join(pieces).decode())
 
 
 @pytest.mark.parametrize("path", BODIES)

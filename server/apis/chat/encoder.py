@@ -9,6 +9,7 @@ from controllers.generation.events import Decision, Event, Finished, Progress, W
 from models.engines.base import PositionLogprobs, Tokenizer
 from models.formats.chunks import CallPart, Chunk
 from server.apis.chat.schema import ChatRequest
+from server.apis.shared.custom_calls import CustomInput, input_of
 from server.apis.shared.generation import Generation
 from server.apis.shared.reply import Choice, ReplyEncoder, decision_headers, progress_record
 from server.apis.shared.sampling_fields import StreamOptions
@@ -33,6 +34,8 @@ class ChatEncoder(ReplyEncoder):
         head = {"id": generation.reply_id, "object": "chat.completion.chunk", "created": generation.created}
         self._head = b"data: " + orjson.dumps({**head, "model": generation.route.name})[:-1]
         self._choice = self._head + b',"choices":[{"index":'
+        self._custom = generation.request.answer.custom
+        self._inputs: dict[tuple[int, int], CustomInput] = {}  # of calls of custom tools, by choice and number
         self._waiting: dict[int, bytes] = {}  # first events of choices that have decided and not yet spoken
 
     def frame(self, index: int, event: Event) -> bytes:
@@ -75,7 +78,7 @@ class ChatEncoder(ReplyEncoder):
         items = logprob_items(choice.logprobs, self._tokenizer) if self._logprobs else None
         told = {
             "index": index,
-            "message": _message(choice),
+            "message": self._message(choice),
             "logprobs": {"content": items} if items else None,
             "finish_reason": finish_reason(choice.end),
             "stop_reason": stop_reason(choice.end),
@@ -86,6 +89,20 @@ class ChatEncoder(ReplyEncoder):
             if self._generation.route.target:
                 told["target"] = choice.target
         return told
+
+    def _message(self, choice: Choice) -> dict[str, Any]:
+        content, reasoning = choice.text("answer"), choice.text("reasoning")
+        calls = [self._whole_call(part.call, part.text) for part in choice.parts if part.call is not None]
+        message: dict[str, Any] = {"role": "assistant", "content": None if calls and not content else content}
+        if reasoning:
+            message |= {"reasoning": reasoning, "reasoning_content": reasoning}
+        if calls:
+            message["tool_calls"] = calls
+        return message
+
+    def _whole_call(self, call: CallPart, arguments: str) -> dict[str, Any]:
+        custom = call.name in self._custom
+        return tool_call(call, input_of(arguments) if custom else arguments, custom)
 
     def _first(self, index: int, decision: Decision) -> bytes:
         """The role, and the decision record as far as it is known."""
@@ -106,8 +123,7 @@ class ChatEncoder(ReplyEncoder):
         if chunk.kind == "reasoning":
             delta = b'%d,"delta":{"reasoning":%b,"reasoning_content":%b}' % (index, text, text)
         elif chunk.call is not None:
-            call = {"index": chunk.call.number, **tool_call(chunk.call, chunk.text)}
-            delta = b'%d,"delta":{"tool_calls":[%b]}' % (index, orjson.dumps(call))
+            delta = b'%d,"delta":{"tool_calls":[%b]}' % (index, orjson.dumps(self._call(index, chunk.call, chunk.text)))
         else:
             delta = b'%d,"delta":{"content":%b}' % (index, text)
         positions = (chunk.token_ids if self._logprobs else None) if chunk.forced else chunk.logprobs
@@ -136,9 +152,21 @@ class ChatEncoder(ReplyEncoder):
             orjson.dumps(progress_record(event)),
         )
 
+    def _call(self, index: int, call: CallPart, text: str) -> dict[str, Any]:
+        """A call, or a further piece of it."""
+        place = index, call.number
+        if call.name in self._custom:
+            self._inputs[place] = CustomInput()
+        custom = self._inputs.get(place)
+        if custom is not None:
+            text = custom.feed(text)
+        return {"index": call.number, **tool_call(call, text, custom is not None)}
+
     def _last(self, index: int, finished: Finished) -> bytes:
+        rests = {number: custom.end() for (of, number), custom in self._inputs.items() if of == index}
+        calls = [{"index": number, "custom": {"input": rest}} for number, rest in rests.items() if rest]
         end: dict[str, Any] = {
-            "delta": {},
+            "delta": {"tool_calls": calls} if calls else {},
             "logprobs": None,
             "finish_reason": finish_reason(finished),
             "stop_reason": stop_reason(finished),
@@ -147,22 +175,12 @@ class ChatEncoder(ReplyEncoder):
         return self._choice + choice + b',"reasond":' + orjson.dumps(finished.record) + b"}\n\n"
 
 
-def _message(choice: Choice) -> dict[str, Any]:
-    content, reasoning = choice.text("answer"), choice.text("reasoning")
-    calls = [tool_call(part.call, part.text) for part in choice.parts if part.call is not None]
-    message: dict[str, Any] = {"role": "assistant", "content": None if calls and not content else content}
-    if reasoning:
-        message |= {"reasoning": reasoning, "reasoning_content": reasoning}
-    if calls:
-        message["tool_calls"] = calls
-    return message
-
-
-def tool_call(call: CallPart, arguments: str) -> dict[str, Any]:
-    """A call, or a further piece of its arguments, as OpenAI's API writes it."""
+def tool_call(call: CallPart, text: str, custom: bool) -> dict[str, Any]:
+    """A call, or a further piece of its arguments, as OpenAI's API writes it: of a custom tool, of its input."""
+    kind, field = ("custom", "input") if custom else ("function", "arguments")
     if call.name is None:
-        return {"function": {"arguments": arguments}}
-    return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": arguments}}
+        return {kind: {field: text}}
+    return {"id": call.id, "type": kind, kind: {"name": call.name, field: text}}
 
 
 def finish_reason(finished: Finished) -> str:

@@ -8,8 +8,8 @@ from controllers.generation.events import Decision, Event, Finished
 from models.engines.base import PositionLogprobs
 from models.formats.chunks import Chunk
 from server.apis.chat.encoder import logprob_items
-from server.apis.responses.custom_calls import CustomInput, input_of
 from server.apis.responses.schema import ResponsesRequest
+from server.apis.shared.custom_calls import CustomInput, input_of
 from server.apis.shared.generation import Generation
 from server.apis.shared.reply import Part, ReplyEncoder, decision_headers
 from server.edges.errors import ApiError
@@ -140,8 +140,8 @@ class ResponseEncoder(ReplyEncoder):
             return
         item = self._item(part, status)
         if item["type"] == "custom_tool_call":
-            if not self._input.begun and item["input"]:
-                yield self._at("response.custom_tool_call_input.delta", part.id, delta=item["input"])
+            if rest := self._input.end():
+                yield self._at("response.custom_tool_call_input.delta", part.id, delta=rest)
             yield self._at("response.custom_tool_call_input.done", part.id, input=item["input"])
         elif part.kind == "tool":
             told = {"name": item["name"], "arguments": item["arguments"]}

@@ -312,6 +312,14 @@ def _thought_apart(turn: Mapping[str, Any], tags: Tags) -> Mapping[str, Any]:
     return {**turn, "content": answer.lstrip("\n"), **({"reasoning_content": thought} if thought else {})}
 
 
+def begun_answer(turn: Mapping[str, Any], tags: Tags | None) -> str:
+    """What of the answer a turn has from which the reply goes on."""
+    text: str = turn["content"].strip()
+    if tags is not None and text.startswith(tags[0]):
+        text = text.rpartition(tags[1])[2].strip() if tags[1] in text else ""
+    return text
+
+
 def _thought_open(turn: Mapping[str, Any], tags: Tags) -> Mapping[str, Any]:
     """A turn that ends in its thinking, as text: templates end the thinking that they are given."""
     if turn["content"] or not turn.get("reasoning_content"):

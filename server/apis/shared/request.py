@@ -13,7 +13,7 @@ from controllers.policy.controls import BUDGET_NAMES, TEMPLATE_HINTS, PolicyErro
 from controllers.policy.fold import Policy
 from models.engines.base import Grammar, Sampling
 from models.tool_calls.tools import Choice, Tool
-from server.apis.shared.messages import fitted
+from server.apis.shared.messages import begun_answer, fitted
 from server.config.load import ServerConfig
 
 
@@ -86,6 +86,9 @@ class GenerationRequest:
         """The conversation as the model of a route reads it. Raises `PolicyError` for what it cannot do."""
         tags = route.family.thinking
         read = fitted(self.messages, route.system_place, tags, continued=self.continue_final)
+        if self.continue_final and self.answer.text is not None and begun_answer(read.turns[-1], tags):
+            field = self.answer.format_field
+            raise PolicyError(f"{field}: the answer has begun, and a format holds for a whole answer", field)
         hosted = (f"{field}: {kind} is run by nobody here and was left out" for field, kind in self.hosted.items())
         arguments, unread = self._template_arguments(route.engine.tokenizer.template)
         return Conversation(

@@ -86,7 +86,8 @@ def named_tool(name: str) -> ToolChoice:
 
 def custom_tool(name: str, description: str | None, form: Mapping[str, Any] | None) -> Tool:
     """A tool of one string, as a function: models know no other kind. A grammar of its input is told in words."""
-    grammar = (form or {}).get("definition")
+    nested = (form or {}).get("grammar")  # on chat completions
+    grammar = (nested if isinstance(nested, dict) else form or {}).get("definition")
     said = [description, f"The input keeps to this grammar:\n{grammar}" if isinstance(grammar, str) else None]
     parameters = {
         "type": "object",
@@ -112,23 +113,55 @@ class FunctionTool(Lenient):
     function: FunctionDefinition
 
 
-class FunctionName(Lenient):
+class CustomDefinition(Lenient):
+    name: ToolName
+    description: Text | None = None
+    format: JsonObject | None = None
+
+    def as_tool(self) -> Tool:
+        return custom_tool(self.name, self.description, self.format)
+
+
+class CustomTool(Lenient):
+    type: Literal["custom"]
+    custom: CustomDefinition
+
+
+ChatTool = Annotated[Annotated[FunctionTool, of_type("function")] | Annotated[CustomTool, of_type("custom")], by_type()]
+
+
+class Named(Lenient):
     name: ToolName
 
 
 class NamedFunction(Lenient):
     type: Literal["function"]
-    function: FunctionName
+    function: Named
+
+
+class NamedCustom(Lenient):
+    type: Literal["custom"]
+    custom: Named
+
+
+NamedTool = Annotated[
+    Annotated[NamedFunction, of_type("function")] | Annotated[NamedCustom, of_type("custom")], by_type()
+]
 
 
 class AllowedFunctions(Body):
     mode: Literal["auto", "required"]
-    tools: list[NamedFunction]
+    tools: list[NamedTool]
 
 
 class AllowedTools(Body):
     type: Literal["allowed_tools"]
     allowed_tools: AllowedFunctions
+
+
+def _of_kind(tool: "FunctionTool | CustomTool | NamedFunction | NamedCustom") -> Any:
+    """What a tool's `type` names the field of."""
+    return getattr(tool, tool.type)
 
 
 class TextFormat(Body):
@@ -199,8 +232,8 @@ class StructuredOutputs(Body):
 class AnswerFields(Body):
     """How the answer is wanted."""
 
-    tools: Annotated[list[FunctionTool], Field(max_length=MAX_TOOLS)] | None = None
-    tool_choice: Literal["none", "auto", "required"] | NamedFunction | AllowedTools | None = None
+    tools: Annotated[list[ChatTool], Field(max_length=MAX_TOOLS)] | None = None
+    tool_choice: Literal["none", "auto", "required"] | NamedFunction | NamedCustom | AllowedTools | None = None
     parallel_tool_calls: Flag | None = None
     response_format: ResponseFormat | None = None
     structured_outputs: StructuredOutputs | None = None
@@ -216,15 +249,15 @@ class AnswerFields(Body):
     @cached_property
     def tool_set(self) -> ToolSet:
         tools = enumerate(self.tools or ())
-        return ToolSet([ReadTool(f"tools.{i}", tool.type, tool.function.as_tool()) for i, tool in tools])
+        return ToolSet([ReadTool(f"tools.{i}", tool.type, _of_kind(tool).as_tool()) for i, tool in tools])
 
     @property
     def choice(self) -> ToolChoice:
         match self.tool_choice:
-            case NamedFunction(function=function):
-                return named_tool(function.name)
+            case NamedFunction(function=named) | NamedCustom(custom=named):
+                return named_tool(named.name)
             case AllowedTools(allowed_tools=allowed):
-                return ToolChoice(allowed.mode, frozenset(tool.function.name for tool in allowed.tools))
+                return ToolChoice(allowed.mode, frozenset(_of_kind(tool).name for tool in allowed.tools))
             case _:
                 return ToolChoice(self.tool_choice or "auto")
 

@@ -1,38 +1,47 @@
 """Coding agents, driven as their users drive them: hello, tools, a file with thinking tags in it, an image, a second
 session. Each has a home folder of its own and dummy keys, and sends nothing but to the loopback."""
 
+import json
 import os
 import struct
 import subprocess
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 TAGS = "Models write <think>draft</think> before they answer.\nEnd: </think>\n"
+SECONDS = 600  # for one task, on a machine that does other things as well
+Call = tuple[str, dict[str, Any]]
 QUIET = {"DISABLE_TELEMETRY": "1", "DISABLE_AUTOUPDATER": "1", "DISABLE_ERROR_REPORTING": "1", "IS_SANDBOX": "1"}
 
 
 @dataclass(frozen=True)
 class Agent:
-    """A command that takes a task, and a command that goes on in the last session with a further one."""
+    """A command that takes a task, and a command that goes on in the last session with a further one. `writes` is the
+    call that writes `TAGS` to a path, `looks` the one that reads an image. Some take the task on standard input only as
+    it stands (`piped`)."""
 
     begin: Sequence[str]
     resume: Sequence[str]
     environment: Mapping[str, str]
     folder: Path
+    writes: Callable[[str], Call]
+    looks: Callable[[str], Call]
+    piped: bool = False
 
     def run(self, task: str, *, resumed: bool = False) -> str:
         """What it says at the end of the task."""
-        command = [*(self.resume if resumed else self.begin), task]
+        command = self.resume if resumed else self.begin
         ran = subprocess.run(
-            command,
+            command if self.piped else [*command, task],
             cwd=self.folder,
             env={"PATH": os.environ["PATH"], **self.environment},
-            stdin=subprocess.DEVNULL,
+            input=task if self.piped else "",
             capture_output=True,
             text=True,
-            timeout=300,
+            timeout=SECONDS,
             check=False,
         )
         assert ran.returncode == 0, ran.stdout[-2000:] + ran.stderr[-2000:]
@@ -50,7 +59,14 @@ def claude_code(programs: Path, url: str, home: Path, folder: Path) -> Agent:
         "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
     }
     begin = [str(programs / "claude"), "--permission-mode", "bypassPermissions"]
-    return Agent([*begin, "-p"], [*begin, "--continue", "-p"], environment, folder)
+    return Agent(
+        [*begin, "-p"],
+        [*begin, "--continue", "-p"],
+        environment,
+        folder,
+        lambda path: ("Write", {"file_path": path, "content": TAGS}),
+        lambda path: ("Read", {"file_path": path}),
+    )
 
 
 CODEX = """model = "q"
@@ -74,7 +90,36 @@ def codex(programs: Path, url: str, home: Path, folder: Path) -> Agent:
     environment = {"HOME": str(home), "CODEX_HOME": str(settings), "KEY": "dummy"}
     flags = ["--skip-git-repo-check", "--dangerously-bypass-approvals-and-sandbox"]
     begin = [str(programs / "codex"), "exec", *flags]
-    return Agent(begin, [*begin, "resume", "--last"], environment, folder)
+    return Agent(
+        begin,
+        [*begin, "resume", "--last"],
+        environment,
+        folder,
+        lambda path: ("exec_command", {"cmd": f"cat > {path} <<'END'\n{TAGS}END"}),
+        lambda path: ("view_image", {"path": path}),
+    )
+
+
+def opencode(programs: Path, url: str, home: Path, folder: Path) -> Agent:
+    provider = {
+        "npm": "@ai-sdk/openai-compatible",
+        "name": "here",
+        "options": {"baseURL": f"{url}/v1", "apiKey": "any"},
+        "models": {"q": {"name": "q", "modalities": {"input": ["text", "image"], "output": ["text"]}}},
+    }
+    names = {"model": "here/q", "small_model": "here/q"}
+    quiet = {"autoupdate": False, "share": "disabled", "permission": "allow"}
+    (folder / "opencode.json").write_text(json.dumps({**names, **quiet, "provider": {"here": provider}}))
+    begin = [str(programs / "opencode"), "run"]
+    return Agent(
+        begin,
+        [*begin, "--continue"],
+        {"HOME": str(home)},
+        folder,
+        lambda path: ("write", {"filePath": path, "content": TAGS}),
+        lambda path: ("read", {"filePath": path}),
+        piped=True,
+    )
 
 
 def picture() -> bytes:

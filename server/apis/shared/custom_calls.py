@@ -35,9 +35,12 @@ class CustomInput:
         piece: str = json.loads(f'"{known[0]}"', strict=False)
         return piece.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
+    def end(self) -> str:
+        """What there is beside the pieces: the arguments themselves, where the model has written them otherwise."""
+        return "" if self.begun else self._raw
+
 
 def input_of(arguments: str) -> str:
-    """The input that such arguments hold: they themselves, where the model has written them in another way."""
+    """The input that such arguments hold."""
     whole = CustomInput()
-    text = whole.feed(arguments)
-    return text if whole.begun else arguments
+    return whole.feed(arguments) + whole.end()
