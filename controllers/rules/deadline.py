@@ -43,7 +43,7 @@ class BeginsInTime(Rule):
         pace, clock = state.route.pace, state.clock
         written = clock.written(state.position) if clock.running else (0, 0.0)
         seconds = self._at - time.perf_counter() - pace.begins_again
-        if seconds <= 0:
-            return 0
         each = pace.remaining(1, *written)
-        return int(seconds / each) - self._limits.style.closing - 1 if each else None
+        if not each:
+            return None if seconds > 0 else 0
+        return int(seconds / each) - self._limits.style.closing - 1
