@@ -12,7 +12,7 @@ from models.tool_calls.formats import READ_WHOLE, ToolCallFormat
 HOLE = re.compile(r"\$(name|arguments|id|key|type)")
 HOLES = {
     "name": "(?P<name>[^\\s\"'\\\\<>{}()\\[\\]\ufdd1-\ufdef]+?)",
-    "id": "(?P<id>[^\\s\"<>\ufdd1-\ufdef]+?)",
+    "id": '(?P<id>[^\\s"<>\ufdd1-\ufdef]+?)',
     "key": '(?P<key>[^"/<>\ufdd1-\ufdef][^"<>\ufdd1-\ufdef]*?)',
     "type": r"(?P<type>\w+)",
 }
