@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from controllers.policy.controls import CONTROLS, PolicyError, control_names
-from controllers.policy.fold import BudgetSettings, Defaults, KeyLimits, Policy, cap_of, fold, modes
+from controllers.policy.fold import BudgetSettings, Defaults, KeyLimits, Policy, cap_of, default_reserve, fold, modes
 from controllers.policy.speculation import Speculation
 from models.formats import FAMILIES
 
@@ -17,6 +17,13 @@ AUTO = Defaults("auto")
 
 def of(asked: dict[str, Any], family: str = "lhrm", defaults: Defaults = AUTO) -> Policy:
     return fold(asked, FAMILIES[family], defaults)
+
+
+@pytest.mark.parametrize(
+    ("family", "context", "reserve"), [("lhrm", 1024, 128), ("lhrm", 32_768, 256), ("selfbudgeter", 32_768, 0)]
+)
+def test_what_a_route_keeps_for_its_answers_by_itself(family: str, context: int, reserve: int) -> None:
+    assert default_reserve(FAMILIES[family], context) == reserve
 
 
 def test_a_request_that_says_nothing_gets_the_routes_policy() -> None:

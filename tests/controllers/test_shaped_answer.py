@@ -228,12 +228,14 @@ def test_a_kind_cut_that_the_client_insists_on_is_refused_where_it_would_fall_in
     assert text(reply(route, JSON, replace(insisting, insists=False))) == "{}"
 
 
-def test_the_tokens_of_a_prompt_are_counted_with_what_is_forced(tokenizer):
+@pytest.mark.anyio
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_the_tokens_of_a_prompt_are_counted_with_what_is_forced(tokenizer):
     route = route_of(Model(tokenizer, "{}"))
     request = Conversation([{"role": "user", "content": "hi"}])
-    free = prompt_tokens(route, request, MINE)
-    assert prompt_tokens(route, request, THINK) == free + 1
+    free = await prompt_tokens(route, request, MINE)
+    assert await prompt_tokens(route, request, THINK) == free + 1
     budgeter = route_of(Model(tokenizer, "{}"), "selfbudgeter")
-    bare = prompt_tokens(budgeter, request, Policy("think", "route"))
+    bare = await prompt_tokens(budgeter, request, Policy("think", "route"))
     field = tokenizer.encode_control("<budget>50</budget><solution>")
-    assert prompt_tokens(budgeter, request, Policy("think", "client", prefill=50)) == bare + len(field)
+    assert await prompt_tokens(budgeter, request, Policy("think", "client", prefill=50)) == bare + len(field)

@@ -489,3 +489,11 @@ def test_a_calibration_says_what_scores_are_worth(tmp_path: Path) -> None:
     assert [Calibration.read(str(file), "draft").p_think(score) for score in (0.0, 0.2, 0.7)] == [0.1, 0.1, 0.5]
     with pytest.raises(ValueError, match="no calibration of decider ask"):
         load_decider(read_decider({"decider": "ask", "calibration": str(file)}), TOKENIZER)
+
+
+@pytest.mark.parametrize("written", ["", "[]", "{}", '{"deciders": {"draft": {"points": [[0.2]]}}}'])
+def test_a_file_that_is_no_calibration_is_told(tmp_path: Path, written: str) -> None:
+    file = tmp_path / "calibration.json"
+    file.write_text(written, "utf-8")
+    with pytest.raises(ValueError, match="calibration.json"):
+        Calibration.read(str(file), "draft")
