@@ -22,6 +22,9 @@ from controllers.speculative.turns import Turns
 from models.engines.base import PromptTooLong, Sampling
 from models.formats.reasoning import Mode
 
+SHORTEST_THOUGHT = 48
+"""Tokens. Where a limit that nobody divided leaves less for thinking, the model answers directly."""
+
 
 def run(route: Route, request: Conversation, policy: Policy, sampling: Sampling) -> AsyncGenerator[Event, None]:
     """One reply. Its events raise `PolicyError` for what the route cannot keep to, and what its engines raise."""
@@ -50,8 +53,9 @@ async def prepare(
     interrupt = request.interrupt or Interrupt()
     prompt = await prompt_of(route, request, policy.mode, policy)
     settled = leaving_room(route, prompt.token_ids[: len(prompt.token_ids) - len(prompt.opening)], policy, sampling)
-    if settled is not policy:
-        policy, prompt = settled, await prompt_of(route, request, settled.mode, settled)
+    if (settled.mode, settled.prefill) != (policy.mode, policy.prefill):
+        prompt = await prompt_of(route, request, settled.mode, settled)
+    policy = settled
     decision: Decision | None = None
     if policy.mode != "auto":
         decision = Decision(policy.mode, policy.chosen_by, prompt.token_ids)
@@ -135,16 +139,20 @@ def leaving_room(route: Route, prompt: Sequence[int], policy: Policy, sampling: 
     where a model that declares its own would need that room to do so."""
     if not policy.reserve:
         return policy
-    room, closing = room_for_reply(route, prompt, sampling) - policy.reserve, len(route.closing.token_ids)
+    whole, closing = room_for_reply(route, prompt, sampling), len(route.closing.token_ids)
     if route.family.scope == "reply":
         needed = route.longest_field + len(route.wrap_up.token_ids) + closing
-        if policy.prefill is not None or not route.longest_field or room >= needed:
+        if policy.prefill is not None or not route.longest_field or whole - policy.reserve >= needed:
             return policy
-        left = max(1, room + policy.reserve - closing)
+        left = max(1, whole - closing)
         return replace(policy, prefill=left if policy.budget is None else min(left, policy.budget))
-    left = room + policy.reserve - closing - (policy.requested or 0)
+    left = whole - closing - (policy.requested or 0)
     if policy.requested and 0 < left < policy.reserve:  # a client that names both numbers has left that much
         return replace(policy, reserve=left)
-    if "no_think" not in route.prefixes or room > closing + 1 or policy.mode == "no_think":
+    unnamed = policy.reserve_share < 1
+    if unnamed and whole * policy.reserve_share < policy.reserve:
+        policy = replace(policy, reserve=max(1, int(whole * policy.reserve_share)))
+    least = SHORTEST_THOUGHT if unnamed and policy.chosen_by != "client" else 2
+    if "no_think" not in route.prefixes or whole - policy.reserve - closing >= least or policy.mode == "no_think":
         return policy
     return replace(policy, mode="no_think", chosen_by="reserve")

@@ -28,8 +28,8 @@ class Policy:
     `budget` is the number of tokens that the family's scope may have, caps included (None: no limit), `requested` what
     the client asked for (-1: no limit) in field `asked_in`, `cap` what nobody may exceed. `prefill` is what is written
     into the model's own budget field: a budget that somebody named, within the caps (None: the model fills it).
-    `reserve` is the number of tokens that are kept for the answer, `tolerance` how many tokens before its limit
-    thinking may end at a line end (None: hard cuts only), and the client itself `insists` on that where a request that
+    `reserve` is the number of tokens that are kept for the answer, no more than `reserve_share` of the reply's;
+    `tolerance` is how many tokens before its limit thinking may end at a line end (None: hard cuts only), and the client itself `insists` on that where a request that
     cannot have it is to be refused, not cut hard. `hold_declared` holds a model to the budget that it gives itself.
     `lengths` are those of the target's takeovers (None: the route's own); without `target` the small model is alone.
     `early_exit` is the client's word on the route's (None: none).
@@ -49,6 +49,7 @@ class Policy:
     prefill: int | None = None
     effort: str | None = field(default=None, repr=False)
     reserve: int = 0
+    reserve_share: float = 1.0
     tolerance: int | None = TOLERANCE
     insists: bool = False
     hold_declared: bool = False
@@ -62,11 +63,12 @@ class Policy:
 @dataclass(frozen=True, slots=True)
 class BudgetSettings:
     """A route's budgets: the default for requests that name none, the cap that none exceeds, the tokens of each effort,
-    the answer's reserve, and how thinking is cut."""
+    the answer's reserve, and how thinking is cut. The reserve takes no more than `reserve_share` of a reply."""
 
     default: int | None = None
     cap: int | None = None
     reserve: int = 0
+    reserve_share: float = 1.0
     efforts: Mapping[str, int] = field(default_factory=lambda: EFFORTS)
     graceful: bool = True
     tolerance: int = TOLERANCE
@@ -162,6 +164,7 @@ def fold(asked: Mapping[str, Any], family: ReasoningFormat, defaults: Defaults, 
         prefill=_prefill(said, limits, family),
         effort=effort,
         reserve=budgets.reserve,
+        reserve_share=budgets.reserve_share,
         tolerance=budgets.tolerance if kind else None,
         insists=graceful is not None and kind,
         hold_declared=budgets.hold_declared,

@@ -152,6 +152,7 @@ class BudgetsConfig(Section):
             default=self.default,
             cap=self.cap,
             reserve=default_reserve(family, context_length) if self.reserve is None else self.reserve,
+            reserve_share=0.5 if self.reserve is None else 1.0,
             efforts={**EFFORTS, **{str(effort): tokens for effort, tokens in self.efforts.items()}},
             graceful=self.cut == "graceful",
             tolerance=self.tolerance,

@@ -66,8 +66,15 @@ def test_a_small_limit_leaves_an_answer(asks, name, request_of, limit, kind):
     seen = asks(path, {**body, name: limit}, *KINDS[kind], reply=thinks())
     thought, answer = told(seen)
     assert answer == "4"
-    assert bool(thought) is (limit > 256)
-    assert seen.records[-1]["chosen_by"] == ("route" if limit > 256 else "reserve")
+    assert bool(thought) is (limit > 100)
+    assert seen.records[-1]["chosen_by"] == ("route" if limit > 100 else "reserve")
+
+
+def test_a_client_that_wants_a_thought_gets_half_of_a_small_limit(asks):
+    seen = asks(*chat(USER, max_tokens=64, reasond={"mode": "think"}), reply=thinks())
+    thought, answer = told(seen)
+    assert (bool(thought), answer) == (True, "4")
+    assert (seen.records[-1]["chosen_by"], seen.records[-1]["cut_by"]) == ("client", "reserve")
 
 
 def test_a_budget_below_the_limit_is_the_clients_own_division(asks):
