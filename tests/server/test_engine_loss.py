@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import sys
 from contextlib import AsyncExitStack
 
 import httpx
@@ -158,7 +159,8 @@ def test_a_server_that_has_lost_an_engine_ends_with_a_status_of_its_own(tokenize
     async def served() -> int:
         server = Server(tokenizer, f"[server]\nport = {free_port()}\ndrain_seconds = 1\n{ENGINE_AND_ROUTE}", restarts=0)
         async with server.client():
-            serving = asyncio.create_task(_serve_app(server.config, create_app(server.config, server.engines)))
+            app = create_app(server.config, server.engines)
+            serving = asyncio.create_task(_serve_app(server.config, app, asyncio.Event(), sys.stdout))
             await asyncio.sleep(0.3)
             assert not serving.done()
             await server.started["demo"][0].kill()

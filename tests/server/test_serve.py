@@ -136,7 +136,7 @@ async def test_a_signal_between_the_load_and_the_open_port_is_not_lost(make_app)
         app, stop = make_app(extra="[server]\nport = 0\n"), stop_signals()
         os.kill(os.getpid(), signal.SIGTERM)
         async with asyncio.timeout(5):
-            assert await _serve_app(app.state.runtime.config, app, stop) == 0
+            assert await _serve_app(app.state.runtime.config, app, stop, sys.stdout) == 0
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
