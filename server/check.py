@@ -1,6 +1,6 @@
 """What `reasond check` says: what each route would be, the memory it takes, and what the start would refuse."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
 from controllers.generation.route import Route
@@ -49,17 +49,15 @@ def _is_here(engine: EngineConfig) -> bool:
 
 def _runtime(config: Config) -> Runtime:
     """The server as it would start, over engines that have a tokenizer and nothing else."""
-    unloaded: Mapping[str, Engine] = {
-        name: ScriptedEngine(
-            HubTokenizer(engine.model, chat_template=engine.template),
-            [""],
-            name=name,
-            adapters=frozenset(engine.adapters),
-            thinking=thinking_tags(config, name),
-        )
-        for name, engine in config.engines.items()
-    }
-    return assemble(config, unloaded, 0)
+    return assemble(config, {name: _unloaded(config, name) for name in config.engines}, 0)
+
+
+def _unloaded(config: Config, name: str) -> Engine:
+    engine, tags = config.engines[name], thinking_tags(config, name)
+    tokenizer = HubTokenizer(engine.model, chat_template=engine.template)
+    if tags and any(tokenizer.control_id(tag) is None for tag in tags):
+        tags = None  # an engine watches single tokens only
+    return ScriptedEngine(tokenizer, [""], name=name, adapters=frozenset(engine.adapters), thinking=tags)
 
 
 def _route_lines(runtime: Runtime) -> Iterator[str]:

@@ -28,10 +28,11 @@ class Policy:
     `budget` is the number of tokens that the family's scope may have, caps included (None: no limit), `requested` what
     the client asked for (-1: no limit) in field `asked_in`, `cap` what nobody may exceed. `prefill` is what is written
     into the model's own budget field: a budget that somebody named, within the caps (None: the model fills it).
-    `reserve` is the number of tokens that are kept for the answer, no more than `reserve_share` of the reply's;
-    `tolerance` is how many tokens before its limit thinking may end at a line end (None: hard cuts only), and the client itself `insists` on that where a request that
-    cannot have it is to be refused, not cut hard. `hold_declared` holds a model to the budget that it gives itself.
-    `lengths` are those of the target's takeovers (None: the route's own); without `target` the small model is alone.
+    `reserve` is the number of tokens that are kept for the answer, no more than `reserve_share` of the reply's.
+    `tolerance` is how many tokens before its limit thinking may end at a line end (None: hard cuts only), and the
+    client itself `insists` on that where a request that cannot have it is to be refused, not cut hard. `hold_declared`
+    holds a model to the budget that it gives itself. `lengths` are those of the target's takeovers (None: the route's
+    own); without `target` the small model is alone.
     `early_exit` is the client's word on the route's (None: none).
     `effort` is the client's word for it, for templates that know efforts themselves. By its `deadline` the answer is to
     begin. `key` are the limits under which the request was folded, for another route that it makes work.

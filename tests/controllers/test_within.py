@@ -495,5 +495,5 @@ def test_a_calibration_says_what_scores_are_worth(tmp_path: Path) -> None:
 def test_a_file_that_is_no_calibration_is_told(tmp_path: Path, written: str) -> None:
     file = tmp_path / "calibration.json"
     file.write_text(written, "utf-8")
-    with pytest.raises(ValueError, match="calibration.json"):
+    with pytest.raises(ValueError, match=r"calibration\.json"):
         Calibration.read(str(file), "draft")

@@ -44,6 +44,7 @@ class Visit:
     def expect(self, selector: str) -> Any:
         from playwright.sync_api import expect
 
+        expect.set_options(timeout=20_000)
         return expect(self.page.locator(selector))
 
     def settings(self) -> None:

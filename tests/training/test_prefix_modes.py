@@ -6,7 +6,8 @@ import pytest
 from transformers import AutoModelForCausalLM
 
 from models.text.tokenizer import HubTokenizer
-from server.config.load import load_config
+from server.config.command_line import table_of
+from server.config.load import parse_table
 from tests.server.judges import JUDGE, JudgeServer
 from tests.training.conftest import train
 from tests.training.served import serving
@@ -39,7 +40,7 @@ def test_both_stages_and_the_evaluation_run_in_a_prefix_family(hft_recipe, hgpo_
 
 def test_a_run_folder_is_a_configuration_that_the_server_reads(hft_recipe, hgpo_recipe):
     train(hft_recipe)
-    config = load_config(hft_recipe.run.out)
+    config = parse_table(*table_of(str(hft_recipe.run.out)))
     (engine,), (route,) = config.engines.values(), config.routes.values()
     assert (hft_recipe.run.out / "config.json").exists()
     assert str(engine.model) == str(hft_recipe.run.out)

@@ -15,6 +15,12 @@ const CHOSEN_BY = {
   always: "the route always thinks",
   never: "the route never thinks",
   random: "drawn at random",
+  draft: "by the model's doubt in its direct reply",
+  agree: "by how far its direct replies agree",
+  classifier: "by a classifier of the question",
+  chain: "by the route's deciders in turn",
+  deadline: "the deadline leaves no time to think",
+  load: "the server is too busy to think",
 };
 const CUT = { line_end: "at a line's end", wrap_up: "with a wrap-up phrase", hard: "on the spot" };
 const CUT_BY = {
@@ -23,6 +29,7 @@ const CUT_BY = {
   client: "you asked for the answer",
   loop: "the thought went in circles",
   settled: "the thought was settled",
+  deadline: "the answer was due",
 };
 const FAILURE = {
   dead: "its engine is down",
