@@ -7,7 +7,7 @@ HOST ?= 127.0.0.1
 PORT ?= 8000
 CONFIG ?=
 
-.PHONY: serve english-model test check bench accept chaos sbom install docs figures demo-hybrid demo-pair demo-budget demo-judge demo-english demo-plain-hybrid
+.PHONY: serve english-model test test-controllers test-models test-servers check bench accept chaos sbom install docs figures demo-hybrid demo-pair demo-budget demo-judge demo-english demo-plain-hybrid
 .DEFAULT_GOAL := serve
 
 install: $(VENV)/.installed
@@ -34,8 +34,19 @@ build/english-base/config.json: | install
 .DELETE_ON_ERROR:
 
 test: install
-	$(BIN)/python -m pytest tests/controllers --cov --cov-report=term:skip-covered --cov-fail-under=100
-	$(BIN)/python -m pytest -m "not gpu and not accept" --ignore=tests/controllers
+	$(MAKE) --no-print-directory -j2 --output-sync=target test-controllers test-models test-servers
+
+PYTEST := $(BIN)/python -m pytest -m "not gpu and not accept"
+MODELS := tests/families tests/models tests/recorded tests/e2e
+
+test-controllers:
+	$(PYTEST) tests/controllers --cov --cov-report=term:skip-covered --cov-fail-under=100
+
+test-models:
+	$(PYTEST) $(MODELS)
+
+test-servers:
+	$(PYTEST) $(addprefix --ignore=,tests/controllers $(MODELS))
 
 check: install
 	$(BIN)/ruff check .

@@ -83,6 +83,7 @@ def vllm(
     """vLLM's own OpenAI server, which serves the model as `demo`. An argument that is True is a bare flag."""
     port = port or free_port()
     command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--host", "127.0.0.1", "--port", str(port)]
+    command += ["--worker-extension-cls", "models.engines.vllm_worker.TakesWeights"]  # see there
     command += ["--model", str(model), "--served-model-name", "demo", "--disable-uvicorn-access-log"]
     for name, value in arguments.items():
         option = f"--{name.replace('_', '-')}"

@@ -58,7 +58,8 @@ DEFAULTED = (
 )
 CACHE_SIZES = frozenset({"kv_cache_memory_bytes", "gpu_memory_utilization", "num_gpu_blocks_override"})
 CPU_CACHE_SHARE = 0.25  # of the memory that is free when the engine starts
-CHANGING: Mapping[str, Any] = {"worker_extension_cls": "models.engines.vllm_worker.TakesWeights", "enforce_eager": True}
+EXTENSION = "models.engines.vllm_worker.TakesWeights"
+CHANGING: Mapping[str, Any] = {"worker_extension_cls": EXTENSION, "enforce_eager": True}
 """Arguments of an engine whose weights will change: a compiled graph may hold on to those it was compiled with."""
 # vLLM's classes for the client's mistakes and for a full queue, by version.
 CLIENT_ERROR: type[Exception] = getattr(vllm_exceptions, "VLLMClientError", ValueError)
@@ -270,6 +271,7 @@ def engine_arguments(
         # A prompt that is read in parts has sampled tokens thrown away; vLLM then winds the request's generator back,
         # which a CPU generator cannot do: one request with a seed would end the engine.
         filled["enable_chunked_prefill"] = False
+        filled["worker_extension_cls"] = EXTENSION
         if not CACHE_SIZES & args.keys() and "VLLM_CPU_KVCACHE_SPACE" not in os.environ:
             # vLLM would take nearly all memory, and refuses to start where some of it is in use.
             filled["kv_cache_memory_bytes"] = int(virtual_memory().available * CPU_CACHE_SHARE)

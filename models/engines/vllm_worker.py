@@ -2,8 +2,14 @@
 
 from typing import Any
 
+import torch
 from vllm.model_executor.layers.vocab_parallel_embedding import VocabParallelEmbedding
 from vllm.platforms import current_platform
+
+if torch.cpu._is_amx_tile_supported():
+    # vLLM's attention uses the tiles of the CPU and leaves it to others to ask the system for them, as a large enough
+    # matrix product does: a prompt of one token would be an illegal instruction. (vLLM 0.31)
+    torch.cpu._init_amx()
 
 
 class TakesWeights:
