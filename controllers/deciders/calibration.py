@@ -24,13 +24,13 @@ class Calibration:
         """That of one decider. Raises `ValueError` where the file holds none."""
         try:
             held = json.loads(Path(file).read_text(encoding="utf-8"))["deciders"]
-            if decider not in held:
-                raise ValueError(f"{file}: no calibration of decider {decider}; it holds: {', '.join(held) or 'none'}")
-            own = held[decider]
-            points = tuple((float(score), float(gain)) for score, gain in own["points"])
-            return cls(points, own.get("threshold"), tuple(own.get("scores", ())), own.get("fingerprint", {}))
-        except (json.JSONDecodeError, AttributeError, KeyError, TypeError) as error:
+            own = held.get(decider)
+            points = () if own is None else tuple((float(score), float(gain)) for score, gain in own["points"])
+        except (ValueError, AttributeError, KeyError, TypeError) as error:
             raise ValueError(f"{file} is no calibration: {error!r}") from error
+        if own is None:
+            raise ValueError(f"{file}: no calibration of decider {decider}; it holds: {', '.join(held) or 'none'}")
+        return cls(points, own.get("threshold"), tuple(own.get("scores", ())), own.get("fingerprint", {}))
 
     def p_think(self, score: float) -> float:
         if not self.points:

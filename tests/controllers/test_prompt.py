@@ -15,6 +15,7 @@ from controllers.generation.transcripts import Span
 from controllers.policy.fold import Defaults, Policy
 from controllers.policy.loop import LoopSettings
 from controllers.policy.speculation import Speculation
+from controllers.reply import leaving_room
 from controllers.rules import RULES
 from controllers.rules.base import NO_LIMITS, Rule
 from controllers.rules.grammar import AnswerGrammar
@@ -131,3 +132,21 @@ async def test_a_score_is_not_waited_for_by_a_client_who_has_left(tokenizer: Hub
     target = Target(route.target, request, THINK, "think")
     interrupt.ask("cancel")
     assert await target.score(state, [], interrupt) is None
+
+
+@pytest.mark.parametrize(
+    ("policy", "most", "mode", "reserve"),
+    [
+        (Policy("think", "route", reserve=256, reserve_share=0.5), 256, "think", 128),
+        (Policy("think", "route", reserve=256, reserve_share=0.5), 64, "no_think", 32),
+        (Policy("think", "client", reserve=256, reserve_share=0.5), 64, "think", 32),
+        (Policy("think", "route", reserve=256), 300, "think", 256),
+        (Policy("think", "route", reserve=256), 256, "no_think", 256),
+        (Policy("think", "client", budget=20, requested=20, reserve=256), 64, "think", 42),
+    ],
+)
+def test_what_is_kept_for_the_answer_of_a_small_limit(
+    tokenizer: HubTokenizer, policy: Policy, most: int, mode: str, reserve: int
+) -> None:
+    settled = leaving_room(route_of(tokenizer), [], policy, Sampling(max_tokens=most))
+    assert (settled.mode, settled.reserve) == (mode, reserve)
