@@ -1,6 +1,6 @@
 """One TOML file to checked, frozen settings. Every error names the key it is about.
 
-Imports neither the web framework nor any engine, so that `reasond check` and `reasond --help` answer at once.
+Imports neither the web framework nor any engine, so that `reasond --help` answers at once.
 """
 
 import re
