@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 import os
 import shutil
 from collections.abc import Coroutine, Iterator, Mapping
@@ -40,6 +41,18 @@ STEPS: Mapping[str, Mapping[str, int]] = {
     "3": {"tokens_per_step": 3},
     "random": {"tokens_per_step": 4, "step_seed": 7},
 }
+
+
+@pytest.fixture(autouse=True)
+def own_log() -> Iterator[None]:
+    """A test that runs the server sets up the log of this process; the next test finds it as it was."""
+    root = logging.getLogger()
+    level, handlers = root.level, root.handlers[:]
+    yield
+    root.setLevel(level)
+    for handler in root.handlers[:]:
+        if type(handler) is logging.StreamHandler and handler not in handlers:
+            root.removeHandler(handler)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

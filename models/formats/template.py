@@ -95,7 +95,7 @@ def _written(form: ReasoningFormat, tokenizer: Tokenizer) -> float:
     tools = () if form.tools is None else (form.tools.open, form.tools.close)
     if form.direct or form.budget:
         return 1.0  # such a family has no template of its own
-    arguments = (name for mode in form.modes.values() for name in mode)
+    arguments = (form.efforts.get("argument", ""), *(name for mode in form.modes.values() for name in mode))
     spoken = {text.strip() for text in (*form.tags, *tools, *arguments, *form.system.values()) if text.strip()}
     return sum(text in tokenizer.template for text in spoken) / max(1, len(spoken))
 

@@ -261,6 +261,8 @@ def _invalid_body(exc: InvalidBody) -> ApiError:
     )
 
 
+UNKNOWN_TYPE = "type"
+"""Pydantic's word for a member of a union whose `type` says that it is none: it names the member, not the field."""
 _TYPE_NAMES = frozenset({"str", "int", "float", "bool", "none", "dict", "list", "tuple", "bytes", "nullable", "any"})
 
 
@@ -274,6 +276,8 @@ def _fields(error: Any) -> tuple[str, ...]:
     named = [str(part) for part in parents if isinstance(part, int) or _is_field(part)]
     if error["type"] in ("extra_forbidden", "missing") or isinstance(last, int) or _is_field(last):
         named.append(str(last))
+    if error["type"] == UNKNOWN_TYPE:
+        named.append("type")
     return tuple(part for part in named if part)
 
 

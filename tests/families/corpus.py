@@ -176,7 +176,7 @@ FURTHER: Mapping[str, Model] = {
     "MiniCPM5": Model("minicpm5", "qwen3", "openbmb-MiniCPM5-1B"),
     "MiniMax-M3": Model("minimax_m3", "qwen3", "MiniMax-M3", "[e~[", ("]~!b[", "]~b]", "[e~[")),
     "Muse Glimmer": Model("muse", "qwen3", "muse-glimmer", "<|eot|>", MUSE),
-    "Nemotron 3 Ultra": Model("qwen3.5", "qwen3", "trl_nemotron_3_ultra"),  # it writes what both read
+    "Nemotron 3 Ultra": Model("nemotron3", "qwen3", "trl_nemotron_3_ultra"),
     "Reka Edge": Model("smollm3", "qwen3", "Reka-Edge", "<sep>", ("<sep>",)),
     "RWKV": Model("glm4.7", "llama3_1", "llama-cpp-rwkv-world"),
     "Solar Open": Model("solar_open", "qwen3", "upstage-Solar-Open-100B", "", SOLAR),

@@ -288,8 +288,6 @@ def test_a_probe_gives_the_log_probabilities_of_exactly_the_mode_tokens(driver: 
 
 
 def test_a_thinking_budget_forces_the_closing_tag(driver: Driver) -> None:
-    if driver.engine.native_budget is None:
-        pytest.skip("this engine keeps no budgets")
     closing = driver.id(TAGS[1])
     prompt = Prompt([*driver.prompt("What is 2 + 2?").token_ids, driver.id(TAGS[0])])
     unlikely = {closing: -100.0, driver.id(TAGS[0]): -100.0}

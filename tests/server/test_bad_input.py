@@ -116,7 +116,7 @@ REFUSED: list[tuple[str, dict[str, Any], str, int]] = [
     ("thinking a string", {"thinking": "on"}, "thinking", 400),
     ("think_threshold out of range", {"reasond": {"think_threshold": 7}}, "reasond.think_threshold", 400),
     ("reasond unknown field", {"reasond": {"modes": "think"}}, "reasond.modes", 400),
-    ("a tool of an unknown type", {"tools": [{"type": "robot"}]}, "tools.0", 400),
+    ("a tool of an unknown type", {"tools": [{"type": "robot"}]}, "tools.0.type", 400),
     ("a tool without a name", {"tools": [{"type": "function", "function": {}}]}, "tools.0.function.name", 400),
     ("a tool's name with a quote", {"tools": [tool('a"b')]}, "tools.0.function.name", 400),
     ("two tools of one name", {"tools": [tool("f"), tool("f")]}, "tools", 400),

@@ -26,7 +26,7 @@ KEY = "sk-of-the-test"
 @contextmanager
 def served(folder, *flags: str, environment: Mapping[str, str]) -> Iterator[tuple[subprocess.Popen[str], int]]:
     """A server over the scripted engine, until the block ends."""
-    (folder / "settings.toml").write_text(ENGINE_AND_ROUTE)
+    (folder / "settings.toml").write_text("[logging]\nrequests = true\n" + ENGINE_AND_ROUTE)
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     command = [sys.executable, "-m", "server.cli", "serve", str(folder / "settings.toml"), "--port", str(port), *flags]
@@ -64,6 +64,7 @@ def test_with_v_the_terminal_shows_what_libraries_say(tmp_path):
     with served(tmp_path, "-v", environment={}) as (process, _):
         process.send_signal(signal.SIGTERM)
         _, err = process.communicate(timeout=START_SECONDS)
+    assert "DEBUG" in err
     assert "uvicorn.error" in err
 
 

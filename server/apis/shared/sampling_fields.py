@@ -29,6 +29,7 @@ from server.config.sampling import (
     TopK,
     TopP,
 )
+from server.edges.errors import UNKNOWN_TYPE
 
 StopString = Annotated[str, Field(min_length=1, max_length=1000)]
 TokenId = Annotated[int, Field(strict=True, ge=0)]
@@ -67,7 +68,7 @@ def by_type() -> Discriminator:
         kind = value.get("type") if isinstance(value, Mapping) else getattr(value, "type", None)
         return f"<{kind}>" if isinstance(kind, str) else "<>"
 
-    return Discriminator(tag, custom_error_type="type", custom_error_message="unknown type")
+    return Discriminator(tag, custom_error_type=UNKNOWN_TYPE, custom_error_message="unknown type")
 
 
 def of_type(kind: str) -> Tag:
