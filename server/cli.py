@@ -6,13 +6,12 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from models.formats import FAMILIES
 from server import __version__
-from server.config.command_line import table_of, to_toml
-from server.config.load import Config, ConfigError, load_config, parse_table
-from server.observability.foreign import diverted
+
+if TYPE_CHECKING:
+    from server.config.load import Config
 
 TARGET = "a TOML file; or a model, served alone: a folder, a hub id, or the folder of a training run"
 READ_HERE = {"--reasoning-parser": 1, "--tool-call-parser": 1, "--enable-auto-tool-choice": 0}
@@ -24,6 +23,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if flags and args.run not in (run_serve, run_check):
         parser().error(f"unrecognized arguments: {' '.join(flags)}")
     args.flags = flags
+    from server.config.load import ConfigError
+
     try:
         status: int = args.run(args)
     except ConfigError as error:
@@ -75,6 +76,9 @@ def _add_target(command: argparse.ArgumentParser) -> None:
 
 
 def run_serve(args: argparse.Namespace) -> int:
+    from server.config.command_line import to_toml
+    from server.config.load import parse_table
+
     table, folder = _table(args)
     if args.print_config:
         print(to_toml(table), end="")
@@ -86,10 +90,12 @@ def run_serve(args: argparse.Namespace) -> int:
 
 def run_check(args: argparse.Namespace) -> int:
     from server.check import report
+    from server.config.load import ConfigError, parse_table
     from server.edges.auth import load_keys
     from server.families import detect_families
     from server.fingerprint import check_calibrations
     from server.observability import logs
+    from server.observability.foreign import diverted
 
     config = parse_table(*_table(args))
     load_keys(config.server.keys_file, os.environ)
@@ -108,6 +114,9 @@ def run_check(args: argparse.Namespace) -> int:
 
 
 def run_families(args: argparse.Namespace) -> int:
+    from models.formats import FAMILIES
+    from server.config.load import load_config
+
     known = load_config(args.config).known_families if args.config else FAMILIES
     print(f"{'family':<16}{'modes':<22}{'efforts':<28}tool calls")
     for name, form in known.items():
@@ -138,6 +147,9 @@ def _table(args: argparse.Namespace) -> tuple[dict[str, Any], Path]:
     for flag in READ_HERE:
         if getattr(args, flag.removeprefix("--").replace("-", "_")):
             print(f"{flag}: left out, since the family says how the model writes", file=sys.stderr)
+    from server.config.command_line import table_of
+    from server.observability.foreign import diverted
+
     with diverted():  # vLLM has something to say when it reads its flags
         return table_of(args.target, args.served_model_name, args.flags, args.config, settings)
 
@@ -149,7 +161,7 @@ def port(text: str) -> int:
     return number
 
 
-def resolved(config: Config) -> dict[str, Any]:
+def resolved(config: "Config") -> dict[str, Any]:
     """The settings as they will be used. Of an engine's environment the names are shown, the values may be secret."""
     dump = config.model_dump(mode="json", exclude_none=True)
     for name, route in config.routes.items():

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 import tomllib
 
 import pytest
@@ -22,14 +23,13 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_help_answers_in_under_a_second():
-    before = os.times()
+    started = time.perf_counter()
     assert "serve" in run("-m", "server.cli", "--help").stdout
-    after = os.times()  # a busy neighbour is no failure
-    assert after.children_user + after.children_system - before.children_user - before.children_system < 1.0
+    assert time.perf_counter() - started < 1.0
 
 
 def test_the_command_line_and_the_settings_load_no_framework():
-    loaded = run("-c", "import sys, server.cli, server.config; print(*sys.modules)").stdout.split()
+    loaded = run("-c", "import sys, server.cli, server.config.load; print(*sys.modules)").stdout.split()
     assert "server.config.load" in loaded
     assert not set(HEAVY) & set(loaded)
 
