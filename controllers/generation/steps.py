@@ -52,9 +52,6 @@ class Steps:
     def __init__(
         self, cues: Cues, delimiters: Sequence[str] = DELIMITERS, sentence_tokens: int = SENTENCE_TOKENS
     ) -> None:
-        """Raises `ValueError` for an empty delimiter."""
-        if not delimiters or not all(delimiters):
-            raise ValueError("a delimiter cannot be empty")
         self._cues = cues
         self._delimiter = re.compile("|".join(map(re.escape, delimiters)))
         self._ends = re.compile(rf"[.!?…][\"'”’)\]]*(?=\s)|[。！？]|(?=\n)|(?={self._delimiter.pattern})")
@@ -129,8 +126,6 @@ def _words(cues: Iterable[str]) -> re.Pattern[str]:
 
 def _form(cue: str) -> str:
     words = r"\s+".join(map(re.escape, cue.split()))
-    if not words:
-        raise ValueError("a cue cannot be empty")
     before = rf"(?<!{LETTER})" if re.match(LETTER, cue.strip()[0]) else ""
     behind = rf"(?!{LETTER})" if re.match(LETTER, cue.strip()[-1]) else ""
     return before + words + behind

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from controllers.generation.steps import NEGATIVE, Cues, Sentence, Steps
-from controllers.policy.speculation import Speculation, TakeoverLimits
+from controllers.policy.speculation import SpeculativeConfig, TakeoverLimits
 
 TakeoverKind = Literal["opening", "step", "affirmation", "reflection", "verification", "excess", "rewrite"]
 
@@ -75,10 +75,10 @@ class Takeovers:
 
     __slots__ = ("_after", "_excess_tokens", "_extendable", "_lengths", "_negatives", "_settings", "_steps")
 
-    def __init__(self, settings: Speculation, lengths: TakeoverLimits) -> None:
+    def __init__(self, settings: SpeculativeConfig, lengths: TakeoverLimits) -> None:
         self._settings = settings
         self._lengths = lengths
-        self._steps = Steps(Cues(settings.cues), settings.delimiters, settings.sentence_tokens)
+        self._steps = Steps(Cues(settings.all_cues), settings.delimiters, settings.sentence_tokens)
         self._negatives = 0
         self._after = lengths.excess_after
         self._excess_tokens = lengths.excess_tokens
@@ -165,7 +165,7 @@ class AcceptOrRewrite:
 
     __slots__ = ("_blank", "_settings", "_steps")
 
-    def __init__(self, settings: Speculation) -> None:
+    def __init__(self, settings: SpeculativeConfig) -> None:
         self._settings = settings
         self._steps = Steps(Cues(()), settings.delimiters)
         self._blank = True  # whether the step has no text yet
@@ -206,6 +206,6 @@ class AcceptOrRewrite:
         self._steps.skip()
 
 
-def guide_for(settings: Speculation, limits: TakeoverLimits) -> Guide:
+def guide_for(settings: SpeculativeConfig, limits: TakeoverLimits) -> Guide:
     """A guide for one reply."""
     return AcceptOrRewrite(settings) if settings.method == "accept" else Takeovers(settings, limits)

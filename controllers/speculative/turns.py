@@ -83,7 +83,7 @@ class Turns:
 
     @property
     def timeout(self) -> float | None:
-        return None if self.takeover is None else self._target.model.patience
+        return None if self.takeover is None else self._target.model.settings.patience
 
     def asleep_until(self) -> int:
         """The answer is the small model's, and so is all that it writes alone."""
@@ -247,7 +247,7 @@ class Turns:
             return False
         if driver.limits.room(self._state) <= len(prompt.token_ids):
             return False
-        if self._target.rests():
+        if not self._target.may_be_asked():
             self.alone, self.failure = True, "down"
             return False
         self._prompt, self.takeover, self._wrote = prompt, takeover, False

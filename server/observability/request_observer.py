@@ -129,8 +129,8 @@ class RequestObserver:
         thought, answered = self._reported
         self._reported = (self.usage.reasoning_tokens, self.usage.completion_tokens - self.usage.reasoning_tokens)
         self._next_report = self.usage.completion_tokens + COUNTED_AT_ONCE
-        self._route.thought.inc(self._reported[0] - thought)
-        self._route.answered.inc(self._reported[1] - answered)
+        self._route.tokens["reasoning"].inc(self._reported[0] - thought)
+        self._route.tokens["answer"].inc(self._reported[1] - answered)
 
     def spoke(self) -> None:
         """There is text."""
