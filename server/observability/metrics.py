@@ -127,14 +127,14 @@ class _Children:
     def histogram(self, name: str, text: str, buckets: Sequence[float]) -> Histogram:
         return self._metric(Histogram, name, text, buckets=buckets).labels(self._route)
 
-    def each(self, kind: type[M], name: str, text: str, **labels: Any) -> dict[Any, M]:
+    def each(self, kind: type[M], name: str, text: str, /, **labels: Any) -> dict[Any, M]:
         """One for each value of a label, or for each combination of values; a label's values may be a `Literal`."""
         metric = self._metric(kind, name, text, labels)
         known = [get_args(values) or values for values in labels.values()]
         made = {values: metric.labels(self._route, *map(_word, values)) for values in product(*known)}
         return made if len(known) > 1 else {values[0]: child for values, child in made.items()}
 
-    def counters(self, name: str, text: str, **labels: Any) -> dict[Any, Counter]:
+    def counters(self, name: str, text: str, /, **labels: Any) -> dict[Any, Counter]:
         return self.each(Counter, name, text, **labels)
 
 
