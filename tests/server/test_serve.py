@@ -1,6 +1,7 @@
 """A real server on the loopback: it answers, and it drains before it stops."""
 
 import asyncio
+import gc
 import json
 import os
 import re
@@ -137,7 +138,9 @@ async def test_a_signal_between_the_load_and_the_open_port_is_not_lost(make_app)
         os.kill(os.getpid(), signal.SIGTERM)
         async with asyncio.timeout(5):
             assert await _serve_app(app.state.runtime.config, app, stop, sys.stdout) == 0
+        assert gc.get_freeze_count() > 10_000, "what the libraries made is out of the collector's way"
     finally:
+        gc.unfreeze()
         for number, handler in before.items():
             signal.signal(number, handler)
 
