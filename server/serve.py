@@ -176,6 +176,7 @@ async def _serve_app(
         await server.serve(None if place is None else place.sockets())
         return LOST if server.lost else 0 if server.started else NOT_STARTED
     finally:
+        gc.unfreeze()  # at the end of the process libraries look for what is still there
         losing.cancel()
         stopping.cancel()
         for number in SIGNALS:  # uvicorn has raised what it caught once more, and from here on all ends anyway
