@@ -4,8 +4,6 @@
 class CircuitBreaker:
     """One for each engine that routes can do without. Times are seconds of any monotonic clock."""
 
-    __slots__ = ("_rest", "_until", "degraded")
-
     def __init__(self) -> None:
         self.degraded = False  # whether the engine's last answer was a failure
         self._rest = self._until = 0.0

@@ -20,8 +20,6 @@ LETTER = f"[^\\W{UNSPACED}]"
 class Cues:
     """The cues of all languages in use, ready to be looked for."""
 
-    __slots__ = ("_affirmation", "_reflection", "_verification")
-
     def __init__(self, lists: Iterable[CueList] = CUES.values()) -> None:
         lists = tuple(lists)
         self._reflection = _words(cue for each in lists for cue in (*each.reflection, *each.verification))
@@ -46,8 +44,6 @@ class Cues:
 class Steps:
     """Reads a thought token by token. `open` says that it stands behind a delimiter, in a sentence whose kind is not
     known yet. How the text is cut into tokens changes nothing, but for the limit on a sentence's tokens."""
-
-    __slots__ = ("_cues", "_delimiter", "_ends", "_most", "_overlap", "_tail", "_text", "_tokens", "open")
 
     def __init__(
         self, cues: Cues, delimiters: Sequence[str] = DELIMITERS, sentence_tokens: int = SENTENCE_TOKENS

@@ -46,6 +46,7 @@ class JudgeParams:
     | `fixed_length` | the caller named `max_tokens` itself: a second try gets no more |
     | `request` | what every engine request has beside its messages: a cache salt, an interrupt |
     | `caller` | who waits for a slot; parameters that `replace` made of others share theirs |
+    | `repeatable` | all that a vote depends on beside its number and what is compared |
     """
 
     policy: Policy
@@ -57,6 +58,13 @@ class JudgeParams:
     fixed_length: bool = False
     request: Conversation = NO_WISHES
     caller: object = field(default_factory=object, compare=False, repr=False)
+    repeatable: str = field(init=False, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        sampling = replace(self.sampling, priority=0)
+        effort = (self.policy.effort,) if self.policy.effort else ()
+        told = repr((self.policy, sampling, self.seed, self.fixed_order, self.fixed_length, *effort))
+        object.__setattr__(self, "repeatable", told)
 
     def votes_at_once(self, kind: Kind) -> int:
         """Votes of one comparison that are asked for together at first. On a single reply all votes are cast."""
@@ -66,13 +74,6 @@ class JudgeParams:
     def tenant(self) -> str:
         """Whose verdicts are remembered: the name of the API key."""
         return self.policy.key.name if self.policy.key else ""
-
-    @property
-    def repeatable(self) -> str:
-        """All that a vote depends on beside its number and what is compared."""
-        sampling = replace(self.sampling, priority=0)
-        effort = (self.policy.effort,) if self.policy.effort else ()
-        return repr((self.policy, sampling, self.seed, self.fixed_order, self.fixed_length, *effort))
 
 
 @dataclass(frozen=True, slots=True)

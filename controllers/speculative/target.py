@@ -48,19 +48,6 @@ PASSING: tuple[TargetFailure, ...] = ("busy", "full")
 class Target:
     """The target of one reply. `mode` is the mode that its prompt is rendered in."""
 
-    __slots__ = (
-        "_cached",
-        "_hand_overs",
-        "_mode",
-        "_policy",
-        "_request",
-        "_reread",
-        "_scores",
-        "_seconds",
-        "_transcript",
-        "model",
-    )
-
     def __init__(self, model: TargetModel, request: Conversation, policy: Policy, mode: Wish) -> None:
         self.model = model
         self._request = request

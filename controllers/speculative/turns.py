@@ -34,29 +34,6 @@ class Turns:
     more.
     """
 
-    __slots__ = (
-        "_backlog",
-        "_guide",
-        "_held",
-        "_held_seconds",
-        "_held_since",
-        "_interrupt",
-        "_max_target_tokens",
-        "_opened",
-        "_prompt",
-        "_remaining",
-        "_sections",
-        "_state",
-        "_target",
-        "_target_tokens",
-        "_wrote",
-        "alone",
-        "failure",
-        "score_due",
-        "takeover",
-        "takeovers",
-    )
-
     def __init__(self, state: ReplyState, target: Target, policy: Policy, interrupt: Interrupt) -> None:
         settings = target.model.settings
         limits = policy.lengths or settings.lengths

@@ -58,22 +58,6 @@ class RequestObserver:
     `cut` is set when the server ends what its drain left over: it tells that abort from a client's.
     """
 
-    __slots__ = (
-        "_answered",
-        "_began",
-        "_cut",
-        "_decision",
-        "_ends",
-        "_first_answer",
-        "_first_token",
-        "_next_report",
-        "_outcome",
-        "_reported",
-        "_route",
-        "_running",
-        "usage",
-    )
-
     def __init__(self, route: RouteMetrics, cut: asyncio.Event) -> None:
         self.usage = UsageCounter()
         self._route = route

@@ -84,7 +84,7 @@ def resampled(
 def interval(
     figure: Callable[[Sequence[T]], float], values: Sequence[T], resamples: int, seed: int, level: float = 0.95
 ) -> tuple[float, float]:
-    """The same of values."""
+    """The same of a figure of values."""
 
     def of_rows(rows: NDArray[np.intp]) -> float:
         try:
