@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 from controllers.generation.bounds import MOST_DECLARED
 from controllers.generation.circuit_breaker import CircuitBreaker
 from controllers.generation.events import Conversation, Event
+from controllers.generation.steps import Cues
 from controllers.generation.throughput import ThroughputEstimate
 from controllers.policy.fold import Defaults, Policy
-from controllers.policy.speculation import SpeculativeConfig
+from controllers.policy.speculation import SpeculativeConfig, TakeoverLimits
 from models.engines.base import Engine, Sampling, Tokenizer
 from models.formats.reasoning import Mode, ReasoningFormat
 from models.formats.template import SystemPlace, system_place, writes_calls
@@ -37,12 +38,14 @@ class Forced:
 class TargetModel:
     """The large model of a speculative route: an inner route of its own, that no client can name.
 
-    `breaker` is shared by all routes that ask this engine. `excess_prompt` is in the small model's vocabulary. `scores`
-    are the target's ids of the digits.
+    `lengths` are those of a request that names none. `breaker` is shared by all routes that ask this engine.
+    `excess_prompt` is in the small model's vocabulary. `scores` are the target's ids of the digits.
     """
 
     route: "Route"
     settings: SpeculativeConfig
+    lengths: TakeoverLimits
+    cues: Cues
     breaker: CircuitBreaker
     excess_prompt: Forced
     scores: tuple[int, ...]
@@ -155,7 +158,8 @@ def with_target(route: Route, engine: Engine, settings: SpeculativeConfig, break
     if settings.method == "accept" and any(len(token_ids) != 1 for token_ids in digits):
         raise ValueError("a digit is not one token of the target's vocabulary")
     scores = tuple(token_ids[0] for token_ids in digits)
-    target = TargetModel(inner, settings, breaker, forced(own, settings.excess_prompt), scores)
+    lengths, cues, prompt = settings.lengths, Cues(settings.all_cues), forced(own, settings.excess_prompt)
+    target = TargetModel(inner, settings, lengths, cues, breaker, prompt, scores)
     # An engine that holds budgets counts its own tokens: they are the reply's positions in one vocabulary only.
     return replace(route, target=target, native_budget=route.native_budget and own.vocabulary == other.vocabulary)
 

@@ -12,6 +12,7 @@ from typing import Literal
 from controllers.generation.steps import NEGATIVE, Cues, Sentence, Steps
 from controllers.policy.speculation import SpeculativeConfig, TakeoverLimits
 
+NO_CUES = Cues(())
 TakeoverKind = Literal["opening", "step", "affirmation", "reflection", "verification", "excess", "rewrite"]
 
 
@@ -74,10 +75,10 @@ class Takeovers(Guide):
     verification.
     """
 
-    def __init__(self, settings: SpeculativeConfig, lengths: TakeoverLimits) -> None:
+    def __init__(self, settings: SpeculativeConfig, lengths: TakeoverLimits, cues: Cues) -> None:
         self._settings = settings
         self._lengths = lengths
-        self._steps = Steps(Cues(settings.all_cues), settings.delimiters, settings.sentence_tokens)
+        self._steps = Steps(cues, settings.delimiters, settings.sentence_tokens)
         self._negatives = 0
         self._after = lengths.excess_after
         self._excess_tokens = lengths.excess_tokens
@@ -160,7 +161,7 @@ class AcceptOrRewrite(Guide):
 
     def __init__(self, settings: SpeculativeConfig) -> None:
         self._settings = settings
-        self._steps = Steps(Cues(()), settings.delimiters)
+        self._steps = Steps(NO_CUES, settings.delimiters)
         self._blank = True  # whether the step has no text yet
 
     @property
@@ -190,6 +191,6 @@ class AcceptOrRewrite(Guide):
         self._steps.skip()
 
 
-def guide_for(settings: SpeculativeConfig, limits: TakeoverLimits) -> Guide:
+def guide_for(settings: SpeculativeConfig, limits: TakeoverLimits, cues: Cues) -> Guide:
     """A guide for one reply."""
-    return AcceptOrRewrite(settings) if settings.method == "accept" else Takeovers(settings, limits)
+    return AcceptOrRewrite(settings) if settings.method == "accept" else Takeovers(settings, limits, cues)

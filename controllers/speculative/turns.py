@@ -35,11 +35,10 @@ class Turns:
     """
 
     def __init__(self, state: ReplyState, target: Target, policy: Policy, interrupt: Interrupt) -> None:
-        settings = target.model.settings
-        limits = policy.lengths or settings.lengths
+        limits = policy.lengths or target.model.lengths
         self._state = state
         self._target = target
-        self._guide = guide_for(settings, limits)
+        self._guide = guide_for(target.model.settings, limits, target.model.cues)
         self._interrupt = interrupt
         self._sections = thinking_sections(state.route.family)
         self._max_target_tokens = NEVER if limits.target_tokens is None else limits.target_tokens

@@ -110,7 +110,7 @@ def target_abilities(route: Route) -> dict[str, Any] | None:
         "method": settings.method,
         "degraded": route.degraded,
         "on_failure": settings.on_failure,
-        **asdict(settings.lengths),
+        **asdict(route.target.lengths),
         "caps": asdict(settings.longest),
     }
 

@@ -15,6 +15,7 @@ from controllers.generation.answer_format import AnswerFormat
 from controllers.generation.circuit_breaker import CircuitBreaker
 from controllers.generation.events import Conversation, Decision, Event, Finished, Interrupt
 from controllers.generation.route import Route, build_route, with_target
+from controllers.generation.steps import Cues
 from controllers.policy.controls import PolicyError
 from controllers.policy.fold import Defaults, Policy, fold
 from controllers.policy.speculation import CueList, SpeculativeConfig, TakeoverCaps, TakeoverLimits
@@ -711,7 +712,7 @@ def test_without_room_for_the_target_a_poor_step_stands(pair: MakePair) -> None:
 
 
 def test_the_takeovers_score_nothing() -> None:
-    assert guide_for(SpeculativeConfig(target="target"), TakeoverLimits()).scored(0.0) == "keep"
+    assert guide_for(SpeculativeConfig(target="target"), TakeoverLimits(), Cues()).scored(0.0) == "keep"
 
 
 def test_blank_steps_are_not_scored(pair: MakePair) -> None:

@@ -365,11 +365,8 @@ class EvaluateRecipe(MeasuringRecipe):
 
 
 class EvaluateBudgetRecipe(MeasuringRecipe):
-    """A model that declares its budget, against its own `base`.
-
-    Three ways: the base, the model's own budget, and a random pre-filled one within the lengths of the difficulty in
-    `samples`.
-    """
+    """A model that declares its budget, against its own `base`. Three ways: the base, the model's own budget, and a
+    random pre-filled one within the lengths of the difficulty in `samples`."""
 
     method: Literal["evaluate-budget"] = "evaluate-budget"
     base: ModelSection
