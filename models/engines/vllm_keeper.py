@@ -128,6 +128,8 @@ def keep_core(
         try:
             core = _Core(args, processes)
         except (ValueError, OSError, RuntimeError) as error:
+            while wait([door], 0):
+                waiting.append(door.accept()[0])
             for link in waiting:
                 _tell(link, Seat(fault=cause() or str(error)))
                 link.close()

@@ -209,6 +209,25 @@ def test_a_server_that_says_it_is_not_well_gets_nothing_new(run: Run, tokenizer:
     run(story())
 
 
+def test_a_busy_server_is_waited_for_at_start_and_holds_up_no_look_at_the_others(
+    run: Run, tokenizer: HubTokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("models.engines.fleet.CHECK_SECONDS", 0.1)
+    busy, stuck = (VllmLike(ScriptedEngine(tokenizer, ["a"], first_token_delay=delay)) for delay in (0.3, 60.0))
+    names = tmp_path / "servers"
+
+    async def story() -> None:
+        async with running(busy.app()) as first, running(stuck.app()) as second:
+            names.write_text(first.url)
+            async with fleet(urls_file=str(names)) as (engine, _):
+                names.write_text(f"{first.url}\n{second.url}")
+                await until(lambda: bool(stuck.prompts))
+                busy.healthy = False
+                await until(lambda: engine.servers[first.url].state == "down")
+
+    run(story())
+
+
 def test_another_model_at_the_same_address_is_not_asked(run: Run, tokenizer: HubTokenizer) -> None:
     async def story() -> None:
         async with fleet(like(tokenizer), like(tokenizer)) as (engine, ran):
