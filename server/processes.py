@@ -22,13 +22,14 @@ from typing import Any
 from pydantic import SecretBytes
 
 from models.engines import EngineConfig, KeptVllmEngineConfig, VllmEngineConfig
-from server.config.load import Config, RouteConfig
+from server.config.load import Config, ConfigError, RouteConfig
 
 log = logging.getLogger(__name__)
 
 LOST = 4  # the exit status of a server that cannot go on
 MOST_DEATHS = 5  # within `SETTLED_SECONDS`; then the server gives up
 SETTLED_SECONDS = 300.0
+MOST_TOLD = 1 << 16  # bytes of a fault
 REST_SECONDS = 1.0  # before a process is started again
 
 
@@ -69,7 +70,7 @@ def serve_together(
     config: Config, run: Callable[[Config, FrontEnd], int], keep: Callable[[Config, Keeping], int]
 ) -> int:
     """Runs `config.server.processes` times `run`, and `keep` for each engine that they share, until a stop signal.
-    Returns the worst of their exit statuses."""
+    Returns the worst of their exit statuses; raises the first `ConfigError` that one of them has raised."""
     with tempfile.TemporaryDirectory(prefix="reasond-") as folder, _bound(config) as reserved:
         port = reserved.getsockname()[1]
         return _Watch(_shared(config, Path(folder), port), Path(folder), run, keep).until_all_have_ended()
@@ -99,6 +100,7 @@ class _Watch:
         self._status = 0
         self._stopping = False
         self._reading, self._writing = os.pipe()
+        self._faults, self._fault_told = os.pipe()
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._stop)
         signal.signal(signal.SIGHUP, self._reload)
@@ -114,6 +116,9 @@ class _Watch:
             self._ended(name, os.waitstatus_to_exitcode(status))
             if not self._front_ends():
                 self._tell(signal.SIGTERM, self._running)
+        os.close(self._fault_told)
+        if told := os.read(self._faults, MOST_TOLD):
+            raise ConfigError(told.partition(b"\0")[0].decode())
         return self._status
 
     def _front_ends(self) -> list[int]:
@@ -140,6 +145,10 @@ class _Watch:
         status = LOST
         try:
             status = self._become(name)
+        except ConfigError as error:
+            os.write(self._fault_told, f"{error}\0".encode())  # all of them may find the same
+        except Exception:
+            log.exception("process %s of the server failed", name)
         finally:
             logging.shutdown()
             os._exit(status)  # what this process tidies up at its end is the watcher's

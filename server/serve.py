@@ -24,7 +24,7 @@ from server.config.load import Config, ConfigError
 from server.edges.auth import load_keys
 from server.edges.connection import bounded_http
 from server.edges.request_scope import Observer
-from server.engines import start_engines, thinking_tags
+from server.engines import START_ERRORS, reason_of, start_engines, thinking_tags
 from server.families import detect_families
 from server.fingerprint import check_calibrations
 from server.observability import logs
@@ -137,7 +137,10 @@ def keep_engine(config: Config, keeping: Keeping) -> int:
         engine = config.engines[keeping.engine]
         assert isinstance(engine, VllmEngineConfig)
         tags = thinking_tags(config, keeping.engine)
-        keep(engine, tags, keeping.door, config.server.processes, foreign.started, foreign.cause)
+        try:
+            keep(engine, tags, keeping.door, config.server.processes, foreign.started, foreign.cause)
+        except START_ERRORS as error:
+            raise ConfigError(f"engines.{keeping.engine}: {reason_of(error)}") from error
     return 0
 
 

@@ -3,6 +3,8 @@
 import asyncio
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -30,6 +32,7 @@ token_delay = 0.02
 engine = "demo"
 family = "lhrm"
 """
+NOWHERE = 'url = "http://127.0.0.1:9"\n[routes.demo]\nengine = "demo"\nfamily = "lhrm"\n'
 CHAT = {"model": "demo", "messages": [{"role": "user", "content": "2+3"}]}
 
 
@@ -45,6 +48,15 @@ def test_the_processes_of_one_port_are_one_server(tmp_path: Path):
         process.send_signal(signal.SIGTERM)
         assert process.wait(60) == 0
     assert not members(process.pid)
+
+
+def test_what_keeps_all_of_them_from_starting_is_told_once(tmp_path: Path):
+    settings = tmp_path / "settings.toml"
+    settings.write_text(SETTINGS.replace('"scripted"', '"remote"').partition("replies")[0] + NOWHERE)
+    command = [sys.executable, "-m", "server.cli", "serve", str(settings), "--port", "0"]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    faults = [line for line in ended.stderr.splitlines() if " INFO " not in line]
+    assert (ended.returncode, len(faults)) == (2, 1) and faults[0].startswith("engines.demo: "), ended.stderr
 
 
 def test_none_of_them_outlives_the_one_that_watches(tmp_path: Path):
