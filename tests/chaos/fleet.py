@@ -70,7 +70,7 @@ def story(short: bool) -> dict[str, Any]:
         url, _ = stack.enter_context(reasond(settings, log=folder / "log"))
         alone = asyncio.run(_hits(url, "alone", servers, "a"))
         before = asyncio.run(_hits(url, "fleet", servers, "b"))
-        told = asyncio.run(_killed_in_turn(url, servers, rounds=1 if short else 3))
+        told = asyncio.run(_killed_in_turn(url, servers, rounds=1 if short else 2))
         after = asyncio.run(_hits(url, "fleet", servers, "c"))
     assert min(before, after) >= KEPT * alone > 0, (alone, before, after)
     return {**told, "hits_of_one": round(alone, 3), "hits_before": round(before, 3), "hits_after": round(after, 3)}
@@ -79,7 +79,7 @@ def story(short: bool) -> dict[str, Any]:
 async def _killed_in_turn(url: str, servers: Sequence[Server], rounds: int) -> dict[str, Any]:
     bodies = [chat("fleet", f"compute {n} + {n}", max_tokens=200, ignore_eos=True) for n in range(32)]
     clients = Clients(url, bodies)
-    async with clients.busy(32):
+    async with clients.busy(8):
         for server in [*servers] * rounds:
             await asyncio.sleep(2.0)
             await asyncio.to_thread(server.kill)
