@@ -111,9 +111,13 @@ class _Core:
             _tell(link, seat)
         return seat is not None
 
+    def kill(self) -> None:
+        self._processes.kill()
+        self.manager.shutdown(SHUTDOWN_SECONDS)
+
     def close(self) -> None:
         self.manager.shutdown(SHUTDOWN_SECONDS)
-        self._processes.kill()
+        self.kill()
 
 
 def keep_core(
@@ -138,8 +142,10 @@ def keep_core(
         up()
         try:
             waiting = _serve(core, door, waiting)
-        finally:
+        except BaseException:
             core.close()
+            raise
+        core.kill()  # it may be dead, or hang
 
 
 def _serve(core: _Core, door: socket.socket, waiting: list[socket.socket]) -> list[socket.socket]:

@@ -12,7 +12,7 @@ import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import orjson
 import uvloop
@@ -27,7 +27,7 @@ processes = {processes}
 [engines.demo]
 kind = "scripted"
 model = "{tokenizer}"
-length = 100000
+length = 200
 context_length = 1000000
 token_delay = {delay}
 [routes.demo]
@@ -48,8 +48,7 @@ class Reader(asyncio.Protocol):
         self.begun = asyncio.get_running_loop().create_future()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        transport.write(self._request)
+        cast(asyncio.Transport, transport).write(self._request)
 
     def data_received(self, data: bytes) -> None:
         if not self.begun.done():
@@ -64,7 +63,7 @@ class Reader(asyncio.Protocol):
 async def streams(url: str, count: int) -> AsyncIterator[None]:
     """So many streams, each of which has begun."""
     host, port = url.removeprefix("http://").split(":")
-    body = orjson.dumps(chat("demo", stream=True))
+    body = orjson.dumps(chat("demo", stream=True, ignore_eos=True))
     head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: {host}\r\ncontent-length: {len(body)}\r\n\r\n"
     loop, opened = asyncio.get_running_loop(), []
     try:
