@@ -7,6 +7,8 @@ they take next to nothing, and the client throws away what it reads: it takes a 
 
 import argparse
 import asyncio
+import signal
+import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -132,6 +134,7 @@ def main() -> None:
     top.add_argument("--rates", type=int, nargs="*", default=(2500, 5000, 10_000, 20_000, 40_000))
     top.add_argument("--seconds", type=float, default=8.0)
     options = top.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the server ends with it
     if options.what == "idle":
         with server(1, NEVER) as (url, leader):
             for told in uvloop.run(idle(url, leader, options.streams or (100, 1000, 10_000), options.seconds)):
