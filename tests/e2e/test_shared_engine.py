@@ -3,6 +3,8 @@
 import asyncio
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import httpx
@@ -10,7 +12,7 @@ import pytest
 
 from tests.chaos.clients import Clients, chat, client, metric
 from tests.chaos.engines import victims
-from tests.processes import ROOT, members, reasond
+from tests.processes import ENVIRONMENT, ROOT, members, reasond
 from tests.server.test_processes import until
 
 COUNT = 2
@@ -42,10 +44,16 @@ def test_several_processes_share_an_engine_and_outlive_its_death_and_each_others
         process.send_signal(signal.SIGTERM)
         assert process.wait(60) == 0, log.read_text()
     assert not members(process.pid)
-    with reasond(settings, log=log) as (_, process):
+
+
+def test_no_process_outlives_the_one_that_watches_not_even_an_engine_that_is_being_started(tmp_path: Path) -> None:
+    settings = tmp_path / "settings.toml"
+    settings.write_text(SETTINGS)
+    command = [sys.executable, "-m", "server.cli", "serve", str(settings), "--port", "0"]
+    with subprocess.Popen(command, cwd=ROOT, env=os.environ | ENVIRONMENT, start_new_session=True) as process:
+        until(lambda: len(members(process.pid)) > COUNT + 2 and bool(victims(process.pid, "kill")))
         process.kill()
-        process.wait()
-        until(lambda: not members(process.pid), 10)
+    until(lambda: not members(process.pid), 5)
 
 
 async def _one_server(url: str) -> None:
@@ -100,6 +108,6 @@ async def _dying(url: str, server: int, log: Path) -> None:
 
 
 async def _streaming(clients: Clients, count: int) -> None:
-    async with asyncio.timeout(120):
+    async with asyncio.timeout(300):
         while clients.streaming < count:  # noqa: ASYNC110 - no event tells
             await asyncio.sleep(0.05)

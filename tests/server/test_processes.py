@@ -87,7 +87,7 @@ async def _asked(url: str) -> float:
     return sum(counted)
 
 
-def until(happened, seconds: float = 120) -> None:
+def until(happened, seconds: float = 300) -> None:
     deadline = time.monotonic() + seconds
     while not happened():
         assert time.monotonic() < deadline
