@@ -120,8 +120,12 @@ class VllmEngine:
         )
         processes: EngineProcesses | CorePlace
         if keeper:
-            processes = await asyncio.to_thread(CorePlace, keeper)
-            llm = await asyncio.to_thread(processes.client)
+            processes = CorePlace(keeper)
+            try:
+                llm = await asyncio.to_thread(processes.client)
+            except BaseException:  # who no longer waits for the core leaves its place
+                processes.shutdown()
+                raise
         else:
             processes = EngineProcesses()
             llm = await asyncio.to_thread(_start, engine_args, processes)

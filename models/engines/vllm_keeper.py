@@ -40,25 +40,24 @@ class CorePlace:
     """A place at a kept core. `shutdown` leaves it, the core goes on; `kill` ends the core, for all."""
 
     def __init__(self, keeper: str) -> None:
-        """Returns when the core is up. Raises `RuntimeError` where it does not start."""
         self._link = socket.socket(socket.AF_UNIX)
         self._link.connect(keeper)
-        with self._link.makefile("rb") as told:
-            try:
-                self.seat: Seat = pickle.load(told)
-            except EOFError as error:
-                raise RuntimeError("the keeper of the engine has ended") from error
-        if self.seat.fault:
-            raise RuntimeError(self.seat.fault)
 
     def client(self) -> AsyncLLM:
-        """vLLM's client at this place."""
+        """vLLM's client at this place, when the core is up. Raises `RuntimeError` where it does not start."""
+        with self._link.makefile("rb") as told:
+            try:
+                seat: Seat = pickle.load(told)
+            except EOFError as error:
+                raise RuntimeError("the keeper of the engine has ended") from error
+        if seat.fault:
+            raise RuntimeError(seat.fault)
         llm = AsyncLLM.from_vllm_config(
-            self.seat.config,
+            seat.config,
             disable_log_stats=True,
-            client_addresses=self.seat.addresses,
-            client_count=self.seat.processes,
-            client_index=self.seat.index,
+            client_addresses=seat.addresses,
+            client_count=seat.processes,
+            client_index=seat.index,
         )
         llm.engine_core.resources.engine_manager = self
         llm.engine_core.start_engine_core_monitor()
