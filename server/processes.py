@@ -5,7 +5,6 @@ a process of its own, its keeper. A process that dies is started again; when thi
 are they.
 """
 
-import asyncio
 import logging
 import math
 import os
@@ -17,6 +16,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from secrets import token_bytes
+from threading import Thread
 from typing import Any
 
 from pydantic import SecretBytes
@@ -35,24 +35,20 @@ REST_SECONDS = 1.0  # before a process is started again
 
 @dataclass(frozen=True, slots=True)
 class FrontEnd:
-    """One of the processes: what it listens on, its own socket for the others, and theirs. `watcher` is at its end when
-    the process that watches is gone."""
+    """One of the processes: what it listens on, its own socket for the others, and theirs."""
 
     listener: socket.socket
     own: Path
     others: tuple[Path, ...]
-    watcher: int
 
     @property
     def first(self) -> bool:
         return all(self.own < other for other in self.others)
 
     def sockets(self) -> list[socket.socket]:
-        """To be called inside the event loop that they live in."""
         self.own.unlink(missing_ok=True)  # of one that died
         inside = socket.socket(socket.AF_UNIX)
         inside.bind(str(self.own))
-        asyncio.get_running_loop().add_reader(self.watcher, os._exit, LOST)
         return [self.listener, inside]
 
 
@@ -63,7 +59,6 @@ class Keeping:
 
     engine: str
     door: socket.socket
-    watcher: int
 
 
 def serve_together(
@@ -158,11 +153,12 @@ class _Watch:
         os.close(self._writing)
         for signalled in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(signalled, signal.SIG_DFL)
+        Thread(target=_end_with, args=(self._reading,), daemon=True).start()
         if isinstance(name, str):
-            return self._keep(self._config, Keeping(name, self._doors[name], self._reading))
+            return self._keep(self._config, Keeping(name, self._doors[name]))
         own, others = self._sockets[name], (*self._sockets[:name], *self._sockets[name + 1 :])
         with _bound(self._config) as listener:
-            return self._run(self._config, FrontEnd(listener, own, others, self._reading))
+            return self._run(self._config, FrontEnd(listener, own, others))
 
     def _stop(self, number: int, frame: Any = None) -> None:
         self._stopping = True
@@ -174,6 +170,12 @@ class _Watch:
     def _tell(self, number: int, processes: Iterable[int]) -> None:
         for process in processes:
             os.kill(process, number)
+
+
+def _end_with(watcher: int) -> None:
+    """Ends this process when the one that watches is gone, whatever this one does."""
+    os.read(watcher, 1)
+    os._exit(LOST)
 
 
 def _door(keeper: str) -> socket.socket:

@@ -9,7 +9,6 @@ import socket
 import sys
 from collections.abc import Awaitable, Iterable
 from contextlib import AsyncExitStack, suppress
-from threading import Thread
 from types import FrameType
 from typing import TextIO, TypeVar
 
@@ -129,7 +128,6 @@ def serve(config: Config) -> int:
 
 def keep_engine(config: Config, keeping: Keeping) -> int:
     """Runs an engine that several front ends share, until SIGTERM."""
-    Thread(target=_end_with, args=(keeping.watcher,), daemon=True).start()
     signal.signal(signal.SIGTERM, _leave)
     with diverted() as foreign, suppress(SystemExit):
         logs.configure(config.logging, foreign.err)
@@ -147,11 +145,6 @@ def keep_engine(config: Config, keeping: Keeping) -> int:
 def _leave(number: int, frame: FrameType | None) -> None:
     signal.signal(number, signal.SIG_IGN)
     sys.exit()
-
-
-def _end_with(watcher: int) -> None:
-    os.read(watcher, 1)
-    os._exit(LOST)
 
 
 def run(config: Config, place: FrontEnd | None = None) -> int:
