@@ -145,10 +145,11 @@ def test_what_has_sent_nothing_goes_to_another_server_and_what_has_fails(run: Ru
 def test_a_request_whose_server_breaks_off_before_the_first_token_is_not_lost(
     run: Run, tokenizer: HubTokenizer
 ) -> None:
-    slow = VllmLike(ScriptedEngine(tokenizer, ["slow"], first_token_delay=60))
+    slow = like(tokenizer)
 
     async def story() -> None:
         async with fleet(slow, like(tokenizer)) as (engine, ran):
+            slow.engine.first_token_delay = 60
             asked = [asyncio.create_task(reply(engine, [n])) for n in range(1, 3)]
             await until(lambda: slow.engine.running() == 1)
             await ran[0].kill()
