@@ -1,10 +1,10 @@
 """Several processes on one port: each has an event loop of its own, and its share of the limits.
 
-The kernel spreads connections over them. What one runs, another finds through the store. A process that dies is started
-again; when this one, which watches them, is gone, so are they.
+The kernel spreads connections over them. What one runs, another finds through the store. An engine that they share has
+a process of its own, its keeper. A process that dies is started again; when this one, which watches them, is gone, so
+are they.
 """
 
-import asyncio
 import logging
 import math
 import os
@@ -12,15 +12,17 @@ import signal
 import socket
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from secrets import token_bytes
+from threading import Thread
 from typing import Any
 
 from pydantic import SecretBytes
 
-from server.config.load import Config
+from models.engines import EngineConfig, KeptVllmEngineConfig, VllmEngineConfig
+from server.config.load import Config, ConfigError
 from server.config.routes import RouteConfig
 
 log = logging.getLogger(__name__)
@@ -28,67 +30,97 @@ log = logging.getLogger(__name__)
 LOST = 4  # the exit status of a server that cannot go on
 MOST_DEATHS = 5  # within `SETTLED_SECONDS`; then the server gives up
 SETTLED_SECONDS = 300.0
+MOST_TOLD = 1 << 16  # bytes of a fault
 REST_SECONDS = 1.0  # before a process is started again
 
 
 @dataclass(frozen=True, slots=True)
 class FrontEnd:
-    """One of the processes: what it listens on, its own socket for the others, and theirs. `watcher` is at its end when
-    the process that watches is gone."""
+    """One of the processes: what it listens on, its own socket for the others, and theirs."""
 
     listener: socket.socket
     own: Path
     others: tuple[Path, ...]
-    watcher: int
 
     @property
     def first(self) -> bool:
         return all(self.own < other for other in self.others)
 
     def sockets(self) -> list[socket.socket]:
-        """To be called inside the event loop that they live in."""
         self.own.unlink(missing_ok=True)  # of one that died
         inside = socket.socket(socket.AF_UNIX)
         inside.bind(str(self.own))
-        asyncio.get_running_loop().add_reader(self.watcher, os._exit, LOST)
         return [self.listener, inside]
 
 
-def serve_together(config: Config, run: Callable[[Config, FrontEnd], int]) -> int:
-    """Runs `config.server.processes` times `run`, until a stop signal. Returns the worst of their exit statuses."""
+@dataclass(frozen=True, slots=True)
+class Keeping:
+    """The process that runs an engine for the others, who come to its `door`. It stands open however often the process
+    is started again."""
+
+    engine: str
+    door: socket.socket
+
+
+def serve_together(
+    config: Config, run: Callable[[Config, FrontEnd], int], keep: Callable[[Config, Keeping], int]
+) -> int:
+    """Runs `config.server.processes` times `run`, and `keep` for each engine that they share, until a stop signal.
+    Returns the worst of their exit statuses; raises the first `ConfigError` that one of them has raised."""
     with tempfile.TemporaryDirectory(prefix="reasond-") as folder, _bound(config) as reserved:
         port = reserved.getsockname()[1]
-        return _Watch(_shared(config, Path(folder), port), Path(folder), run).until_all_have_ended()
+        return _Watch(_shared(config, Path(folder), port), Path(folder), run, keep).until_all_have_ended()
 
 
 class _Watch:
-    """The processes by id, with the number of each."""
+    """The processes by id, with what each runs. Keepers end when nobody is left to need them."""
 
-    def __init__(self, config: Config, folder: Path, run: Callable[[Config, FrontEnd], int]) -> None:
+    def __init__(
+        self,
+        config: Config,
+        folder: Path,
+        run: Callable[[Config, FrontEnd], int],
+        keep: Callable[[Config, Keeping], int],
+    ) -> None:
         self._config = config
         self._run = run
+        self._keep = keep
         self._sockets = [folder / f"{number}.sock" for number in range(config.server.processes)]
-        self._running: dict[int, int] = {}
+        self._doors = {
+            name: _door(engine.keeper)
+            for name, engine in config.engines.items()
+            if isinstance(engine, KeptVllmEngineConfig)
+        }
+        self._running: dict[int, int | str] = {}
         self._deaths: list[float] = []
         self._status = 0
         self._stopping = False
         self._reading, self._writing = os.pipe()
+        self._faults, self._fault_told = os.pipe()
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._stop)
-        signal.signal(signal.SIGHUP, self._tell)
+        signal.signal(signal.SIGHUP, self._reload)
 
     def until_all_have_ended(self) -> int:
         server = self._config.server
         log.info("%d processes listen on http://%s:%d", server.processes, server.host, server.port)
-        for number in range(server.processes):
-            self._start(number)
+        for name in (*self._doors, *range(server.processes)):
+            self._start(name)
         while self._running:
             process, status = os.waitpid(-1, 0)
-            number = self._running.pop(process)
-            self._ended(number, os.waitstatus_to_exitcode(status))
+            name = self._running.pop(process)
+            self._ended(name, os.waitstatus_to_exitcode(status))
+            if not self._front_ends():
+                self._tell(signal.SIGTERM, self._running)
+        os.close(self._fault_told)
+        if told := os.read(self._faults, MOST_TOLD):
+            raise ConfigError(told.partition(b"\0")[0].decode())
         return self._status
 
-    def _ended(self, number: int, status: int) -> None:
+    def _front_ends(self) -> list[int]:
+        return [process for process, name in self._running.items() if name not in self._doors]
+
+    def _ended(self, name: int | str, status: int) -> None:
         if self._stopping:
             self._status = max(self._status, abs(status))
             return
@@ -97,38 +129,61 @@ class _Watch:
             self._status = status if status > 0 else LOST
             self._stop(signal.SIGTERM)
             return
-        log.error("process %d of the server ended with status %d: another is started", number, status)
+        log.error("process %s of the server ended with status %d: another is started", name, status)
         time.sleep(REST_SECONDS)
         if not self._stopping:
-            self._start(number)
+            self._start(name)
 
-    def _start(self, number: int) -> None:
+    def _start(self, name: int | str) -> None:
         if process := os.fork():
-            self._running[process] = number
+            self._running[process] = name
             return
         status = LOST
         try:
-            status = self._become(number)
+            status = self._become(name)
+        except ConfigError as error:
+            os.write(self._fault_told, f"{error}\0".encode())  # all of them may find the same
+        except Exception:
+            log.exception("process %s of the server failed", name)
         finally:
             logging.shutdown()
             os._exit(status)  # what this process tidies up at its end is the watcher's
 
-    def _become(self, number: int) -> int:
+    def _become(self, name: int | str) -> int:
         os.setpgid(0, 0)  # a terminal's Ctrl+C is for the watcher, which hands it on
         os.close(self._writing)
         for signalled in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(signalled, signal.SIG_DFL)
-        own, others = self._sockets[number], (*self._sockets[:number], *self._sockets[number + 1 :])
+        Thread(target=_end_with, args=(self._reading,), daemon=True).start()
+        if isinstance(name, str):
+            return self._keep(self._config, Keeping(name, self._doors[name]))
+        own, others = self._sockets[name], (*self._sockets[:name], *self._sockets[name + 1 :])
         with _bound(self._config) as listener:
-            return self._run(self._config, FrontEnd(listener, own, others, self._reading))
+            return self._run(self._config, FrontEnd(listener, own, others))
 
     def _stop(self, number: int, frame: Any = None) -> None:
         self._stopping = True
-        self._tell(signal.SIGTERM)
+        self._tell(signal.SIGTERM, self._front_ends())
 
-    def _tell(self, number: int, frame: Any = None) -> None:
-        for process in self._running:
+    def _reload(self, number: int, frame: Any = None) -> None:
+        self._tell(number, self._front_ends())
+
+    def _tell(self, number: int, processes: Iterable[int]) -> None:
+        for process in processes:
             os.kill(process, number)
+
+
+def _end_with(watcher: int) -> None:
+    """Ends this process when the one that watches is gone, whatever this one does."""
+    os.read(watcher, 1)
+    os._exit(LOST)
+
+
+def _door(keeper: str) -> socket.socket:
+    door = socket.socket(socket.AF_UNIX)
+    door.bind(keeper)
+    door.listen()
+    return door
 
 
 def _bound(config: Config) -> socket.socket:
@@ -143,7 +198,8 @@ def _bound(config: Config) -> socket.socket:
 
 
 def _shared(config: Config, folder: Path, port: int) -> Config:
-    """What all processes have in common: the store and the key of sealed thoughts. Each has its share of the limits."""
+    """What all processes have in common: the store, the key of sealed thoughts, and the engines of this machine. Each
+    has its share of the limits."""
     server, count = config.server, config.server.processes
     inherited: dict[str, Any] = {"port": port}
     if not server.store and not os.environ.get(server.store_env):
@@ -160,7 +216,18 @@ def _shared(config: Config, folder: Path, port: int) -> Config:
         )
         for name, key in config.keys.items()
     }
-    return config.model_copy(update={"server": server.model_copy(update=inherited), "routes": routes, "keys": keys})
+    engines = {
+        name: _kept(engine, folder / f"engine-{number}.sock")
+        for number, (name, engine) in enumerate(config.engines.items())
+    }
+    shared = {"server": server.model_copy(update=inherited), "routes": routes, "keys": keys, "engines": engines}
+    return config.model_copy(update=shared)
+
+
+def _kept(engine: EngineConfig, keeper: Path) -> EngineConfig:
+    if not isinstance(engine, VllmEngineConfig):
+        return engine
+    return KeptVllmEngineConfig.model_construct(**dict(engine), keeper=str(keeper))
 
 
 def _with_share(route: RouteConfig, count: int) -> RouteConfig:

@@ -7,14 +7,16 @@ import math
 import os
 import signal
 import socket
+import sys
 from collections.abc import Awaitable, Iterable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from types import FrameType
 from typing import TextIO, TypeVar
 
 import uvicorn
 import uvloop
 
+from models.engines import VllmEngineConfig, keep
 from models.engines.base import Engine
 from models.engines.supervised import SupervisedEngine
 from server.app import Application, create_app
@@ -22,13 +24,13 @@ from server.config.load import Config, ConfigError
 from server.edges.auth import load_keys
 from server.edges.connection import bounded_http
 from server.edges.request_scope import Observer
-from server.engines import start_engines
+from server.engines import START_ERRORS, reason_of, start_engines, thinking_tags
 from server.families import detect_families
 from server.fingerprint import check_calibrations
 from server.observability import logs
 from server.observability.foreign import ForeignOutput, diverted
 from server.observability.tracing import start_tracing
-from server.processes import LOST, FrontEnd, serve_together
+from server.processes import LOST, FrontEnd, Keeping, serve_together
 from server.ready import ready_lines
 from server.stores import open_responses
 
@@ -122,7 +124,28 @@ def serve(config: Config) -> int:
     if config.server.processes == 1:
         return run(config)
     logs.configure(config.logging)
-    return serve_together(config, run)
+    return serve_together(config, run, keep_engine)
+
+
+def keep_engine(config: Config, keeping: Keeping) -> int:
+    """Runs an engine that several front ends share, until SIGTERM."""
+    signal.signal(signal.SIGTERM, _leave)
+    with diverted() as foreign, suppress(SystemExit):
+        logs.configure(config.logging, foreign.err)
+        config = detect_families(config)
+        engine = config.engines[keeping.engine]
+        assert isinstance(engine, VllmEngineConfig)
+        tags = thinking_tags(config, keeping.engine)
+        try:
+            keep(engine, tags, keeping.door, config.server.processes, foreign.started, foreign.cause)
+        except START_ERRORS as error:
+            raise ConfigError(f"engines.{keeping.engine}: {reason_of(error)}") from error
+    return 0
+
+
+def _leave(number: int, frame: FrameType | None) -> None:
+    signal.signal(number, signal.SIG_IGN)
+    sys.exit()
 
 
 def run(config: Config, place: FrontEnd | None = None) -> int:
@@ -152,7 +175,7 @@ async def _serve(config: Config, foreign: ForeignOutput, place: FrontEnd | None)
         sharing = asyncio.create_task(responses.run(app.state.runtime.running.ask))
         stack.callback(sharing.cancel)
         stack.push_async_callback(responses.flush)
-        foreign.starting = False
+        foreign.started()
         return await _serve_app(config, app, stop, foreign.out, place)
     raise AssertionError("the stack swallows no exception")
 

@@ -38,7 +38,12 @@ def running(
             command, env=variables, cwd=folder, start_new_session=True, stdout=output, stderr=subprocess.STDOUT
         )
     try:
-        wait_until_ready(ready_url, process, seconds)
+        try:
+            wait_until_ready(ready_url, process, seconds)
+        except (RuntimeError, TimeoutError) as error:
+            if log:
+                error.add_note(log.read_text()[-2000:])
+            raise
         yield process
     finally:
         if process.poll() is None:

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from socket import socket
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
@@ -80,6 +81,13 @@ class VllmEngineConfig(LocalEngineConfig):
     @classmethod
     def _folders(cls, adapters: dict[str, str], info: ValidationInfo) -> dict[str, str]:
         return {name: resolve(path, info) for name, path in adapters.items()}
+
+
+class KeptVllmEngineConfig(VllmEngineConfig):
+    """A model whose core several processes share: the server makes this out of `VllmEngineConfig`. `keeper` is the
+    socket of the process that runs the core."""
+
+    keeper: str
 
 
 class RemoteEngineConfig(EngineConfig):
@@ -172,7 +180,24 @@ async def _load_vllm(name: str, config: VllmEngineConfig, thinking: Tags | None)
             adapters=config.adapters,
             thinking=thinking,
             chat_template=config.template,
+            keeper=config.keeper if isinstance(config, KeptVllmEngineConfig) else "",
         )
+
+
+def keep(
+    config: VllmEngineConfig,
+    thinking: Tags | None,
+    door: socket,
+    processes: int,
+    up: Callable[[], None],
+    cause: Callable[[], str],
+) -> None:
+    """Runs the core of an engine that several processes share, until this one ends. See `vllm_keeper`."""
+    with _with_vllm(config.env):
+        from models.engines.vllm import engine_arguments
+        from models.engines.vllm_keeper import keep_core
+
+        keep_core(engine_arguments(config.model, config.args, config.adapters, thinking), door, processes, up, cause)
 
 
 def _check_vllm(config: VllmEngineConfig) -> None:

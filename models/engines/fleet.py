@@ -25,6 +25,7 @@ STEP = 512
 PREFIXES = 200_000  # beginnings of prompts that are remembered, some 20 MB
 SLACK = 8  # requests more than twice those of the least busy server that affinity is worth
 CHECK_SECONDS = 5.0
+CONNECT_SECONDS = 60.0  # a new server is asked for a token, and may have much to do
 
 Urls = Callable[[], Sequence[str]]
 Connect = Callable[[str], Awaitable[RemoteEngine]]
@@ -33,12 +34,14 @@ ServerState = Literal["up", "down", "draining"]
 
 @dataclass(slots=True)
 class Server:
-    """One of the servers. `used` counts requests over all, so that equals are taken in turn."""
+    """One of the servers. `used` counts requests over all, so that equals are taken in turn. `look` is the last look at
+    it: one that takes its time holds up no other's."""
 
     url: str
     engine: RemoteEngine | None = None
     state: ServerState = "down"
     used: int = 0
+    look: asyncio.Task[Exception | None] | None = None
 
     @property
     def running(self) -> int:
@@ -165,8 +168,9 @@ class RemoteFleet:
                     self.servers[url].state = "down"
             for server in [server for url, server in self.servers.items() if url not in wanted]:
                 await self._drain(server)
-            looks = (_look_at(self.servers[url], self._connect, self.context_length) for url in wanted)
-            await asyncio.gather(*looks)
+            for server in (self.servers[url] for url in wanted):
+                if server.look is None or server.look.done():
+                    server.look = asyncio.create_task(_look_at(server, self._connect, self.context_length))
 
     async def _drain(self, server: Server) -> None:
         """Nothing new goes to the server; when it has nothing left, it is forgotten."""
@@ -179,10 +183,11 @@ class RemoteFleet:
 async def _look_at(server: Server, connect: Connect, context_length: int = 0) -> Exception | None:
     """Brings its state up to date, and says why it is down."""
     try:
-        async with asyncio.timeout(CHECK_SECONDS):
-            if server.engine is None:
+        if server.engine is None:
+            async with asyncio.timeout(CONNECT_SECONDS):
                 server.engine = await connect(server.url)
-            elif server.state == "down":
+        async with asyncio.timeout(CHECK_SECONDS):
+            if server.state == "down":
                 await server.engine.verify()
             await server.engine.check()
         if server.engine.context_length < context_length:
@@ -204,5 +209,7 @@ def _down(server: Server, error: Exception) -> None:
 
 async def _disconnect(servers: Iterable[Server]) -> None:
     for server in servers:
+        if server.look is not None:
+            server.look.cancel()
         if server.engine is not None:
             await server.engine.close()

@@ -42,6 +42,7 @@ from models.engines.base import (
     admit,
 )
 from models.engines.processes import EngineProcesses
+from models.engines.vllm_keeper import CorePlace
 from models.text.detokenizer import ReplyText
 from models.text.tokenizer import HubTokenizer
 
@@ -72,7 +73,7 @@ class VllmEngine:
     def __init__(
         self,
         llm: AsyncLLM,
-        processes: EngineProcesses,
+        processes: EngineProcesses | CorePlace,
         tokenizer: HubTokenizer,
         *,
         name: str,
@@ -103,9 +104,10 @@ class VllmEngine:
         adapters: Mapping[str, str] | None = None,
         thinking: tuple[str, str] | None = None,
         chat_template: str | None = None,
+        keeper: str = "",
     ) -> "VllmEngine":
         """Starts an engine: `args` are vLLM's engine arguments by their Python names, `adapters` LoRA folders by name,
-        `thinking` the tag pair that native thinking budgets watch.
+        `thinking` the tag pair that native thinking budgets watch. With a `keeper` it is one that others share.
 
         Raises `ValueError` for an argument that vLLM does not have, before anything is loaded.
         """
@@ -116,8 +118,17 @@ class VllmEngine:
             chat_template=chat_template,
             revision=engine_args.tokenizer_revision or engine_args.revision,
         )
-        processes = EngineProcesses()
-        llm = await asyncio.to_thread(_start, engine_args, processes)
+        processes: EngineProcesses | CorePlace
+        if keeper:
+            processes = CorePlace(keeper)
+            try:
+                llm = await asyncio.to_thread(processes.client)
+            except BaseException:  # who no longer waits for the core leaves its place
+                processes.shutdown()
+                raise
+        else:
+            processes = EngineProcesses()
+            llm = await asyncio.to_thread(_start, engine_args, processes)
         return cls(llm, processes, tokenizer, name=name, adapters=adapters, native_budget=_watched_tags(engine_args))
 
     async def generate(self, prompt: Prompt, sampling: Sampling) -> AsyncGenerator[Delta, None]:

@@ -23,7 +23,7 @@ from pydantic import (
 from controllers.policy.fold import modes
 from controllers.policy.speculation import OnFailure
 from models.config import Section, Tokens, resolve
-from models.engines import EngineConfig
+from models.engines import EngineConfig, VllmEngineConfig
 from models.formats import FAMILIES
 from models.formats.reasoning import ReasoningFormat, read_formats
 from models.judge_prompts.families import JUDGE_FAMILIES
@@ -53,7 +53,7 @@ def key_bytes(text: str) -> bytes:
 class ServerConfig(Section):
     """`[server]`: the HTTP edge.
 
-    `processes`: how many share the port, each with an event loop of its own; for engines elsewhere.
+    `processes`: how many share the port, each with an event loop of its own.
     `drain_seconds`: how long running requests may go on after a stop signal. `notice_seconds`: how long before that
     the server says at /ready that it drains and still takes new requests, for balancers that ask now and then.
     `keep_alive_seconds`: after so much silence a stream sends a comment, or a ping, so that nobody takes it for dead.
@@ -227,8 +227,9 @@ def parse_table(table: Mapping[str, Any], folder: Path) -> Config:
 
 
 def _process_problems(config: Config) -> Iterator[str]:
-    if config.server.processes > 1 and (here := [name for name, each in config.engines.items() if each.kind == "vllm"]):
-        yield f"server.processes: engine {here[0]!r} lives in one process; several need engines of kind 'remote'"
+    for name, engine in config.engines.items():
+        if config.server.processes > 1 and isinstance(engine, VllmEngineConfig) and "data_parallel_size" in engine.args:
+            yield f"engines.{name}.args.data_parallel_size: not with several server.processes; run vLLM's own server"
 
 
 def _route_problems(config: Config) -> Iterator[str]:

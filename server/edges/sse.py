@@ -53,12 +53,13 @@ async def while_connected(
 
     working.add_done_callback(wake)
     try:
-        await _disconnected(receive, idle)
+        await _disconnected(receive, idle, working)
     except asyncio.CancelledError:
         if not working.done() or task.uncancel():
             raise
     else:
-        raise ClientGone
+        if not working.done():
+            raise ClientGone
     finally:
         over = True
         if not working.done():
@@ -67,9 +68,13 @@ async def while_connected(
     return working.result()
 
 
-async def _disconnected(receive: Receive, idle: Callable[[], Awaitable[float]] | None) -> None:
+async def _disconnected(
+    receive: Receive, idle: Callable[[], Awaitable[float]] | None, working: asyncio.Future[Any]
+) -> None:
+    """Returns when the client has gone. Where the loop is late it may be time for a sign of life when the work is done
+    already: then there is none."""
     gone = False
-    while not gone:
+    while not (gone or working.done()):
         if idle is None:
             message = await receive()
         else:

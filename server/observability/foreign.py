@@ -34,6 +34,9 @@ class ForeignOutput:
         self._mark = ""
         self._drained = Event()
 
+    def started(self) -> None:
+        self.starting = False
+
     def cause(self) -> str:
         self.drain()
         return self._cause

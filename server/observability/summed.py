@@ -10,7 +10,7 @@ from prometheus_client.registry import Collector
 from prometheus_client.samples import Sample
 
 LEAST = frozenset({"reasond:engine_up", "process_start_time_seconds"})
-MOST = frozenset({"reasond:route_degraded", "python_info"})
+MOST = frozenset({"reasond:route_degraded", "reasond:engine_ends", "python_info"})
 
 
 def summed(texts: Sequence[str]) -> bytes:

@@ -1,6 +1,7 @@
 """A store in one SQLite file, for the processes of one machine. It survives a restart."""
 
 import asyncio
+import os
 import sqlite3
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -29,9 +30,10 @@ class SqliteBackend:
     @staticmethod
     def _open(path: str) -> sqlite3.Connection:
         try:
+            os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))  # what clients said is for its owner alone
             connection = sqlite3.connect(path, timeout=10, isolation_level=None)
             connection.executescript(SCHEMA)
-        except sqlite3.Error as error:
+        except (sqlite3.Error, OSError) as error:
             raise OSError(f"{path}: {error}") from error
         return connection
 

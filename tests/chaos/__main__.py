@@ -3,6 +3,7 @@
 import argparse
 import importlib
 import json
+import signal
 import sys
 import time
 import traceback
@@ -16,6 +17,7 @@ def main() -> int:
     parser.add_argument("--long", action="store_true", help="as many kills and minutes as the criteria ask")
     options = parser.parse_args()
     failed = 0
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the servers end with it
     for name in options.names or SCENARIOS:
         began = time.monotonic()
         story = importlib.import_module(f"tests.chaos.{name}").story

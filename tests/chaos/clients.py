@@ -127,6 +127,24 @@ async def ask(
     return outcome("error event" if code else "whole" if done else "cut")
 
 
+async def lines(
+    http: httpx.AsyncClient, url: str, body: Mapping[str, Any], headers: Mapping[str, str] | None = None
+) -> AsyncIterator[str]:
+    """The lines of a stream that say something."""
+    async with http.stream("POST", url, json={**body, "stream": True}, headers=headers) as answer:
+        assert answer.status_code == 200, await answer.aread()
+        async for line in answer.aiter_lines():
+            if line:
+                yield line
+
+
+async def created(http: httpx.AsyncClient, url: str, body: Mapping[str, Any]) -> dict[str, Any]:
+    """A response of `/v1/responses`, as it is when the server answers."""
+    answer = await http.post(f"{url}/v1/responses", json=body)
+    assert answer.status_code == 200, answer.text
+    return dict(answer.json())
+
+
 async def metric(http: httpx.AsyncClient, url: str, name: str) -> float:
     """The sum of a metric's series."""
     families = text_string_to_metric_families((await http.get(f"{url}/metrics")).text)

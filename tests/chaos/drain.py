@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import orjson
 
-from tests.chaos.clients import client, metric
+from tests.chaos.clients import client, created, lines, metric
 from tests.processes import ROOT, free_port, reasond
 
 DRAIN_SECONDS, TOKEN_SECONDS = 6.0, 0.02
@@ -76,7 +76,8 @@ def story(short: bool) -> dict[str, Any]:
 async def _stopped(url: str, process: subprocess.Popen[bytes]) -> tuple[Counter[str], float, list[str]]:
     """What became of everything that ran when SIGTERM came, how long the process lived on, and what ran unattended."""
     async with client() as http:
-        runs = [await _in_background(http, url, tokens) for tokens in (SHORT, LONG) * 4]
+        bodies = [_response(tokens, background=True) for tokens in (SHORT, LONG) * 4]
+        runs = [(await created(http, url, body))["id"] for body in bodies]
         asking = [asyncio.create_task(ask(http, url, tokens)) for ask in ASKING for tokens in (SHORT, LONG) * 4]
         asking.append(asyncio.create_task(_batch(http, url)))
         async with asyncio.timeout(30):
@@ -91,17 +92,8 @@ async def _stopped(url: str, process: subprocess.Popen[bytes]) -> tuple[Counter[
     return Counter(outcomes), seconds, runs
 
 
-async def _in_background(http: httpx.AsyncClient, url: str, tokens: int) -> str:
-    body = {"model": "demo", "input": "go on", "max_output_tokens": tokens, "background": True}
-    return str((await http.post(f"{url}/v1/responses", json=body)).json()["id"])
-
-
 async def _streamed(http: httpx.AsyncClient, url: str, path: str, body: dict[str, Any], tokens: int) -> str:
-    text = ""
-    async with http.stream("POST", f"{url}{path}", json={**body, "stream": True}) as answer:
-        assert answer.status_code == 200, await answer.aread()
-        async for piece in answer.aiter_text():
-            text += piece
+    text = "\n".join([line async for line in lines(http, url + path, body)])
     cut, name = "server_stopping" in text, path.rpartition("/")[2]
     assert cut == (tokens == LONG), (path, tokens, text[-300:])
     return f"{name} stream {'told that it is cut' if cut else 'whole'}"
@@ -116,8 +108,7 @@ async def _messages_stream(http: httpx.AsyncClient, url: str, tokens: int) -> st
 
 
 async def _responses_stream(http: httpx.AsyncClient, url: str, tokens: int) -> str:
-    body = {"model": "demo", "input": "go on", "max_output_tokens": tokens}
-    return await _streamed(http, url, "/v1/responses", body, tokens)
+    return await _streamed(http, url, "/v1/responses", _response(tokens), tokens)
 
 
 async def _whole(http: httpx.AsyncClient, url: str, tokens: int) -> str:
@@ -143,6 +134,10 @@ ASKING = (_chat_stream, _messages_stream, _responses_stream, _whole)
 
 def _chat(tokens: int) -> dict[str, Any]:
     return {"model": "demo", "max_tokens": tokens, "messages": [{"role": "user", "content": "go on"}]}
+
+
+def _response(tokens: int, **fields: Any) -> dict[str, Any]:
+    return {"model": "demo", "max_output_tokens": tokens, "input": "go on", **fields}
 
 
 def _found_again(url: str, runs: list[str]) -> Counter[str]:

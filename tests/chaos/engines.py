@@ -86,7 +86,7 @@ async def _ended(url: str, process: subprocess.Popen[bytes], ways: list[str], st
     async with clients.busy(32):
         for way in ways:
             await _until(lambda: clients.streaming >= 16, 300)
-            for victim in _victims(process.pid, way):
+            for victim in victims(process.pid, way):
                 os.kill(victim, signal.SIGKILL if way == "kill" else signal.SIGSTOP)
             recoveries.append(await _recovery(url))
     ends = clients.counts()
@@ -99,7 +99,7 @@ async def _ended(url: str, process: subprocess.Popen[bytes], ways: list[str], st
     return {"ends": ends, "recovery_seconds": [round(one, 1) for one in recoveries], "pair_whole": len(pair)}
 
 
-def _victims(server: int, way: str) -> list[int]:
+def victims(server: int, way: str) -> list[int]:
     """vLLM's core, and to freeze it its worker as well."""
     found = {}
     for process in members(server):

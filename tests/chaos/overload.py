@@ -49,17 +49,19 @@ def story(short: bool) -> dict[str, Any]:
                 beside = asyncio.run(_modest(url, keys, seconds, greedy=GREEDY))
     finally:
         del os.environ["REASOND_API_KEYS"]
-    assert flood["goodput"] >= 0.95 * capacity["goodput"], (capacity, flood)
-    assert flood["refused_without_retry_after"] == 0
-    assert after - before < 64 * 2**20, (before, after)
-    assert beside <= 1.1 * alone + 0.1, (alone, beside)
-    return {
+    told = {
         "capacity": capacity,
         "flood": flood,
         "memory_growth_mib": round((after - before) / 2**20, 1),
         "modest_seconds_alone": round(alone, 3),
         "modest_seconds_beside_greedy": round(beside, 3),
     }
+    assert flood["goodput"] >= 0.95 * capacity["goodput"], told
+    assert flood["refused_without_retry_after"] == 0, told
+    assert flood["refused_in_stream"] <= 0.01 * flood["refused"], told
+    assert after - before < 64 * 2**20, told
+    assert beside <= 1.1 * alone + 0.1, told
+    return told
 
 
 async def _offered(url: str, keys: list[str], times: float, seconds: float) -> dict[str, Any]:
@@ -75,13 +77,14 @@ async def _offered(url: str, keys: list[str], times: float, seconds: float) -> d
         outcomes = await asyncio.gather(*tasks)
     whole = [one for one in outcomes if one.end == "whole"]
     refused = [one for one in outcomes if one.end == "refused"]
-    assert len(whole) + len(refused) == len(outcomes), [one for one in outcomes if one.end not in ("whole", "refused")][
-        :3
-    ]
+    in_stream = [one for one in outcomes if (one.end, one.code) == ("error event", "overloaded")]  # the loop was late
+    others = [one for one in outcomes if one.end not in ("whole", "refused") and one not in in_stream]
+    assert not others, others[:3]
     return {
         "goodput": round(len([one for one in whole if one.began + one.seconds < began + seconds]) / seconds, 2),
         "offered": len(outcomes),
         "refused": len(refused),
+        "refused_in_stream": len(in_stream),
         "refused_without_retry_after": len([one for one in refused if not one.retry_after or one.status != 503]),
         "p99_seconds": round(statistics.quantiles([one.seconds for one in whole], n=100)[98], 2),
         "p99_refusal_seconds": round(statistics.quantiles([one.seconds for one in refused] or [0, 0], n=100)[98], 3),

@@ -10,6 +10,7 @@ from typing import Any
 
 import httpx
 
+from tests.chaos.clients import created, lines
 from tests.processes import ROOT, Redis, nginx, reasond
 
 TOKEN_SECONDS = 0.02
@@ -29,7 +30,7 @@ family = "lhrm"
 loop = {{ enabled = false }}
 """
 ASKED = {"model": "demo", "input": "2+3"}
-CHAT = {"model": "demo", "messages": [{"role": "user", "content": "2+3"}], "stream": True}
+CHAT = {"model": "demo", "messages": [{"role": "user", "content": "2+3"}]}
 AT_ONCE = 16
 BACK_SECONDS = 5.0  # for the replicas to find a store that is back
 GONE_SECONDS = 15.0  # for a replica to be known as gone
@@ -66,34 +67,34 @@ async def _lives(url: str, rounds: int) -> dict[str, Any]:
 
 
 async def _kept(http: httpx.AsyncClient, number: int) -> None:
-    first = await _created(http)
+    first = await created(http, "", ASKED)
     for _ in range(2):
         assert (await http.get(f"/v1/responses/{first['id']}")).json() == first
     assert (await http.get(f"/v1/responses/{first['id']}/input_items")).json()["data"]
-    second = await _created(http, previous_response_id=first["id"])
+    second = await created(http, "", {**ASKED, "previous_response_id": first["id"]})
     assert second["usage"]["input_tokens"] > first["usage"]["input_tokens"]
     reference = {"type": "item_reference", "id": first["output"][-1]["id"]}
-    await _created(http, input=[reference, {"role": "user", "content": "so?"}])
+    await created(http, "", {**ASKED, "input": [reference, {"role": "user", "content": "so?"}]})
     assert (await http.delete(f"/v1/responses/{first['id']}")).json()["deleted"]
     await _until_status(http, first["id"], None)
 
 
 async def _streamed(http: httpx.AsyncClient, number: int) -> None:
-    events = [line async for line in _lines(http, "/v1/responses", {**ASKED, "stream": True})]
+    events = [line async for line in lines(http, "/v1/responses", ASKED)]
     assert any("response.completed" in line for line in events), events[-3:]
     response_id = next(line for line in events if '"resp_' in line).partition('"id":"')[2].partition('"')[0]
     assert (await http.get(f"/v1/responses/{response_id}")).status_code == 200
 
 
 async def _background(http: httpx.AsyncClient, number: int) -> None:
-    queued = await _created(http, background=True)
+    queued = await created(http, "", {**ASKED, "background": True})
     assert queued["status"] in ("queued", "in_progress"), queued
     ended = await _until_status(http, queued["id"], "completed")
     assert ended["output"]
 
 
 async def _cancelled(http: httpx.AsyncClient, number: int) -> None:
-    queued = await _created(http, background=True)
+    queued = await created(http, "", {**ASKED, "background": True})
     await asyncio.sleep(THOUGHT * TOKEN_SECONDS / 4)
     answer = await http.post(f"/v1/responses/{queued['id']}/cancel")
     assert answer.status_code == 200, answer.text
@@ -111,34 +112,34 @@ async def _ended(http: httpx.AsyncClient, number: int) -> None:
 
 async def _interrupted(http: httpx.AsyncClient, request_id: str, wish: str) -> int:
     """Events with thinking of a stream that another connection ends midway."""
-    lines = []
-    async for line in _lines(http, "/v1/chat/completions", CHAT, {"x-request-id": request_id}):
-        lines.append(line)
-        if len(lines) == THOUGHT // 4:
+    seen = []
+    async for line in lines(http, "/v1/chat/completions", CHAT, {"x-request-id": request_id}):
+        seen.append(line)
+        if len(seen) == THOUGHT // 4:
             asked = await http.post(f"/v1/reasoning/{request_id}/{wish}")
             assert asked.status_code == 200, asked.text
-    assert lines[-1] == "data: [DONE]"
-    return len([line for line in lines if '"reasoning' in line])
+    assert seen[-1] == "data: [DONE]"
+    return len([line for line in seen if '"reasoning' in line])
 
 
 async def _store_lost(url: str, redis: Redis, replicas: list[str]) -> dict[str, Any]:
     """While Redis is gone replies go on; what was kept is lost with it; when it is back all is as before."""
     async with httpx.AsyncClient(base_url=url, timeout=60) as http:
-        before = await _created(http)
+        before = await created(http, "", ASKED)
         await asyncio.to_thread(redis.kill)
-        during = await asyncio.gather(*(_created(http) for _ in range(AT_ONCE)))
+        during = await asyncio.gather(*(created(http, "", ASKED) for _ in range(AT_ONCE)))
         unknown = await http.get(f"/v1/responses/{before['id']}")
         assert unknown.status_code == 404, unknown.text
         follow = await http.post("/v1/responses", json={**ASKED, "previous_response_id": before["id"]})
         assert (follow.status_code, follow.json()["error"]["code"]) == (404, "previous_response_not_found")
         for _ in range(2):
-            assert len([line async for line in _lines(http, "/v1/chat/completions", CHAT)]) > THOUGHT
+            assert len([line async for line in lines(http, "/v1/chat/completions", CHAT)]) > THOUGHT
         for replica in replicas:
             assert (await http.get(f"{replica}/ready")).status_code == 200
         await asyncio.to_thread(redis.start)
         began, back = time.monotonic(), None
         while back is None:
-            found = await _created(http)
+            found = await created(http, "", ASKED)
             seen = [(await http.get(f"{replica}/v1/responses/{found['id']}")).status_code for replica in replicas]
             if seen == [200, 200]:
                 back = time.monotonic() - began
@@ -164,12 +165,6 @@ async def _replica_lost(url: str, left: str, gone: str, kill: Any) -> dict[str, 
     return {"background_of_the_dead_failed": len(runs), "known_after_seconds": round(seconds, 1)}
 
 
-async def _created(http: httpx.AsyncClient, **fields: Any) -> dict[str, Any]:
-    answer = await http.post("/v1/responses", json={**ASKED, **fields})
-    assert answer.status_code == 200, answer.text
-    return dict(answer.json())
-
-
 async def _until_status(http: httpx.AsyncClient, response_id: str, status: str | None, root: str = "") -> Any:
     """The response when it has come to this status; None: when it is gone."""
     async with asyncio.timeout(GONE_SECONDS + THOUGHT * TOKEN_SECONDS):
@@ -181,12 +176,3 @@ async def _until_status(http: httpx.AsyncClient, response_id: str, status: str |
             if answer.status_code == 200 and answer.json()["status"] == status:
                 return answer.json()
             await asyncio.sleep(0.05)
-
-
-async def _lines(http: httpx.AsyncClient, path: str, body: Any, headers: Any = None) -> Any:
-    """The lines of a stream that say something."""
-    async with http.stream("POST", path, json=body, headers=headers) as answer:
-        assert answer.status_code == 200, await answer.aread()
-        async for line in answer.aiter_lines():
-            if line:
-                yield line

@@ -145,10 +145,11 @@ def test_what_has_sent_nothing_goes_to_another_server_and_what_has_fails(run: Ru
 def test_a_request_whose_server_breaks_off_before_the_first_token_is_not_lost(
     run: Run, tokenizer: HubTokenizer
 ) -> None:
-    slow = VllmLike(ScriptedEngine(tokenizer, ["slow"], first_token_delay=60))
+    slow = like(tokenizer)
 
     async def story() -> None:
         async with fleet(slow, like(tokenizer)) as (engine, ran):
+            slow.engine.first_token_delay = 60
             asked = [asyncio.create_task(reply(engine, [n])) for n in range(1, 3)]
             await until(lambda: slow.engine.running() == 1)
             await ran[0].kill()
@@ -205,6 +206,25 @@ def test_a_server_that_says_it_is_not_well_gets_nothing_new(run: Run, tokenizer:
             await until(lambda: engine.servers[ran[0].url].state == "down")
             await asyncio.gather(*(reply(engine, [n]) for n in range(1, 5)))
             assert (len(ill.prompts), len(well.prompts)) == (0, 4)
+
+    run(story())
+
+
+def test_a_busy_server_is_waited_for_at_start_and_holds_up_no_look_at_the_others(
+    run: Run, tokenizer: HubTokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("models.engines.fleet.CHECK_SECONDS", 0.1)
+    busy, stuck = (VllmLike(ScriptedEngine(tokenizer, ["a"], first_token_delay=delay)) for delay in (0.3, 60.0))
+    names = tmp_path / "servers"
+
+    async def story() -> None:
+        async with running(busy.app()) as first, running(stuck.app()) as second:
+            names.write_text(first.url)
+            async with fleet(urls_file=str(names)) as (engine, _):
+                names.write_text(f"{first.url}\n{second.url}")
+                await until(lambda: bool(stuck.prompts))
+                busy.healthy = False
+                await until(lambda: engine.servers[first.url].state == "down")
 
     run(story())
 

@@ -1,8 +1,11 @@
 """Request ids, body limits and cross-origin requests."""
 
+import asyncio
+import time
 from collections.abc import AsyncIterator
 
 import pytest
+import uvloop
 from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -12,6 +15,7 @@ from server.app import Application
 from server.config.load import ServerConfig
 from server.edges.endpoints import Routes, json_body
 from server.edges.request_scope import RequestScope, choose_id
+from server.edges.sse import while_connected
 
 LIMIT = "[server]\nmax_body_bytes = 100\n"
 
@@ -121,3 +125,24 @@ async def test_a_failure_after_the_first_byte_travels_on_so_that_the_connection_
         )
     assert [message["type"] for message in sent] == ["http.response.start", "http.response.body"]
     assert "request r1 failed after its answer had begun" in caplog.text
+
+
+def test_work_that_is_done_needs_no_sign_of_life_even_where_the_loop_is_late():
+    """uvloop looks at its timers before anything else: the one of the sign is due before the work's end is heard of."""
+    signs: list[float] = []
+
+    async def idle() -> float:
+        signs.append(time.monotonic())
+        return asyncio.get_running_loop().time() + 0.05
+
+    async def refuse() -> None:
+        raise LookupError
+
+    async def story() -> None:
+        waiting = asyncio.create_task(while_connected(asyncio.Event().wait, refuse(), idle))
+        asyncio.get_running_loop().call_soon(time.sleep, 0.1)
+        with pytest.raises(LookupError):
+            await waiting
+
+    uvloop.run(story())
+    assert len(signs) == 1

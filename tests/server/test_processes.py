@@ -3,12 +3,15 @@
 import asyncio
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import httpx
 import pytest
 
+from models.engines import KeptVllmEngineConfig
 from server.config.load import ConfigError, parse_config
 from server.observability.summed import summed
 from server.processes import _shared
@@ -29,6 +32,7 @@ token_delay = 0.02
 engine = "demo"
 family = "lhrm"
 """
+NOWHERE = 'url = "http://127.0.0.1:9"\n[routes.demo]\nengine = "demo"\nfamily = "lhrm"\n'
 CHAT = {"model": "demo", "messages": [{"role": "user", "content": "2+3"}]}
 
 
@@ -44,6 +48,15 @@ def test_the_processes_of_one_port_are_one_server(tmp_path: Path):
         process.send_signal(signal.SIGTERM)
         assert process.wait(60) == 0
     assert not members(process.pid)
+
+
+def test_what_keeps_all_of_them_from_starting_is_told_once(tmp_path: Path):
+    settings = tmp_path / "settings.toml"
+    settings.write_text(SETTINGS.replace('"scripted"', '"remote"').partition("replies")[0] + NOWHERE)
+    command = [sys.executable, "-m", "server.cli", "serve", str(settings), "--port", "0"]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    faults = [line for line in ended.stderr.splitlines() if " INFO " not in line]
+    assert (ended.returncode, len(faults)) == (2, 1) and faults[0].startswith("engines.demo: "), ended.stderr
 
 
 def test_none_of_them_outlives_the_one_that_watches(tmp_path: Path):
@@ -74,7 +87,7 @@ async def _asked(url: str) -> float:
     return sum(counted)
 
 
-def until(happened, seconds: float = 120) -> None:
+def until(happened, seconds: float = 300) -> None:
     deadline = time.monotonic() + seconds
     while not happened():
         assert time.monotonic() < deadline
@@ -88,6 +101,8 @@ reasond:requests_total{route="a"} 2.0
 reasond:engine_up{engine="e"} 1.0
 # TYPE reasond:route_degraded gauge
 reasond:route_degraded{route="a"} 0.0
+# TYPE reasond:engine_ends counter
+reasond:engine_ends_total{engine="e"} 1.0
 """
     other = (
         one.replace("2.0", "3.0")
@@ -99,6 +114,7 @@ reasond:route_degraded{route="a"} 0.0
         'reasond:requests_total{route="a"} 5.0',
         'reasond:engine_up{engine="e"} 0.0',
         'reasond:route_degraded{route="a"} 1.0',
+        'reasond:engine_ends_total{engine="e"} 1.0',
     ]
 
 
@@ -113,7 +129,16 @@ def test_each_process_has_its_share_of_the_limits_and_the_store_and_seal_of_all(
     assert len(config.server.seal_key.get_secret_value()) == 32
 
 
-def test_an_engine_of_one_process_is_not_shared_by_several():
-    engine = '[engines.demo]\nkind = "vllm"\nmodel = "demo/hybrid"\n[routes.demo]\nengine = "demo"\n'
-    with pytest.raises(ConfigError, match=r"server\.processes: engine 'demo' lives in one process"):
-        parse_config(f"[server]\nprocesses = 2\n{engine}", ROOT)
+def test_engines_of_this_machine_are_run_by_keepers_and_each_other_kind_by_each_process(tmp_path: Path):
+    engine = '[engines."a/b"]\nkind = "vllm"\nmodel = "demo/hybrid"\nargs = { max_num_seqs = 8 }\n'
+    shared = _shared(parse_config(SETTINGS + engine, ROOT), tmp_path, 8000).engines
+    assert shared["demo"] == parse_config(SETTINGS, ROOT).engines["demo"]
+    kept = shared["a/b"]
+    assert isinstance(kept, KeptVllmEngineConfig) and kept.args == {"max_num_seqs": 8}
+    assert Path(kept.keeper).parent == tmp_path
+
+
+def test_several_processes_do_not_share_an_engine_that_spreads_requests_itself():
+    engine = '[engines.demo]\nkind = "vllm"\nmodel = "demo/hybrid"\nargs = { data_parallel_size = 2 }\n'
+    with pytest.raises(ConfigError, match=r"engines\.demo\.args\.data_parallel_size: not with several"):
+        parse_config(f'[server]\nprocesses = 2\n{engine}[routes.demo]\nengine = "demo"\n', ROOT)
