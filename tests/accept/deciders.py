@@ -2,8 +2,7 @@
 
 Three steps a model. Replies to training questions teach the classifier. The deciders with a score are calibrated on
 test questions. Then every decider is compared as it is served, as it is and calibrated, on test questions on which no
-threshold was fitted or chosen. Replies, calibrations and plots stay in `runs/deciders`; `--out` keeps the figures that
-`make figures` draws.
+threshold was fitted or chosen. Replies, calibrations and plots stay in `runs/deciders`; `--out` keeps the figures.
 """
 
 import argparse
@@ -44,7 +43,7 @@ ENGINE = """
 [engines.demo]
 kind = "vllm"
 model = "{model}"
-args = {{ max_model_len = 2048, block_size = 32, max_num_seqs = 64, enforce_eager = true }}
+args = {{ max_model_len = 2048, block_size = 32, max_num_seqs = 128, enforce_eager = true }}
 env = {{ VLLM_CPU_KVCACHE_SPACE = "1", VLLM_CPU_OMP_THREADS_BIND = "nobind", OMP_NUM_THREADS = "1" }}
 """
 ROUTE = """
@@ -68,7 +67,7 @@ class Hybrid:
     temperature: float
     max_new_tokens: int
     tokens: bool = False
-    learnt: int = 600
+    learnt: int = 400
     chosen: int = 1000
     compared: int = 500
 
@@ -195,7 +194,7 @@ class Measurement:
 
     def asked(self, url: str, route: str, count: int) -> dict[str, Any]:
         return {
-            "route": {"url": url, "model": route, "concurrency": 16},
+            "route": {"url": url, "model": route, "concurrency": 32},
             "questions": count,
             "max_new_tokens": self.hybrid.max_new_tokens,
         }
