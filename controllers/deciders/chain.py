@@ -9,7 +9,8 @@ from controllers.deciders.base import DeciderConfig, ModeDecider, ModeVerdict, Q
 
 
 class ChainConfig(DeciderConfig):
-    """`links` are tables as `[routes.NAME.auto]` is one. A link whose p_think is within `unsure` asks the next."""
+    """`links` are tables as `[routes.NAME.auto]` is one, each with a calibration of its own. A link whose p_think is
+    within `unsure` asks the next."""
 
     decider: Literal["chain"] = "chain"
     links: tuple[SerializeAsAny[DeciderConfig], ...] = Field(min_length=2)
@@ -17,7 +18,9 @@ class ChainConfig(DeciderConfig):
     patience: float = Field(default=20.0, gt=0)
 
     @model_validator(mode="after")
-    def _ordered(self) -> Self:
+    def _in_order(self) -> Self:
+        if self.calibration:
+            raise ValueError("a chain has no score of its own: calibrate its links")
         if not 0 <= self.unsure[0] <= self.unsure[1] <= 1:
             raise ValueError("unsure is two probabilities, the lower one first")
         return self

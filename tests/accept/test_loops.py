@@ -1,4 +1,7 @@
-"""The loop rule lets the thoughts of all demo models be: ten thousand of them, at temperature 1."""
+"""The loop rule lets the thoughts of all demo models be: ten thousand of them, at temperature 1.
+
+It looks from the first token on, but for `budget`: `checked` has it do its sums over and over, word for word.
+"""
 
 import asyncio
 from contextlib import AsyncExitStack
@@ -43,6 +46,8 @@ def test_no_thought_of_a_demo_model_is_taken_for_a_loop(model: str, family: str,
 
 async def replies(model: str, family: str, task: str, count: int) -> list[Finished]:
     text = CONFIG.format(model=f"demo/{model}") + ROUTE.format(name="demo", family=family)
+    if task != "checked":
+        text += "loop = { after = 0 }\n"
     config, rng = parse_config(text, ROOT), Random(11)
     levels = tuple(TASKS[task].difficulties)
     questions = [draw(TASKS[task], rng.choice(levels), "test", rng).text for _ in range(count)]

@@ -472,6 +472,7 @@ def test_a_chain_has_links_that_are_deciders_and_bounds_in_order() -> None:
         chain(DRAFT),
         chain(DRAFT, {"decider": "guess"}),
         chain(DRAFT, AGREE, unsure=[0.8, 0.2]),
+        chain(DRAFT, AGREE, calibration="README.md"),
         {"decider": "chain"},
     ):
         with pytest.raises(ValueError):

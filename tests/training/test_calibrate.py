@@ -46,6 +46,14 @@ engine = "demo"
 family = "qwen3"
 auto = { decider = "draft", raw_threshold = 0.05 }
 
+[routes.chained]
+engine = "demo"
+family = "qwen3"
+[routes.chained.auto]
+decider = "chain"
+links = [{ decider = "ask" }, { decider = "draft", raw_threshold = 0.05 }]
+unsure = [0, 1]
+
 [routes.plain]
 engine = "demo"
 family = "qwen3"
@@ -218,6 +226,7 @@ def test_what_is_gone_on_with_must_be_the_same_model(drawn, url):
         ({"deciders": ["nobody"]}, "no route 'nobody' with a decider"),
         ({"deciders": ["plain"]}, "no route 'plain' with a decider"),
         ({"route": {"url": "http://127.0.0.1:9", "model": "asked"}}, "cannot be asked for its routes"),
+        ({"deciders": ["chained"]}, "a chain has no score of its own"),
         ({"price": 1.0, "token_saving": 0.5}, "one of max_loss, token_saving and price"),
         ({"price": 1.0, "confidence": 0.9}, "confidence is not read"),
     ],
@@ -225,6 +234,18 @@ def test_what_is_gone_on_with_must_be_the_same_model(drawn, url):
 def test_what_cannot_be_calibrated_is_told_in_a_line(tmp_path, url, change, wrong):
     with pytest.raises(UserError, match=wrong):
         calibrate.main(recipe(tmp_path, url, **change))
+
+
+def test_without_a_goal_routes_are_compared_as_they_are_served(tmp_path, url):
+    one = recipe(tmp_path, url, max_loss=None, deciders=["drafted", "chained"])
+    calibrate.main(one)
+    ways = json.loads((one.out / "comparison.json").read_text())["ways"]
+    assert set(ways) == {"never", "always", "oracle", "asked", "drafted", "chained"}
+    assert ways["asked"]["think_rate"] == 0.0, "0.5 is beyond every score"
+    both = ways["always"]["tokens"] + ways["never"]["tokens"]
+    assert ways["drafted"]["tokens"] == pytest.approx(both), "every draft was thrown away, and is told"
+    assert ways["drafted"]["accuracy"]["value"] == ways["always"]["accuracy"]["value"]
+    assert ways["chained"]["tokens"] == pytest.approx(both + 1), "asked, then drafted"
 
 
 def test_the_front_holds_what_no_other_beats():

@@ -226,8 +226,8 @@ class Way(NamedTuple):
 
 class SampleRecipe(Recipe):
     """`samples` replies to each of `questions` questions, in each of `modes` and at each of `budgets`, and one of each
-    route in `deciders`, direct wherever its decider has a score; where all are empty the model is free. They are scored
-    by the data's checker and appended to `out`, one JSON line each.
+    route in `deciders`, with `held_direct` direct wherever its decider has a score; where all are empty the model is
+    free. They are scored by the data's checker and appended to `out`, one JSON line each.
 
     The replies are a `route`'s, or a `model`'s through transformers, `batch` at a time; of a model that declares
     budgets they are plain ones, without tags. `temperature` 0 is greedy; without one a route has its own.
@@ -244,6 +244,7 @@ class SampleRecipe(Recipe):
     modes: tuple[Mode, ...] = ()
     budgets: tuple[PositiveInt, ...] = ()
     deciders: tuple[str, ...] = ()
+    held_direct: bool = True
     samples: PositiveInt = 1
     temperature: float | None = Field(1.0, ge=0)
     max_new_tokens: PositiveInt = 128
@@ -256,7 +257,7 @@ class SampleRecipe(Recipe):
         if self.route is not None:
             self.refuse_unread(("batch",), "a route has `concurrency`")
         else:
-            self.refuse_unread(("budgets", "deciders"), "only a route has them")
+            self.refuse_unread(("budgets", "deciders", "held_direct"), "only a route has them")
             if self.temperature is None:
                 raise ValueError("temperature: only a route has one of its own")
             self.refuse_unread(("model.lora",), "only what trains has a new adapter; merge one first")
@@ -277,7 +278,8 @@ class CalibrateRecipe(Recipe):
 
     The threshold is chosen for one of: `max_loss`, the share of all replies that may be direct and wrong where thinking
     is right, with a `confidence`; `token_saving`, a share of what always thinking generates; `price`, the accuracy that
-    1,000 tokens are worth. `out` is a folder.
+    1,000 tokens are worth. Without any of them none is chosen, and what each route does as it is served is compared.
+    `out` is a folder.
     """
 
     method: Literal["calibrate"] = "calibrate"
@@ -298,11 +300,16 @@ class CalibrateRecipe(Recipe):
 
     @model_validator(mode="after")
     def _one_goal(self) -> Self:
-        if sum(goal is not None for goal in (self.max_loss, self.token_saving, self.price)) != 1:
+        if sum(goal is not None for goal in (self.max_loss, self.token_saving, self.price)) > 1:
             raise ValueError("calibrate takes one of max_loss, token_saving and price")
         if self.max_loss is None:
             self.refuse_unread(("confidence",), "only max_loss is a promise")
         return self
+
+    @property
+    def chooses(self) -> bool:
+        """Whether thresholds are chosen."""
+        return (self.max_loss, self.token_saving, self.price) != (None, None, None)
 
     @property
     def sampling(self) -> SampleRecipe:
@@ -316,6 +323,7 @@ class CalibrateRecipe(Recipe):
             questions=self.questions,
             modes=("think", "no_think"),
             deciders=tuple(dict.fromkeys((self.route.model, *self.deciders))),
+            held_direct=self.chooses,
             samples=self.samples,
             temperature=None,
             max_new_tokens=self.max_new_tokens,

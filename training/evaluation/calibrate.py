@@ -2,19 +2,20 @@
 
 Replies in both modes and one of each decider are drawn by `training.sampling`. A third of the questions fits what a
 score is worth, under half of them choose the threshold, the rest is reported on. Writes `calibration.json`, which
-`[routes.NAME.auto]` reads, `calibration.md` and `calibration.png`.
+`[routes.NAME.auto]` reads, `calibration.md` and `calibration.png`. Where nothing is to be chosen all questions are
+reported on, and the files are `comparison.*`.
 """
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import httpx
 import numpy as np
 
-from training.config.sections import CalibrateRecipe, RouteSection
+from training.config.sections import CalibrateRecipe
 from training.data.errors import UserError
 from training.data.samples import read_samples
 from training.evaluation import plots, results, thresholds
@@ -28,18 +29,20 @@ SPLITS, BINS = 100, 10
 
 def main(recipe: CalibrateRecipe, resume: bool = False) -> str:
     """Runs the recipe and returns the table. With `resume` it goes on behind the last question that was drawn whole."""
-    cards = _cards(recipe.route, recipe.sampling.deciders)
+    cards = _cards(recipe)
     _same_model(recipe.out / "served.json", cards, resume)
     sample.main(recipe.sampling, resume)
     outcomes = read(grouped(read_samples(recipe.sampling.out), len(recipe.sampling.asked)), list(cards))
-    result = evaluate(outcomes, recipe, cards)
-    results.write(recipe.out, "calibration", result, table(result))
-    plots.deciders(result, recipe.out)
+    result = evaluate(outcomes, recipe, cards) if recipe.chooses else compare(outcomes, recipe)
+    name = "calibration" if recipe.chooses else "comparison"
+    results.write(recipe.out, name, result, table(result))
+    plots.deciders(result, recipe.out / f"{name}.png")
     return table(result)
 
 
-def _cards(route: RouteSection, names: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """What the server says of each route. UserError where one has no decider, or two have the same."""
+def _cards(recipe: CalibrateRecipe) -> dict[str, dict[str, Any]]:
+    """What the server says of each route. UserError where one has no decider, or thresholds cannot be chosen for it."""
+    route, names = recipe.route, recipe.sampling.deciders
     key = os.environ.get(route.key_env, "")
     try:
         response = httpx.get(f"{route.url}/v1/models", headers={"authorization": f"Bearer {key}"} if key else {})
@@ -51,8 +54,10 @@ def _cards(route: RouteSection, names: Sequence[str]) -> dict[str, dict[str, Any
         if name not in served or served[name].get("deciding") is None:
             raise UserError(f"{route.url} has no route {name!r} with a decider")
     found = [served[name]["decider"] for name in names]
-    if len(set(found)) < len(found):
+    if recipe.chooses and len(set(found)) < len(found):
         raise UserError(f"each of {', '.join(names)} must have another decider, not {', '.join(found)}")
+    if recipe.chooses and "chain" in found:
+        raise UserError("a chain has no score of its own: calibrate its links")
     return {name: {"decider": served[name]["decider"], **served[name]["deciding"]} for name in names}
 
 
@@ -86,6 +91,15 @@ def evaluate(outcomes: Outcomes, recipe: CalibrateRecipe, cards: Mapping[str, Ma
     settings = recipe.model_dump(mode="json", exclude={"out"})
     questions = {side: len(found) for side, found in rows.items()}
     return {"deciders": deciders, "ways": ways, "questions": questions, "recipe": settings}
+
+
+def compare(outcomes: Outcomes, recipe: CalibrateRecipe) -> dict[str, Any]:
+    """What each route did as it is served."""
+    report = DeciderReport(outcomes, np.arange(len(outcomes.sides)), recipe)
+    served = {name: report.chosen(choice, choice.thinks) for name, choice in outcomes.choices.items()}
+    ways = report.baselines() | {name: report.figures(chosen) for name, chosen in served.items()}
+    settings = recipe.model_dump(mode="json", exclude={"out"})
+    return {"deciders": {}, "ways": ways, "questions": len(outcomes.sides), "recipe": settings}
 
 
 def _calibrated(

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib import pyplot
+from matplotlib.axes import Axes
 
 from training.run_artifacts import save_plot
 
@@ -28,10 +29,16 @@ def frontier(cells: Sequence[Mapping[str, Any]], ways: Sequence[str], out: Path)
     return save_plot(figure, out / "evaluation.png")
 
 
-def deciders(result: Mapping[str, Any], out: Path) -> Path:
-    """`calibration.png`: accuracy against all tokens; the chord from never to always, the curve of each decider, each
-    way as a point, and the front of those that no other beats in both."""
+def deciders(result: Mapping[str, Any], path: Path) -> Path:
+    """What `choices` draws, in a file of its own."""
     figure, axis = pyplot.subplots(figsize=(7, 4.5))
+    choices(axis, result)
+    return save_plot(figure, path)
+
+
+def choices(axis: Axes, result: Mapping[str, Any]) -> None:
+    """Accuracy against all tokens: the chord from never to always, the curve of each decider, each way as a point, and
+    the front of those that no other beats in both."""
     points = {name: (way["tokens"], way["accuracy"]["value"]) for name, way in result["ways"].items()}
     axis.plot(*zip(points["never"], points["always"], strict=True), "k--", linewidth=1, label="random mix")
     for name, own in result["deciders"].items():
@@ -45,7 +52,6 @@ def deciders(result: Mapping[str, Any], out: Path) -> Path:
     axis.set_ylabel("accuracy")
     axis.grid(alpha=0.3)
     axis.legend(fontsize=8)
-    return save_plot(figure, out / "calibration.png")
 
 
 def pareto(points: Mapping[str, tuple[float, float]]) -> list[tuple[float, float]]:

@@ -60,7 +60,8 @@ async def _reply(
     question: TrainingQuestion, recipe: SampleRecipe, client: httpx.AsyncClient, number: int, way: Way
 ) -> SampledReply:
     assert recipe.route is not None
-    wish = {"mode": way.mode, "budget": way.budget} | ({"mode": "auto", "think_threshold": 1.0} if way.decider else {})
+    threshold = 1.0 if way.decider and recipe.held_direct else None
+    wish = {"mode": "auto" if way.decider else way.mode, "budget": way.budget, "think_threshold": threshold}
     wish = {name: value for name, value in wish.items() if value is not None}
     body: dict[str, Any] = {
         "model": way.decider or recipe.route.model,
