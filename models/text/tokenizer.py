@@ -6,7 +6,7 @@ pieces are encoded apart, so that no piece spells a whole control token.
 """
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from hashlib import sha256
 from inspect import signature
@@ -18,6 +18,7 @@ from jinja2 import TemplateError
 from transformers import AutoTokenizer
 
 from models.engines.base import InvalidRequest
+from models.text.encoders import encoder, encoder_mode
 
 SEAM = "\ufdd0"  # a noncharacter: never valid for interchange, so removing it from client text loses nothing
 TEMPLATE_FIELD = "chat_template_kwargs"
@@ -26,9 +27,17 @@ LONG_TEXT = 32 * 1024  # characters
 
 
 class HubTokenizer:
-    """A Hugging Face fast tokenizer with its chat template."""
+    """A Hugging Face fast tokenizer with its chat template; where the model has none, with vLLM's encoder for it, if it
+    has one of this `mode`."""
 
-    def __init__(self, path: str | Path, *, chat_template: str | None = None, revision: str | None = None) -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        chat_template: str | None = None,
+        revision: str | None = None,
+        mode: str = "auto",
+    ) -> None:
         self._hf = AutoTokenizer.from_pretrained(path, revision=revision)
         if not getattr(self._hf, "is_fast", False):
             raise ValueError(f"{path}: a fast tokenizer (tokenizer.json) is needed")
@@ -43,14 +52,18 @@ class HubTokenizer:
         added = self._hf.added_tokens_decoder.values()
         self.special_texts: frozenset[str] = frozenset(token.content for token in added if token.special)
         self.template: str = _source(self._hf.chat_template)
+        self.response_template: Mapping[str, Any] | None = getattr(self._hf, "response_template", None)
+        self._apply: Callable[..., str] = self._hf.apply_chat_template
         self.control_texts: frozenset[str] = frozenset(self._controls)
         self._kept: frozenset[str] = frozenset()
-        self.protect([self.template, *self.special_texts])
         self.bos_text: str = self._hf.bos_token or ""
-        self.has_template: bool = bool(self._hf.chat_template)
         self._own_arguments = frozenset(  # of templates: what a client sends under these names would replace our own
             {*signature(self._hf.apply_chat_template).parameters, *self._hf.special_tokens_map, "messages"}
         )
+        if not self.template and (encoding := encoder_mode(path, revision, mode)):
+            self._apply, self.template = encoder(self._hf, encoding)
+        self.has_template: bool = bool(self.template)
+        self.protect([self.template, *self.special_texts])
 
     def protect(self, texts: Iterable[str]) -> None:
         """Keeps from clients the control tokens that these texts hold. A vocabulary may have thousands of tokens that
@@ -117,7 +130,7 @@ class HubTokenizer:
             field = f"{TEMPLATE_FIELD}.{min(taken)}"
             raise InvalidRequest(f"{field}: not for clients to set", field)
         try:
-            rendered = self._hf.apply_chat_template(
+            rendered = self._apply(
                 self.guard(messages),
                 tools=self.guard(tools) if tools else None,
                 tokenize=False,

@@ -4,14 +4,20 @@ template. Budgets hold to the token, forced calls are calls, and two hundred mix
 import asyncio
 import json
 import random
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
-from tests.families.corpus import ALL, corpus, model_folder
+from models.formats import FAMILIES
+from models.formats.prompt import TemplateInput, render
+from models.formats.template import writes_calls
+from models.tool_calls.grammar import has_grammar
+from tests.families.corpus import ALL, corpus, model_folder, tokenizer_of
+from tests.families.test_models import section_of
 from tests.processes import reasond
 
 pytestmark = [
@@ -32,18 +38,22 @@ SMALL = {
 }
 EXPERTS = {"num_experts_per_tok": 2, "moe_intermediate_size": 64, "n_routed_experts": 4, "first_k_dense_replace": 1}
 LATENT = {"kv_lora_rank": 32, "q_lora_rank": 32, "qk_rope_head_dim": 32, "qk_nope_head_dim": 32, "v_head_dim": 32}
+FULL = {"layer_types": ["full_attention"] * 2}
 ARCHITECTURES: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "Qwen3": ("qwen3", {}),
     "QwQ": ("qwen2", {}),
     "DeepSeek-V3.2": ("deepseek_v3", {**EXPERTS, **LATENT, "n_group": 1, "topk_group": 1}),
     "GLM-4.6": ("glm4_moe", {**EXPERTS, "n_group": 1, "topk_group": 1}),
-    "gpt-oss": ("gpt_oss", {"num_local_experts": 4, "num_experts_per_tok": 2, "layer_types": ["full_attention"] * 2}),
+    "gpt-oss": ("gpt_oss", {"num_local_experts": 4, "num_experts_per_tok": 2, **FULL}),
     "Llama 3.1": ("llama", {}),
     "SmolLM3": ("smollm3", {}),
     "Granite 3.3": ("granite", {}),
     "Seed-OSS": ("seed_oss", {}),
-    "Ministral 3 Reasoning": ("mistral", {}),
+    "Ministral 3 Reasoning": ("ministral3", {}),
     "Apertus": ("apertus", {}),
+    "Command A Reasoning": ("cohere2", FULL),
+    "Hy3": ("hy_v3", {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 64}),
+    "MiniMax-M2": ("minimax_m2", {"num_local_experts": 4, "num_experts_per_tok": 2, "rotary_dim": 32}),
 }
 """Models of the corpus, and the configuration that makes a small one of each."""
 CONFIG = """
@@ -94,65 +104,73 @@ def checkpoint(folder: Path, name: str) -> Path:
     return folder
 
 
-def asked(drawn: random.Random, thinks: bool, constrained: bool) -> dict[str, Any]:
-    """One request of the mix."""
-    kinds = ["plain", *["budget", "none"] * thinks, *["forced"] * constrained]
+def asked(drawn: random.Random, kinds: Sequence[str], bias: Mapping[str, int]) -> tuple[str, dict[str, Any]]:
+    """One request of the mix, and its kind. The bias has a model open its thinking that begins it itself."""
     kind = drawn.choice(kinds)
     body: dict[str, Any] = {"model": drawn.choice(("main", "hard")), "messages": [USER], "max_tokens": 120}
-    body |= {"stream": False, "seed": drawn.randrange(1000), "temperature": drawn.choice((0.0, 1.0))}
+    body |= {"seed": drawn.randrange(1000), "temperature": drawn.choice((0.0, 1.0))}
     if kind == "budget":
-        body["thinking_budget"] = drawn.choice((1, 4, 16, 40))
+        body |= {"thinking_budget": drawn.choice((1, 4, 16, 40)), "logit_bias": bias}
     elif kind == "none":
         body["reasoning_effort"] = "none"
+    elif kind == "offered":
+        body["tools"] = [TOOL]
     elif kind == "forced":
         body |= {"tools": [TOOL], "tool_choice": "required", "parallel_tool_calls": False, "max_tokens": 400}
-        body |= {"thinking_budget": 8} if thinks else {}
-    return body
+        body |= {"thinking_budget": 8} if "budget" in kinds else {}
+    return kind, body
 
 
-def check(body: Mapping[str, Any], answer: httpx.Response) -> None:
-    if body.get("reasoning_effort") == "none" and answer.status_code == 400:
-        assert "no_think" in answer.text or "thinking" in answer.text
-        return
-    assert answer.status_code == 200, answer.text
-    told = answer.json()
-    choice, usage = told["choices"][0], told["usage"]
-    thought = (usage.get("completion_tokens_details") or {}).get("reasoning_tokens", 0)
+def check(kind: str, body: Mapping[str, Any], told: Mapping[str, Any]) -> bool:
+    """Whether a reply was cut, after all of it has been looked at."""
+    choice = told["choices"][0]
+    thought = (told["usage"].get("completion_tokens_details") or {}).get("reasoning_tokens", 0)
+    cut: str = choice["reasond"].get("cut") or ""
     budget = body.get("thinking_budget")
     if budget is not None:
         assert thought <= budget
-        if choice["reasond"].get("cut") == "hard":
-            assert thought == budget
-    if "tools" in body:
+        assert thought == budget or cut != "hard"
+    if kind == "none":
+        assert thought == 0
+    if kind == "forced":
         call = choice["message"]["tool_calls"][0]["function"]
         arguments = json.loads(call["arguments"])
         assert call["name"] == "look_up"
         assert arguments["city"] in ("Oslo", "Rome")
         assert isinstance(arguments["days"], int)
+    return bool(cut)
 
 
-async def ask_all(url: str, family: str) -> int:
-    """Sends the mix; how many replies were cut at their budget."""
+async def ask_all(url: str, kinds: Sequence[str], bias: Mapping[str, int]) -> Counter[str]:
+    """Sends the mix; how many there were of each kind, and how many of it were cut at their budget."""
     limit = asyncio.Semaphore(AT_ONCE)
+    drawn = random.Random(0)
     async with httpx.AsyncClient(base_url=url, timeout=300) as client:
-        known = (await client.get("/v1/models")).json()["data"][0]["reasond"]
-        calls = known["tools"] or {}
-        drawn = random.Random(family)
-        bodies = [asked(drawn, "think" in known["modes"], bool(calls.get("constrained"))) for _ in range(REQUESTS)]
 
-        async def one(body: dict[str, Any]) -> int:
+        async def one(kind: str, body: Mapping[str, Any]) -> list[str]:
             async with limit:
                 answer = await client.post("/v1/chat/completions", json=body)
-            check(body, answer)
-            return answer.status_code == 200 and bool(answer.json()["choices"][0]["reasond"].get("cut"))
+            assert answer.status_code == 200, answer.text
+            return [kind] + [f"{kind}, cut"] * check(kind, body, answer.json())
 
-        return sum(await asyncio.gather(*map(one, bodies)))
+        told = await asyncio.gather(*(one(*asked(drawn, kinds, bias)) for _ in range(REQUESTS)))
+    return Counter(word for words in told for word in words)
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_a_small_model_of_a_real_architecture_is_served(name: str, tmp_path: Path) -> None:
-    family = ALL[name].family
+    form, tokenizer = FAMILIES[ALL[name].family], tokenizer_of(name)
+    opened = form.scope and section_of(form, tokenizer, render(form, tokenizer, TemplateInput([USER]), "think"))
+    opening = tokenizer.control_id(form.thinking[0]) if form.thinking and opened == "start" else None
+    calls = form.tools if writes_calls(form, tokenizer) else None
+    constrained = calls is not None and has_grammar(calls) and not form.answer
+    holds = opened == "reasoning" or opening is not None
+    kinds = ["plain", *["budget"] * holds, *["none"] * ("no_think" in form.able), *["offered"] * bool(calls)]
     config = tmp_path / "config.toml"
-    config.write_text(CONFIG.format(folder=checkpoint(tmp_path / "model", name), family=family), encoding="utf-8")
+    config.write_text(CONFIG.format(folder=checkpoint(tmp_path / "model", name), family=form.name), encoding="utf-8")
     with reasond(config, log=tmp_path / "log", seconds=1200) as (url, _):
-        assert asyncio.run(ask_all(url, family)) > REQUESTS / 20
+        bias = {} if opening is None else {str(opening): 100}
+        told = asyncio.run(ask_all(url, [*kinds, *["forced"] * constrained], bias))
+    print(name, ARCHITECTURES[name][0], dict(sorted(told.items())))  # shown with pytest -s
+    assert told["budget, cut"] >= told["budget"] / 2
+    assert all(told[kind] > 0 for kind in kinds)

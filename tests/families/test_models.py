@@ -27,12 +27,6 @@ from tests.families.corpus import ALL, corpus, tokenizer_of
 pytestmark = pytest.mark.skipif(isinstance(corpus(), str), reason=str(corpus()))
 
 
-@pytest.fixture(scope="module", params=ALL)
-def name(request: pytest.FixtureRequest) -> str:
-    """Each model in turn, with all of its tests, since loading its vocabulary takes seconds."""
-    return str(request.param)
-
-
 PROPERTIES = {"city": {"type": "string"}, "days": {"type": "integer"}}
 TOOLS = (
     Tool("look_up", {"type": "object", "properties": PROPERTIES, "required": ["city"]}, "The weather."),
