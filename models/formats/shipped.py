@@ -36,7 +36,9 @@ def shipped(template: Mapping[str, Any] | None) -> Mapping[str, ReasoningFormat]
     }
     answer = parts.get("content", {})
     if begins := _text(answer, "open"):
-        table |= {"answer": [begins, _text(answer, "close")], "closing": closing + begins}
+        between = str(template.get("start_anchor", "")) if template else ""
+        ends = [[begins, _text(answer, "close")], [begins, closing]]
+        table |= {"answer": ends, "between": [between], "closing": closing + between + begins}
     if calls := _calls(parts.get("tool_calls", {})):
         table["tools"] = calls
     switches: Sequence[Mapping[str, Any]] = [

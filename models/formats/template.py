@@ -12,7 +12,7 @@ from itertools import takewhile
 from typing import Any, Literal
 
 from models.engines.base import InvalidRequest, Tokenizer
-from models.formats.history import THINKING
+from models.formats.history import AS_GIVEN, THINKING
 from models.formats.parser import ReplyParser
 from models.formats.prompt import TemplateInput, opening_of, render
 from models.formats.reasoning import MODES, Mode, ReasoningFormat, Section
@@ -73,7 +73,7 @@ def prove(form: ReasoningFormat, tokenizer: Tokenizer) -> Proof:
     if form.able and (fault := _mode_fault(form, tokenizer, tags)):
         return Proof(fault)
     turns = list(_turns(form, tokenizer, tags))
-    fault = next(filter(None, (_turn_fault(form, turn) for turn in turns)), "")
+    fault = next(filter(None, (_turn_fault(form, turn) for turn in turns)), "") or _history_fault(form, tokenizer, tags)
     reads = any(turn.calls for turn in turns)
     calls = reads and TOOL.name in _prompt_text(form, tokenizer)
     thinking = [turn for turn in turns if THOUGHT in turn.text]
@@ -289,6 +289,26 @@ def _turn_fault(form: ReasoningFormat, turn: _Turn) -> str:
     return ""
 
 
+def _history_fault(form: ReasoningFormat, tokenizer: Tokenizer, tags: Tags) -> str:
+    """What a template refuses of earlier calls as the family hands them over, while it takes them as they come."""
+    if form.history == AS_GIVEN or form.tools is None:
+        return ""
+    try:
+        plain = _turn(replace(form, history=AS_GIVEN), tokenizer, tags, "", CALLS[:1])
+    except InvalidRequest:
+        return ""
+    try:
+        own = _turn(form, tokenizer, tags, "", CALLS[:1]).text
+    except InvalidRequest as error:
+        own = str(error)
+    city = CALLS[0]["city"]
+    if city not in plain.text or city in own:
+        return ""
+    return (
+        f"the template writes calls as {_excerpt(plain.text)}, but of those that the family hands over {_excerpt(own)}"
+    )
+
+
 def _spelled_tags(form: ReasoningFormat) -> str:
     return repr(" … ".join(form.thinking)) if form.thinking else "no thinking"
 
@@ -347,7 +367,8 @@ def _unknown_fault(form: ReasoningFormat, tokenizer: Tokenizer, tags: Tags) -> s
     unknown = [tag for tag in around if not _known(tag, tokenizer, tags)]
     if not unknown or unknown == [form.behind.get("think")]:  # the server writes the opening itself
         return ""
-    turn = next((turn.text for turn in _turns(form, tokenizer, tags) if ANSWER in turn.text), "")
+    turns = _turns(replace(form, history=AS_GIVEN), tokenizer, tags)
+    turn = next((turn.text for turn in turns if ANSWER in turn.text), "")
     nowhere = f"neither it nor the vocabulary knows {unknown[0]!r}, which the family writes"
     return f"the template writes a turn as {_excerpt(turn)}, and {nowhere}"
 

@@ -23,6 +23,7 @@ from models.text.encoders import encoder, encoder_mode
 SEAM = "\ufdd0"  # a noncharacter: never valid for interchange, so removing it from client text loses nothing
 TEMPLATE_FIELD = "chat_template_kwargs"
 NO_TEXT = re.compile(f"[{SEAM}\ud800-\udfff]")  # nor are surrogates, which JSON can spell and no tokenizer takes
+PROBE = "first-probe-7f3"
 LONG_TEXT = 32 * 1024  # characters
 
 
@@ -81,6 +82,20 @@ class HubTokenizer:
         vocabulary = sorted(self.backend.get_vocab(with_added_tokens=True).items(), key=itemgetter(1))
         return sha256(repr(vocabulary).encode()).hexdigest()
 
+    @cached_property
+    def _wants_parts(self) -> bool:
+        """Whether the template reads contents in parts only: a string would be lost."""
+
+        def shows(message: Mapping[str, Any]) -> bool:
+            options = {"tools": None, "tokenize": False, "add_generation_prompt": True, "continue_final_message": False}
+            try:
+                return PROBE in self._apply([message], **options)
+            except (TemplateError, TypeError, ValueError):
+                return False
+
+        message = {"role": "user", "content": PROBE}
+        return not shows(message) and shows(_in_parts(message))
+
     def guard(self, value: Any) -> Any:
         """A copy of a JSON value in which no string spells a control token: a seam follows its first character."""
         if isinstance(value, str):
@@ -126,6 +141,8 @@ class HubTokenizer:
         behind: str = "",
     ) -> list[int]:
         template_kwargs = template_kwargs or {}
+        if self._wants_parts:
+            messages = [_in_parts(message) for message in messages]
         if taken := self._own_arguments.intersection(template_kwargs):
             field = f"{TEMPLATE_FIELD}.{min(taken)}"
             raise InvalidRequest(f"{field}: not for clients to set", field)
@@ -144,6 +161,11 @@ class HubTokenizer:
             field = TEMPLATE_FIELD if template_kwargs else "messages"
             raise InvalidRequest(f"{field}: the model's chat template cannot render this: {error}", field) from error
         return self._encode_guarded(rendered if rendered.endswith(behind) else rendered + behind)
+
+
+def _in_parts(message: Mapping[str, Any]) -> Mapping[str, Any]:
+    content = message.get("content")
+    return {**message, "content": [{"type": "text", "text": content}]} if isinstance(content, str) else message
 
 
 def _source(template: str | Mapping[str, str] | None) -> str:

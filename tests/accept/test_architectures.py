@@ -81,7 +81,10 @@ TOOL = {
         "name": "look_up",
         "parameters": {
             "type": "object",
-            "properties": {"city": {"type": "string", "enum": ["Oslo", "Rome"]}, "days": {"type": "integer"}},
+            "properties": {
+                "city": {"type": "string", "enum": ["Oslo", "Rome"]},
+                "days": {"type": "integer", "minimum": 1, "maximum": 7},
+            },
             "required": ["city", "days"],
             "additionalProperties": False,
         },
@@ -107,7 +110,7 @@ def checkpoint(folder: Path, name: str) -> Path:
 def asked(drawn: random.Random, kinds: Sequence[str], bias: Mapping[str, int]) -> tuple[str, dict[str, Any]]:
     """One request of the mix, and its kind. The bias has a model open its thinking that begins it itself."""
     kind = drawn.choice(kinds)
-    body: dict[str, Any] = {"model": drawn.choice(("main", "hard")), "messages": [USER], "max_tokens": 120}
+    body: dict[str, Any] = {"model": drawn.choice(("main", "hard")), "messages": [USER], "max_tokens": 60}
     body |= {"seed": drawn.randrange(1000), "temperature": drawn.choice((0.0, 1.0))}
     if kind == "budget":
         body |= {"thinking_budget": drawn.choice((1, 4, 16, 40)), "logit_bias": bias}
@@ -116,7 +119,7 @@ def asked(drawn: random.Random, kinds: Sequence[str], bias: Mapping[str, int]) -
     elif kind == "offered":
         body["tools"] = [TOOL]
     elif kind == "forced":
-        body |= {"tools": [TOOL], "tool_choice": "required", "parallel_tool_calls": False, "max_tokens": 400}
+        body |= {"tools": [TOOL], "tool_choice": "required", "parallel_tool_calls": False, "max_tokens": 200}
         body |= {"thinking_budget": 8} if "budget" in kinds else {}
     return kind, body
 
@@ -137,7 +140,7 @@ def check(kind: str, body: Mapping[str, Any], told: Mapping[str, Any]) -> bool:
         arguments = json.loads(call["arguments"])
         assert call["name"] == "look_up"
         assert arguments["city"] in ("Oslo", "Rome")
-        assert isinstance(arguments["days"], int)
+        assert arguments["days"] in range(1, 8)
     return bool(cut)
 
 

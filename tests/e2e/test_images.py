@@ -1,4 +1,4 @@
-"""A vision model on vLLM: Gemma 3's own vocabulary and template over random weights, with a picture in the prompt."""
+"""A vision model on vLLM: LLaVA's own template over random weights, with pictures in the prompt."""
 
 import json
 from base64 import b64encode
@@ -29,70 +29,50 @@ engine = "main"
 family = "plain"
 """
 PROCESSOR = {
-    "image_processor_type": "Gemma3ImageProcessor",
-    "processor_class": "Gemma3Processor",
-    "image_seq_length": TOKENS_OF_AN_IMAGE,
+    "image_processor_type": "CLIPImageProcessor",
     "do_resize": True,
+    "size": {"shortest_edge": 56},
+    "do_center_crop": True,
+    "crop_size": {"height": 56, "width": 56},
     "do_rescale": True,
     "do_normalize": True,
     "image_mean": [0.5, 0.5, 0.5],
     "image_std": [0.5, 0.5, 0.5],
-    "size": {"height": 56, "width": 56},
 }
-SPECIAL = {
-    "boi_token": "<start_of_image>",
-    "eoi_token": "<end_of_image>",
-    "image_token": "<image_soft_token>",
-}
+SMALL = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 2}
 
 
 def checkpoint(folder: Path) -> Path:
-    """A random Gemma 3 of two layers that sees."""
+    """A random LLaVA of two layers that sees: Llama's vocabulary with a token for images."""
     import torch
-    from transformers import Gemma3Config, Gemma3ForConditionalGeneration
+    from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
 
-    raw = (CACHE / "gemma3.json").read_text("utf-8")
-    vocabulary = json.loads(raw)
-    ids = {token["content"]: token["id"] for token in vocabulary["added_tokens"]}
-    size = max([*vocabulary["model"]["vocab"].values(), *ids.values()]) + 1
-    text = {
-        "vocab_size": size,
-        "hidden_size": 64,
-        "intermediate_size": 128,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-        "num_key_value_heads": 1,
-        "head_dim": 32,
-        "max_position_embeddings": 1024,
-    }
-    vision = {
-        "hidden_size": 64,
-        "intermediate_size": 128,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-        "image_size": 56,
-        "patch_size": 14,
-    }
-    config = Gemma3Config(
-        text_config=text,
-        vision_config=vision,
-        mm_tokens_per_image=TOKENS_OF_AN_IMAGE,
-        boi_token_index=ids["<start_of_image>"],
-        eoi_token_index=ids["<end_of_image>"],
-        image_token_index=ids["<image_soft_token>"],
-        eos_token_id=None,
+    vocabulary = json.loads((CACHE / "llama3_1.json").read_bytes())
+    image = max([*vocabulary["model"]["vocab"].values(), *(token["id"] for token in vocabulary["added_tokens"])]) + 1
+    vocabulary["added_tokens"].append({**vocabulary["added_tokens"][0], "id": image, "content": "<image>"})
+    config = LlavaConfig(
+        text_config=LlamaConfig(vocab_size=image + 1, num_key_value_heads=2, head_dim=32, **SMALL),
+        vision_config=CLIPVisionConfig(image_size=56, patch_size=14, projection_dim=64, **SMALL),
+        image_token_index=image,
     )
     torch.manual_seed(0)
     folder.mkdir()
-    Gemma3ForConditionalGeneration(config).to(torch.bfloat16).save_pretrained(folder)
-    (folder / "tokenizer.json").write_text(raw, "utf-8")
-    tokenizer = {"tokenizer_class": "GemmaTokenizerFast", "bos_token": "<bos>", "eos_token": "<end_of_turn>"}
-    tokenizer |= {"processor_class": "Gemma3Processor", "extra_special_tokens": SPECIAL, **SPECIAL}
-    (folder / "tokenizer_config.json").write_text(json.dumps(tokenizer), "utf-8")
-    (folder / "preprocessor_config.json").write_text(json.dumps(PROCESSOR), "utf-8")
-    processor = {"processor_class": "Gemma3Processor", "image_seq_length": TOKENS_OF_AN_IMAGE}
-    (folder / "processor_config.json").write_text(json.dumps(processor), "utf-8")
-    (folder / "chat_template.jinja").write_bytes((CACHE / "trl_gemma3.jinja").read_bytes())
+    LlavaForConditionalGeneration(config).to(torch.bfloat16).save_pretrained(folder)
+    files: dict[str, Any] = {
+        "tokenizer.json": vocabulary,
+        "tokenizer_config.json": {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<|eot_id|>"},
+        "preprocessor_config.json": PROCESSOR,
+        "processor_config.json": {
+            "processor_class": "LlavaProcessor",
+            "patch_size": 14,
+            "num_additional_image_tokens": 1,
+            "vision_feature_select_strategy": "default",
+            "image_token": "<image>",
+        },
+    }
+    for name, content in files.items():
+        (folder / name).write_text(json.dumps(content, ensure_ascii=False), "utf-8")
+    (folder / "chat_template.jinja").write_bytes((CACHE / "trl_llava_next.jinja").read_bytes())
     return folder
 
 

@@ -3,6 +3,7 @@
 import itertools
 import json
 import random
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,18 +11,22 @@ import pytest
 from tokenizers.decoders import DecodeStream
 
 from models.engines.base import InvalidRequest
+from models.engines.scripted import ScriptedEngine
 from models.formats import FAMILIES
 from models.formats.chunks import Chunk
 from models.formats.history import written as as_written
 from models.formats.parser import ReplyParser
 from models.formats.prompt import TemplateInput, opening_of, render
 from models.formats.reasoning import ReasoningFormat
-from models.formats.template import find_family, prove
+from models.formats.template import find_family, prove, writes_calls
 from models.formats.vocabulary import compile_tags
 from models.text.tokenizer import HubTokenizer
 from models.tool_calls.formats import PARSED_ONLY, ToolCallFormat
 from models.tool_calls.grammar import answer_grammar, has_grammar
 from models.tool_calls.tools import Tool
+from server.app import create_app
+from server.config.load import ConfigError, parse_config
+from tests.conftest import ROOT
 from tests.families.corpus import ALL, corpus, tokenizer_of
 
 pytestmark = pytest.mark.skipif(isinstance(corpus(), str), reason=str(corpus()))
@@ -279,9 +284,44 @@ WRONG = {
 }
 
 
-@pytest.mark.parametrize(("name", "wrong"), [(name, wrong) for name, several in WRONG.items() for wrong in several])
-def test_a_wrong_family_is_refused_with_what_does_not_fit(name: str, wrong: str) -> None:
-    fault = prove(FAMILIES[wrong], tokenizer_of(name)).fault
-    assert fault
-    assert "\n" not in fault
-    assert len(WRONG) * 5 <= sum(map(len, WRONG.values())) == 40
+SETTINGS = """
+[engines.main]
+kind = "scripted"
+model = "demo/tokenizer"
+[routes.main]
+engine = "main"
+family = "{family}"
+"""
+
+
+@pytest.mark.parametrize(("model", "wrong"), [(model, wrong) for model, several in WRONG.items() for wrong in several])
+def test_a_wrong_family_ends_the_start_with_what_does_not_fit(model: str, wrong: str) -> None:
+    assert sum(map(len, WRONG.values())) == 40
+    config = parse_config(SETTINGS.format(family=wrong), ROOT)
+    with pytest.raises(ConfigError) as refused:
+        create_app(config, {"main": ScriptedEngine(tokenizer_of(model), [""], name="main")})
+    told = str(refused.value)
+    assert told.startswith(f"routes.main.family: '{wrong}' does not fit engine 'main': the template")
+    assert re.search("'s prompt ends with '.+'|writes (a turn|thinking|calls|answers) as '.+'", told)
+    assert re.search("the family|with and without thinking", told)
+    assert "\n" not in told
+
+
+def test_any_other_family_is_refused_or_reads_the_model_all_the_same(name: str) -> None:
+    own, tokenizer = FAMILIES[ALL[name].family], tokenizer_of(name)
+    others = [form for form in FAMILIES.values() if form is not own]
+    faults = {form.name: prove(form, tokenizer).fault for form in others}
+    for form in others:
+        if faults[form.name]:
+            assert "\n" not in faults[form.name]
+            continue
+        offers = writes_calls(form, tokenizer)
+        for mode in set(form.able) & set(own.able):
+            prompt = render(form, tokenizer, TemplateInput([USER]), mode)
+            section = section_of(own, tokenizer, prompt)
+            assert section_of(form, tokenizer, prompt) == section, (form.name, mode)
+            opening = opening_of(compile_tags(form, tokenizer), prompt)
+            for kind, (text, expected) in replies(own, section).items():
+                if offers or not expected[2]:
+                    assert read(form, tokenizer, opening, text) == expected, (form.name, mode, kind)
+    assert sum(map(bool, faults.values())) >= len(others) / 2
