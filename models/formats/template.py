@@ -379,7 +379,7 @@ def _known(text: str, tokenizer: Tokenizer, tags: Tags) -> bool:
     return tags.mark(text) != text or any(text.strip() in written for written in spelled)
 
 
-def _section(tags: Tags, tokenizer: Tokenizer, prompt: Sequence[int]) -> str:
+def _section(tags: Tags, tokenizer: Tokenizer, prompt: Sequence[int]) -> Section:
     parser = ReplyParser(tags)
     opening = opening_of(tags, prompt)
     parser.feed(opening, [tokenizer.token_text(token_id) for token_id in opening])
