@@ -170,13 +170,11 @@ FURTHER: Mapping[str, Model] = {
         "deepseek_r1_switched", "deepseek", "deepseek-ai-DeepSeek-R1-Distill-Qwen-32B"
     ),
     "Gemma 4 (interleaved)": Model("gemma4", "gemma3", "google-gemma-4-31B-it-interleaved", "<turn|>", GEMMA),
-    "Laguna S": Model("glm4.7", "qwen3", "poolside-Laguna-S-2.1", "</assistant>", ("<assistant>", "</assistant>")),
-    "Laguna XS": Model("laguna", "qwen3", "poolside-Laguna-XS-2.1", "</assistant>", ("<assistant>", "</assistant>")),
+    "Laguna S": Model("glm4.7", "qwen3", "poolside-Laguna-S-2.1", "</assistant>", ("</assistant>",)),
+    "Laguna XS": Model("laguna", "qwen3", "poolside-Laguna-XS-2.1", "</assistant>", ("</assistant>",)),
     "Ling 3 Flash": Model("glm4.7", "qwen3", "inclusionai-ling-3.0-flash", "<|role_end|>", ("<|role_end|>",)),
     "MiniCPM5": Model("minicpm5", "qwen3", "openbmb-MiniCPM5-1B"),
-    "MiniMax-M3": Model(
-        "minimax_m3", "qwen3", "MiniMax-M3", "[e~[", ("]~!b[", "]~b]", "[e~["), ("<mm:think>", "</mm:think>")
-    ),
+    "MiniMax-M3": Model("minimax_m3", "qwen3", "MiniMax-M3", "[e~[", ("]~!b[", "]~b]", "[e~[")),
     "Muse Glimmer": Model("muse", "qwen3", "muse-glimmer", "<|eot|>", MUSE),
     "Nemotron 3 Ultra": Model("nemotron3", "qwen3", "trl_nemotron_3_ultra"),
     "Reka Edge": Model("smollm3", "qwen3", "Reka-Edge", "<sep>", ("<sep>",)),

@@ -32,7 +32,6 @@ PARSERS: Mapping[str, tuple[str | None, str | None]] = {
     "Kimi-K3": ("kimi_k3", "kimi_k3"),
     "MiniMax-M2": ("minimax_m2", "minimax_m2"),
     "Seed-OSS": ("seed_oss", "seed_oss"),
-    "Granite 3.3": (None, "granite"),
     "Nemotron Nano 2": ("deepseek_r1", None),
     "Nemotron 3 Nano": ("nemotron_v3", "qwen3_coder"),
     "Gemma 4": ("gemma4", "gemma4"),
@@ -41,11 +40,8 @@ PARSERS: Mapping[str, tuple[str | None, str | None]] = {
     "Ministral 3 Reasoning": ("mistral", "mistral"),
     "LFM2.5": ("deepseek_r1", "lfm2"),
     "Apertus": (None, "apertus"),
-    "Laguna S": ("poolside_v1", "poolside_v1"),
-    "Laguna XS": ("poolside_v1", "poolside_v1"),
     "Ling 3 Flash": ("ling3", "ling3"),
     "MiniCPM5": ("qwen3", "minicpm5"),
-    "MiniMax-M3": ("minimax_m3", "minimax_m3"),
     "Muse Glimmer": ("muse_glimmer", "muse_glimmer"),
     "Qwen3-Coder": (None, "qwen3_xml"),
     "Kimi-K2": (None, "kimi_k2"),
@@ -53,8 +49,8 @@ PARSERS: Mapping[str, tuple[str | None, str | None]] = {
     "GigaChat 3.1": (None, "gigachat3"),
 }
 """vLLM's parsers of thinking and of calls, where it has one that can be made here: gpt-oss's fetches its vocabulary,
-Command A's wants a package of its own, Llama's and Hy3's want tokens that the corpus has not, and Apriel, Solar and
-RWKV have none."""
+Command A's wants a package of its own, those of Llama, Hy3, Laguna and MiniMax-M3 want tokens that the corpus has not,
+Granite's reads an older spelling, and Apriel, Solar and RWKV have none."""
 
 
 @dataclass(frozen=True)
