@@ -35,6 +35,8 @@ MOST_FAULTS = 3  # in one line
 END_TOKENS = 12  # of a prompt, which a fault shows
 THINKS = re.compile(r"</?think|reasoning_content|reasoning_effort|enable_thinking|\[THINK\]|\bthoughts?\b")
 """What a template of a model that thinks speaks of."""
+OPENED = re.compile(r"(<[^<>/\s]*think[^<>/\s]*>|\[THINK\])(\\n)*['\"]\Z")
+"""Thinking that a prompt, as it is shown, leaves open."""
 FIELDS = (THINKING, "reasoning", "thinking")
 """Where templates look for the thinking of a turn. What never thinks is given all of them."""
 
@@ -329,6 +331,8 @@ def _mode_fault(form: ReasoningFormat, tokenizer: Tokenizer, tags: Tags) -> str:
     if fault := _unknown_fault(form, tokenizer, tags):
         return fault
     ends = {mode: _excerpt(tokenizer.decode(prompt[-END_TOKENS:], False)) for mode, prompt in bare.items()}
+    if form.scope is None and (opened := next((mode for mode, end in ends.items() if OPENED.search(end)), None)):
+        return f"the template's prompt ends with {ends[opened]}, which the family reads as the beginning of an answer"
     switched = form.modes.get("think") != form.modes.get("no_think") and len(form.modes) == len(MODES)
     if len(prompts) == len(MODES) and (bare if switched else prompts)["think"] == prompts["no_think"]:
         switch = ", ".join(f"{key}={value!r}" for key, value in form.modes.get("no_think", {}).items())

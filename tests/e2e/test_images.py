@@ -13,7 +13,7 @@ from PIL import Image
 from tests.families.corpus import CACHE, corpus
 from tests.processes import reasond
 
-pytestmark = [pytest.mark.e2e, pytest.mark.skipif(isinstance(corpus(), str), reason=str(corpus()))]
+pytestmark = [pytest.mark.accept, pytest.mark.e2e, pytest.mark.skipif(isinstance(corpus(), str), reason=str(corpus()))]
 
 TOKENS_OF_AN_IMAGE = 16
 SETTINGS = """
