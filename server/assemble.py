@@ -20,7 +20,6 @@ from controllers.judging.chat import chat_controller
 from controllers.judging.judge import Judge
 from controllers.policy.fold import Defaults, KeyLimits
 from models.engines.base import Engine, Sampling
-from models.formats import FAMILIES
 from models.formats.reasoning import ReasoningFormat
 from models.formats.template import prove
 from models.judge_prompts.families import JUDGE_FAMILIES, load_forms
@@ -197,25 +196,17 @@ def _with_target(config: Config, name: str, models: Mapping[str, LoadedModel], j
     if settings is None:
         return route
     model = models[settings.target]
-    _fitting(name, route.family, settings.target, model.engine)
+    _require_fit(name, replace(route.family, tools=None), settings.target, model.engine)  # which only thinks
     try:
         return with_target(route, model.engine, settings, model.breaker)
     except ValueError as error:
         raise ConfigError(f"routes.{name}.speculative: {error}") from error
 
 
-def _fitting(name: str, family: ReasoningFormat, engine_name: str, engine: Engine) -> ReasoningFormat:
-    """The family as the engine's template bears it out: with the calls of another family where the template writes
-    those. Raises `ConfigError` where the family's thinking does not fit."""
-    fault = prove(family, engine.tokenizer).fault
-    if not fault:
-        return family
-    for tools in dict.fromkeys(other.tools for other in FAMILIES.values() if other.tools != family.tools):
-        fitted = replace(family, tools=tools)
-        proof = prove(fitted, engine.tokenizer)
-        if not proof.fault and proof.calls:
-            return fitted
-    raise ConfigError(f"routes.{name}.family: {family.name!r} does not fit engine {engine_name!r}: {fault}")
+def _require_fit(name: str, family: ReasoningFormat, engine_name: str, engine: Engine) -> None:
+    """Raises `ConfigError` where the family and the engine's template do not fit each other."""
+    if fault := prove(family, engine.tokenizer).fault:
+        raise ConfigError(f"routes.{name}.family: {family.name!r} does not fit engine {engine_name!r}: {fault}")
 
 
 def _route(
@@ -225,8 +216,8 @@ def _route(
     judges: Mapping[str, Judge],
     controller: Controller | None = None,
 ) -> Route:
-    engine = model.engine
-    family = _fitting(name, config.of_family, config.engine, engine)
+    engine, family = model.engine, config.of_family
+    _require_fit(name, family, config.engine, engine)
     controller = controller or CONTROLLERS[config.controller]
     if config.judged_by:
         controller = best_of_controller(judges[config.judged_by], controller)

@@ -9,7 +9,6 @@ from models.engines import EngineConfig, VllmEngineConfig
 from models.engines.base import Engine
 from models.engines.scripted import ScriptedEngine
 from models.memory import MemoryPlan, memory_plan, model_folder
-from models.text.tokenizer import HubTokenizer
 from server.apis.ops import tool_abilities
 from server.assemble import Runtime, assemble
 from server.config.load import Config, ConfigError
@@ -51,7 +50,7 @@ def _is_here(engine: EngineConfig) -> bool:
 def _unloaded(config: Config, name: str) -> Engine:
     """An engine that has its tokenizer and nothing else."""
     engine, tags = config.engines[name], thinking_tags(config, name)
-    tokenizer = HubTokenizer(engine.model, chat_template=engine.template)
+    tokenizer = engine.load_tokenizer()
     if tags and any(tokenizer.control_id(tag) is None for tag in tags):
         tags = None  # an engine watches single tokens only
     return ScriptedEngine(tokenizer, [""], name=name, adapters=frozenset(engine.adapters), thinking=tags)

@@ -15,7 +15,6 @@ def detect_families(config: Config) -> Config:
     if not any(route.family == AUTO for route in config.routes.values()):
         return config
     from models.formats.template import find_family
-    from models.text.tokenizer import HubTokenizer
 
     routes = dict(config.routes)
     for name, route in config.routes.items():
@@ -23,8 +22,7 @@ def detect_families(config: Config) -> Config:
             continue
         engine = config.engines[route.engine]
         try:
-            tokenizer = HubTokenizer(engine.model, chat_template=engine.template)
-            family, why = find_family(tokenizer, config.known_families)
+            family, why = find_family(engine.load_tokenizer(), config.known_families)
         except (ValueError, OSError) as error:
             raise ConfigError(f"routes.{name}.family: {reason_of(error)}") from error
         log.info("routes.%s.family: %s, as %s", name, family.name, why)

@@ -71,13 +71,13 @@ def session_seconds(leader: int) -> float:
 
 @contextmanager
 def reasond(
-    config: Path, port: int | None = None, log: Path | None = None, tree: Path = ROOT
+    config: Path, port: int | None = None, log: Path | None = None, tree: Path = ROOT, seconds: float = 300
 ) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
     """`reasond serve` for a configuration, out of one source tree: its root URL and its process."""
     port = port or free_port()
     command = [sys.executable, "-m", "server.cli", "serve", str(config), "--port", str(port)]
     url = f"http://127.0.0.1:{port}"
-    with running(command, f"{url}/ready", {"PYTHONPATH": str(tree)}, log=log, folder=tree) as process:
+    with running(command, f"{url}/ready", {"PYTHONPATH": str(tree)}, seconds, log, tree) as process:
         yield url, process
 
 

@@ -62,12 +62,14 @@ class Ask:
         turns = asking(question.request.messages, text)
         request = replace(question.request, messages=turns, tools=(), continue_final=False)
         prompt = await prompt_of(question.route, request, "no_think", question.policy)
-        return await probability(question, prompt.token_ids, *self._letters)
+        return await probability(question, prompt, *self._letters)
 
 
 def asking(messages: Sequence[Mapping[str, Any]], text: str) -> list[Mapping[str, Any]]:
     """The conversation with a text at the end of its last user turn; behind another turn, with a turn of its own."""
     *earlier, last = messages
-    if last.get("role") == "user" and isinstance(last.get("content"), str):
-        return [*earlier, {**last, "content": last["content"] + text}]
+    content = last.get("content")
+    if last.get("role") == "user" and content is not None:
+        more = content + text if isinstance(content, str) else [*content, {"type": "text", "text": text}]
+        return [*earlier, {**last, "content": more}]
     return [*messages, {"role": "user", "content": text.lstrip()}]

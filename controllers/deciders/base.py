@@ -117,7 +117,7 @@ class DeciderConfig(Section):
         return Calibration.read(self.calibration, self.decider) if self.calibration else Calibration()
 
 
-async def probability(question: Question, prompt: list[int], chosen: int, other: int) -> float | None:
+async def probability(question: Question, prompt: RenderedPrompt, chosen: int, other: int) -> float | None:
     """P(chosen) against P(other) as the next token, at temperature 1. None where the client cancels before that."""
     route = question.route
     sampling = Sampling(
@@ -128,7 +128,8 @@ async def probability(question: Question, prompt: list[int], chosen: int, other:
         logprobs=0,
         priority=question.sampling.priority,
     )
-    request = Prompt(prompt, route.adapter, cache_salt=question.request.cache_salt)
+    salt = question.request.cache_salt
+    request = Prompt(prompt.token_ids, route.adapter, cache_salt=salt, sight=prompt.sight)
     async with aclosing(route.engine.generate(request, sampling)) as stream:
         while (delta := await next_item(stream, question.interrupt)) is not None:
             question.spent.tokens += len(delta.token_ids)

@@ -14,5 +14,5 @@ class Probe:
 
     async def decide(self, question: Question) -> ModeVerdict | None:
         think, direct = question.route.prefixes["think"][0], question.route.prefixes["no_think"][0]
-        p_think = await probability(question, question.prompt.token_ids, think, direct)
+        p_think = await probability(question, question.prompt, think, direct)
         return None if p_think is None else question.verdict("threshold", p_think)

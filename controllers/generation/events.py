@@ -267,6 +267,7 @@ class Interrupt:
 @dataclass(frozen=True, slots=True)
 class Conversation:
     """A conversation that asks for one reply. `messages` and `tools` are JSON values as chat templates read them.
+    `images` are the files of the images in the messages, in their order.
     `notes` say what of the request the reply will not keep to. `arrived` is when it came, by `time.perf_counter`."""
 
     messages: Sequence[Mapping[str, Any]]
@@ -277,6 +278,7 @@ class Conversation:
     interrupt: Interrupt | None = None
     shape: AnswerFormat | None = None
     notes: tuple[str, ...] = ()
+    images: tuple[bytes, ...] = ()
     arrived: float = field(default_factory=time.perf_counter, compare=False)
 
     @property

@@ -17,15 +17,20 @@ from models.formats.reasoning import effort_word
 @dataclass(frozen=True, slots=True)
 class RenderedPrompt:
     """A prompt's token ids, up to where the engine goes on. `opening` are those at its end that belong to the reply:
-    they say whether its thinking is open, closed, or not begun."""
+    they say whether its thinking is open, closed, or not begun. `sight` is what the engine made of its images."""
 
     token_ids: list[int]
     opening: Sequence[int] = ()
+    sight: Any = None
 
 
 async def prompt_of(route: Route, request: Conversation, mode: Wish, policy: Policy) -> RenderedPrompt:
     """The conversation in a mode, rendered in a thread where it is long: other replies go on meanwhile."""
-    return await off_loop(request.characters, partial(render_prompt, route, request, mode, policy))
+    prompt = await off_loop(request.characters, partial(render_prompt, route, request, mode, policy))
+    if route.engine.look is None or not request.images:
+        return prompt
+    seen = await route.engine.look(prompt.token_ids, request.images)
+    return replace(prompt, token_ids=seen.token_ids, sight=seen.sight)
 
 
 def render_prompt(route: Route, request: Conversation, mode: Wish, policy: Policy) -> RenderedPrompt:

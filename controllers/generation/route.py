@@ -14,7 +14,7 @@ from controllers.policy.fold import Defaults, Policy
 from controllers.policy.speculation import SpeculativeConfig, TakeoverLimits
 from models.engines.base import Engine, Sampling, Tokenizer
 from models.formats.reasoning import Mode, ReasoningFormat
-from models.formats.template import SystemPlace, system_place, writes_calls
+from models.formats.template import SystemPlace, system_place, takes_images, writes_calls
 from models.formats.vocabulary import Tags, compile_tags
 from models.tool_calls.formats import ToolCallFormat
 from models.tool_calls.grammar import has_grammar
@@ -63,7 +63,7 @@ class Route:
     all its routes. `calls` is how the model writes tool calls, None where it is shown no
     tools; `calls_constrained` says that a grammar can hold it to them. `decider` says whether a reply
     of mode `auto` thinks; None leaves it to the model. `system_place` says where its chat template takes system turns.
-    `found_by` says why it has its family.
+    `found_by` says why it has its family. `sees`: its model and its template take images.
     """
 
     name: str
@@ -87,6 +87,7 @@ class Route:
     calls_constrained: bool = False
     system_place: SystemPlace = "anywhere"
     found_by: str = ""
+    sees: bool = False
     target: TargetModel | None = None
     decider: "ModeDecider | None" = None
 
@@ -146,6 +147,7 @@ def build_route(
         calls_constrained=calls is not None and has_grammar(calls) and not family.answer,
         system_place=system_place(tokenizer),
         found_by=found_by,
+        sees=engine.look is not None and takes_images(tokenizer),
     )
 
 
@@ -161,7 +163,8 @@ def with_target(route: Route, engine: Engine, settings: SpeculativeConfig, break
     lengths, cues, prompt = settings.lengths, Cues(settings.all_cues), forced(own, settings.excess_prompt)
     target = TargetModel(inner, settings, lengths, cues, breaker, prompt, scores)
     # An engine that holds budgets counts its own tokens: they are the reply's positions in one vocabulary only.
-    return replace(route, target=target, native_budget=route.native_budget and own.vocabulary == other.vocabulary)
+    native = route.native_budget and own.vocabulary == other.vocabulary
+    return replace(route, target=target, sees=False, native_budget=native)  # the target sees nothing
 
 
 def forced(tokenizer: Tokenizer, text: str) -> Forced:

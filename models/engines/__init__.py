@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from socket import socket
-from typing import Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
@@ -19,6 +19,9 @@ from models.config import Section, resolve
 from models.engines.base import Engine
 from models.engines.processes import environment
 from models.engines.supervised import SupervisionConfig
+
+if TYPE_CHECKING:
+    from models.text.tokenizer import HubTokenizer
 
 Tags = tuple[str, str]
 Url = Annotated[str, Field(pattern=r"^https?://")]
@@ -48,6 +51,12 @@ class EngineConfig(Section):
         """The text of the chat template's file; None: the model's own."""
         return Path(self.chat_template).read_text(encoding="utf-8") if self.chat_template else None
 
+    def load_tokenizer(self) -> "HubTokenizer":
+        """The tokenizer of `model`, with its template."""
+        from models.text.tokenizer import HubTokenizer
+
+        return HubTokenizer(self.model, chat_template=self.template)
+
 
 class LocalEngineConfig(EngineConfig):
     """A model in this process: its engine can be started again."""
@@ -76,6 +85,17 @@ class VllmEngineConfig(LocalEngineConfig):
         if isinstance(drafts, dict) and "model" in drafts:
             return {**args, "speculative_config": {**drafts, "model": resolve(drafts["model"], info)}}
         return args
+
+    def load_tokenizer(self) -> "HubTokenizer":
+        """As vLLM is told to load it."""
+        from models.text.tokenizer import HubTokenizer
+
+        return HubTokenizer(
+            self.args.get("tokenizer") or self.model,
+            chat_template=self.template,
+            revision=self.args.get("tokenizer_revision") or self.args.get("revision"),
+            mode=self.args.get("tokenizer_mode", "auto"),
+        )
 
     @field_validator("adapters")
     @classmethod
@@ -218,13 +238,12 @@ def vllm_arguments(flags: Sequence[str]) -> dict[str, Any]:
 async def _connect(name: str, config: RemoteEngineConfig, thinking: Tags | None) -> Engine:
     from models.engines.fleet import RemoteFleet
     from models.engines.remote import RemoteEngine
-    from models.text.tokenizer import HubTokenizer
 
     if config.key_env and not os.environ.get(config.key_env):
         raise ValueError(f"key_env: the environment has no {config.key_env}")
     connect = partial(
         RemoteEngine.connect,
-        tokenizer=HubTokenizer(config.model, chat_template=config.template),
+        tokenizer=config.load_tokenizer(),
         name=name,
         served_model=config.served_model,
         adapters=config.adapters,
@@ -239,9 +258,8 @@ async def _connect(name: str, config: RemoteEngineConfig, thinking: Tags | None)
 
 async def _load_script(name: str, config: ScriptedEngineConfig, thinking: Tags | None) -> Engine:
     from models.engines.scripted import ScriptedEngine, babble, plain_tokens
-    from models.text.tokenizer import HubTokenizer
 
-    tokenizer = HubTokenizer(config.model, chat_template=config.template)
+    tokenizer = config.load_tokenizer()
     return ScriptedEngine(
         tokenizer,
         config.replies or babble(config.length, plain_tokens(tokenizer)),

@@ -58,13 +58,27 @@ class Prompt:
 
     `token_ids` is the whole prompt, forced prefix and earlier segments included. `adapter` names a LoRA adapter that
     the engine was configured with. `reasoning_ended` tells a grammar whether thinking is closed at the end of the
-    prompt: with False the grammar waits for the closing tag, with True it holds from the first new token.
+    prompt: with False the grammar waits for the closing tag, with True it holds from the first new token. `sight` is
+    what the engine's own `look` made of its images.
     """
 
     token_ids: Sequence[int]
     adapter: str | None = None
     reasoning_ended: bool | None = None
     cache_salt: str | None = None
+    sight: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A prompt with its images looked at: the ids with those that stand for them, and what the engine needs beside."""
+
+    token_ids: list[int]
+    sight: Any
+
+
+Look = Callable[[Sequence[int], Sequence[bytes]], Awaitable[Seen]]
+"""Looks at the files of a prompt's images, in their order. Raises `InvalidRequest` for what is no image."""
 
 
 GrammarKind = Literal["json", "json_object", "regex", "choice", "grammar", "structural_tag"]
@@ -198,6 +212,11 @@ class Tokenizer(Protocol):
         """A fingerprint: tokenizers with the same one give every token the same id."""
         ...
 
+    @property
+    def response_template(self) -> Mapping[str, Any] | None:
+        """How the model ships that its replies are to be read, where it does."""
+        ...
+
     def encode(self, text: str) -> list[int]:
         """Client text to ids: never yields a control token, whatever the text spells."""
         ...
@@ -262,6 +281,11 @@ class Engine(Protocol):
     @property
     def native_budget(self) -> tuple[str, str] | None:
         """The pair of tags between which the engine itself can hold thinking to `Sampling.thinking_budget` tokens."""
+        ...
+
+    @property
+    def look(self) -> Look | None:
+        """None where the model sees no images."""
         ...
 
     def generate(self, prompt: Prompt, sampling: Sampling) -> AsyncGenerator[Delta, None]: ...

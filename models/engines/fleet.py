@@ -14,7 +14,15 @@ from dataclasses import dataclass
 from itertools import takewhile
 from typing import Literal, Self
 
-from models.engines.base import Delta, EngineDead, EngineError, FailoverStream, InvalidRequest, Prompt, Sampling
+from models.engines.base import (
+    Delta,
+    EngineDead,
+    EngineError,
+    FailoverStream,
+    InvalidRequest,
+    Prompt,
+    Sampling,
+)
 from models.engines.remote import RemoteEngine
 
 log = logging.getLogger(__name__)
@@ -89,6 +97,7 @@ class RemoteFleet:
         self.tokenizer = up[0].tokenizer
         self.adapters = up[0].adapters
         self.native_budget = up[0].native_budget
+        self.look = up[0].look
         self.context_length = min(engine.context_length for engine in up)
         self.servers = {server.url: server for server in servers}
         self._urls = urls

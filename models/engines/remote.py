@@ -21,6 +21,7 @@ from models.engines.base import (
     EngineDead,
     EngineError,
     InvalidRequest,
+    Look,
     PositionLogprobs,
     Prompt,
     Sampling,
@@ -63,6 +64,7 @@ class RemoteEngine:
         self.context_length = context_length
         self.adapters = frozenset(adapters)
         self.native_budget = native_budget
+        self.look: Look | None = None  # its API takes token ids only
         self._client = client
         self._served_model = served_model
         self._served_adapters = dict(adapters)

@@ -12,7 +12,17 @@ from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequenc
 from dataclasses import dataclass, field, replace
 from itertools import cycle, repeat
 
-from models.engines.base import Delta, EngineDead, Finish, InvalidRequest, PositionLogprobs, Prompt, Sampling, admit
+from models.engines.base import (
+    Delta,
+    EngineDead,
+    Finish,
+    InvalidRequest,
+    Look,
+    PositionLogprobs,
+    Prompt,
+    Sampling,
+    admit,
+)
 from models.text.detokenizer import ReplyText
 from models.text.tokenizer import HubTokenizer
 
@@ -61,6 +71,7 @@ class ScriptedEngine:
         self.context_length = context_length
         self.adapters = adapters
         self.native_budget = thinking
+        self.look: Look | None = None
         self.first_token_delay = first_token_delay
         self.token_delay = token_delay
         self._tokens_per_step = tokens_per_step

@@ -20,6 +20,7 @@ from models.engines.base import (
     EngineError,
     EngineRestarting,
     FailoverStream,
+    Look,
     Prompt,
     Sampling,
     Tokenizer,
@@ -88,6 +89,10 @@ class SupervisedEngine:
         self._began = asyncio.get_running_loop().time()
         self._start_seconds = 1.0
         self._watching = asyncio.create_task(self._watch(), name=f"supervision of {self.name}")
+
+    @property
+    def look(self) -> Look | None:
+        return self._engine.look
 
     def generate(self, prompt: Prompt, sampling: Sampling) -> AsyncGenerator[Delta, None]:
         return FailoverStream(lambda: self._begun(prompt, sampling))

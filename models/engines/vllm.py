@@ -9,13 +9,16 @@ import dataclasses
 import difflib
 import json
 import os
+import time
 import typing
 import uuid
-from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping, Sequence
 from contextlib import aclosing, contextmanager
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
 from psutil import virtual_memory
 from vllm import SamplingParams
 from vllm import exceptions as vllm_exceptions
@@ -36,9 +39,11 @@ from models.engines.base import (
     EngineError,
     Grammar,
     InvalidRequest,
+    Look,
     PositionLogprobs,
     Prompt,
     Sampling,
+    Seen,
     admit,
 )
 from models.engines.processes import EngineProcesses
@@ -59,6 +64,7 @@ DEFAULTED = (
 )
 CACHE_SIZES = frozenset({"kv_cache_memory_bytes", "gpu_memory_utilization", "num_gpu_blocks_override"})
 CPU_CACHE_SHARE = 0.25  # of the memory that is free when the engine starts
+PICTURE_ERRORS = (OSError, Image.DecompressionBombError)
 EXTENSION = "models.engines.vllm_worker.TakesWeights"
 CHANGING: Mapping[str, Any] = {"worker_extension_cls": EXTENSION, "enforce_eager": True}
 """Arguments of an engine whose weights will change: a compiled graph may hold on to those it was compiled with."""
@@ -91,6 +97,7 @@ class VllmEngine:
             for number, (adapter, path) in enumerate(adapters.items(), 1)
         }
         self.native_budget = native_budget
+        self.look: Look | None = self._look if _sees(llm) else None
         # What the model's makers recommend, and vLLM's own server applies to whatever a client left out.
         self._defaults: dict[str, Any] = llm.model_config.get_diff_sampling_param()
 
@@ -117,6 +124,7 @@ class VllmEngine:
             engine_args.tokenizer or engine_args.model,
             chat_template=chat_template,
             revision=engine_args.tokenizer_revision or engine_args.revision,
+            mode=engine_args.tokenizer_mode,
         )
         processes: EngineProcesses | CorePlace
         if keeper:
@@ -148,8 +156,18 @@ class VllmEngine:
                     if delta.finish is not None:
                         return
 
+    async def _look(self, token_ids: Sequence[int], images: Sequence[bytes]) -> Seen:
+        try:
+            pictures = await asyncio.to_thread(lambda: [_picture(image) for image in images])
+            prompt = {"prompt_token_ids": list(token_ids), "multi_modal_data": {"image": pictures}}
+            seen = await self._llm.renderer.process_for_engine_async(prompt, time.time(), skip_mm_cache=True)
+        except (*PICTURE_ERRORS, ValueError, CLIENT_ERROR) as error:
+            raise InvalidRequest(f"an image cannot be read: {error}", "messages") from error
+        return Seen(list(seen["prompt_token_ids"]), seen)
+
     def _stream(self, prompt: Prompt, sampling: Sampling, most: int) -> AsyncGenerator[RequestOutput, None]:
-        engine_input: dict[str, Any] = {"type": "token", "prompt_token_ids": list(prompt.token_ids)}
+        engine_input: dict[str, Any] = dict(prompt.sight or {"type": "token"})
+        engine_input["prompt_token_ids"] = list(prompt.token_ids)
         if prompt.cache_salt is not None:
             engine_input["cache_salt"] = prompt.cache_salt
         stream: AsyncGenerator[RequestOutput, None] = self._llm.generate(
@@ -227,6 +245,17 @@ class VllmEngine:
             self._llm.output_handler.cancel()  # it would take the end of the core process for a crash
         await asyncio.to_thread(self._llm.shutdown, SHUTDOWN_SECONDS)
         await self.kill()
+
+
+def _sees(llm: AsyncLLM) -> bool:
+    """Whether the model is one that takes images, and is allowed some."""
+    if not llm.model_config.is_multimodal_model:
+        return False
+    return bool(llm.renderer.get_mm_processor().info.allowed_mm_limits.get("image"))
+
+
+def _picture(image: bytes) -> Image.Image:
+    return Image.open(BytesIO(image)).convert("RGB")
 
 
 def sampling_params(sampling: Sampling, most: int, defaults: Mapping[str, Any]) -> SamplingParams:

@@ -7,15 +7,16 @@ fault, told in one line with what the template wrote and what the family reads.
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import takewhile
 from typing import Any, Literal
 
 from models.engines.base import InvalidRequest, Tokenizer
-from models.formats.history import THINKING
+from models.formats.history import AS_GIVEN, THINKING
 from models.formats.parser import ReplyParser
 from models.formats.prompt import TemplateInput, opening_of, render
-from models.formats.reasoning import MODES, Mode, ReasoningFormat
+from models.formats.reasoning import MODES, Mode, ReasoningFormat, Section
+from models.formats.shipped import shipped
 from models.formats.vocabulary import Tags, compile_tags
 from models.tool_calls.tools import Tool
 
@@ -31,8 +32,11 @@ TOOL = Tool("look_up", {"type": "object", "properties": PROPERTIES}, "Looks some
 CALLS: tuple[Mapping[str, Any], ...] = ({"city": "Oslo", "days": 3}, {"city": "Rome"})
 LONGEST_EXCERPT = 120
 MOST_FAULTS = 3  # in one line
+END_TOKENS = 12  # of a prompt, which a fault shows
 THINKS = re.compile(r"</?think|reasoning_content|reasoning_effort|enable_thinking|\[THINK\]|\bthoughts?\b")
 """What a template of a model that thinks speaks of."""
+OPENED = re.compile(r"(<[^<>/\s]*think[^<>/\s]*>|\[THINK\])(\\n)*['\"]\Z")
+"""Thinking that a prompt, as it is shown, leaves open."""
 FIELDS = (THINKING, "reasoning", "thinking")
 """Where templates look for the thinking of a turn. What never thinks is given all of them."""
 
@@ -71,7 +75,7 @@ def prove(form: ReasoningFormat, tokenizer: Tokenizer) -> Proof:
     if form.able and (fault := _mode_fault(form, tokenizer, tags)):
         return Proof(fault)
     turns = list(_turns(form, tokenizer, tags))
-    fault = next(filter(None, (_turn_fault(form, turn) for turn in turns)), "")
+    fault = next(filter(None, (_turn_fault(form, turn) for turn in turns)), "") or _history_fault(form, tokenizer, tags)
     reads = any(turn.calls for turn in turns)
     calls = reads and TOOL.name in _prompt_text(form, tokenizer)
     thinking = [turn for turn in turns if THOUGHT in turn.text]
@@ -102,8 +106,9 @@ def _written(form: ReasoningFormat, tokenizer: Tokenizer) -> float:
 
 def find_family(tokenizer: Tokenizer, known: Mapping[str, ReasoningFormat]) -> tuple[ReasoningFormat, str]:
     """The family that a template and a vocabulary speak for, and why. Those whose calls are read go before the others,
-    then those that end thinking as the template does, then those of whom the template says the most. Raises
-    `ValueError` where none fits."""
+    then those that end thinking as the template does, then those of whom the template says the most. Where none fits
+    whole, the thinking of one goes with the calls of another. Raises `ValueError` where no thinking fits."""
+    known = {**known, **shipped(tokenizer.response_template)}
     if not tokenizer.template:
         raise ValueError("the model has no chat template to find its family by: give the engine a chat_template")
     found: list[tuple[tuple[bool, bool, float], ReasoningFormat, str]] = []
@@ -122,12 +127,29 @@ def find_family(tokenizer: Tokenizer, known: Mapping[str, ReasoningFormat]) -> t
     if found:
         best = max(rank for rank, _, _ in found)
         return next((form, why) for rank, form, why in found if rank == best)
+    if combined := _combined(tokenizer, known):
+        return combined
     if THINKS.search(tokenizer.template):
         faults = faults[:MOST_FAULTS] or ["it speaks of thinking, in tags of none of them"]
         raise ValueError("none fits the model's chat template; " + "; ".join(faults))
     if fault := prove(known[PLAIN], tokenizer).fault:
         raise ValueError(f"none fits the model's chat template; {fault}")
     return known[PLAIN], "the template writes no thinking and no calls that a family knows"
+
+
+def _combined(tokenizer: Tokenizer, known: Mapping[str, ReasoningFormat]) -> tuple[ReasoningFormat, str] | None:
+    """The thinking of one family with the calls of another, or with none; and why."""
+    silent = [replace(form, tools=None) for form in known.values() if form.thinking and _told(form, tokenizer)]
+    proofs = [(proof, form) for form in silent if not (proof := prove(form, tokenizer)).fault]
+    if not proofs:
+        return None
+    _, thinks = max(proofs, key=lambda pair: (pair[0].closing, _written(pair[1], tokenizer)))
+    for other in known.values():
+        fitted = replace(thinks, tools=other.tools, history=replace(other.history, thinking=thinks.history.thinking))
+        proof = prove(fitted, tokenizer)
+        if proof.calls and not proof.fault:
+            return fitted, f"it reads the template's thinking, and its calls as {other.name}"
+    return thinks, "it reads the template's thinking, and no family its calls"
 
 
 def _told(form: ReasoningFormat, tokenizer: Tokenizer) -> str:
@@ -260,14 +282,37 @@ def _json(text: str) -> Any:
 def _turn_fault(form: ReasoningFormat, turn: _Turn) -> str:
     """What of a turn does not come back."""
     if THOUGHT in turn.text and turn.thought != THOUGHT:
-        tags = " … ".join(form.thinking) if form.thinking else "no thinking"
-        return f"the template writes thinking as {_excerpt(turn.text)}, the family reads {tags!r}"
+        return f"the template writes thinking as {_excerpt(turn.text)}, the family reads {_spelled_tags(form)}"
     wanted = tuple((TOOL.name, arguments) for arguments in CALLS)[: max(1, len(turn.calls))]
     if form.tools is not None and form.name != PLAIN and CALLS[0]["city"] in turn.text and turn.calls != wanted:
         return f"the template writes calls as {_excerpt(turn.text)}, the family reads {_excerpt(_spelled(form))}"
     if THOUGHT in turn.text and ANSWER in turn.text and not turn.answer.startswith(ANSWER):
         return f"the template writes answers as {_excerpt(turn.text)}, of which the family reads {turn.answer!r}"
     return ""
+
+
+def _history_fault(form: ReasoningFormat, tokenizer: Tokenizer, tags: Tags) -> str:
+    """What a template refuses of earlier calls as the family hands them over, while it takes them as they come."""
+    if form.history == AS_GIVEN or form.tools is None:
+        return ""
+    try:
+        plain = _turn(replace(form, history=AS_GIVEN), tokenizer, tags, "", CALLS[:1])
+    except InvalidRequest:
+        return ""
+    try:
+        own = _turn(form, tokenizer, tags, "", CALLS[:1]).text
+    except InvalidRequest as error:
+        own = str(error)
+    city = CALLS[0]["city"]
+    if city not in plain.text or city in own:
+        return ""
+    return (
+        f"the template writes calls as {_excerpt(plain.text)}, but of those that the family hands over {_excerpt(own)}"
+    )
+
+
+def _spelled_tags(form: ReasoningFormat) -> str:
+    return repr(" … ".join(form.thinking)) if form.thinking else "no thinking"
 
 
 def _spelled(form: ReasoningFormat) -> str:
@@ -283,27 +328,53 @@ def _mode_fault(form: ReasoningFormat, tokenizer: Tokenizer, tags: Tags) -> str:
         prompts = {mode: render(form, tokenizer, given, mode) for mode in form.able}
     except InvalidRequest as error:
         return str(error)
-    unknown = [tag for tag in (form.thinking or ()) if not _known(tag, tokenizer, tags)]
-    if unknown and unknown != [form.behind.get("think")]:  # the server writes the opening itself
-        return f"neither the template nor the vocabulary knows {unknown[0]!r}, which the family has around thinking"
+    if fault := _unknown_fault(form, tokenizer, tags):
+        return fault
+    ends = {mode: _excerpt(tokenizer.decode(prompt[-END_TOKENS:], False)) for mode, prompt in bare.items()}
+    if form.scope is None and (opened := next((mode for mode, end in ends.items() if OPENED.search(end)), None)):
+        return f"the template's prompt ends with {ends[opened]}, which the family reads as the beginning of an answer"
     switched = form.modes.get("think") != form.modes.get("no_think") and len(form.modes) == len(MODES)
     if len(prompts) == len(MODES) and (bare if switched else prompts)["think"] == prompts["no_think"]:
         switch = ", ".join(f"{key}={value!r}" for key, value in form.modes.get("no_think", {}).items())
-        return f"the template's prompt is the same with and without thinking ({switch or 'no switch'})"
-    for mode, prompt in prompts.items():
-        section = _section(tags, tokenizer, prompt)
-        before = _section(tags, tokenizer, bare[mode])
-        forced = form.behind.get(mode, "").strip()
-        if form.thinking and forced.startswith(form.thinking[0]) and before == "reasoning":
-            return f"the template already opens {form.thinking[0]!r}, which the family writes itself in mode {mode}"
-        if form.thinking and forced.startswith(form.thinking[1]) and before != "reasoning":
-            return f"the template does not open {form.thinking[0]!r}, which the family closes in mode {mode}"
-        if form.thinking and (mode, section) in (("think", "answer"), ("no_think", "reasoning")):
-            end = tokenizer.decode(prompt[-12:], skip_special_tokens=False)
-            return (
-                f"the template's prompt ends with {_excerpt(end)} in mode {mode}, which the family reads as {section}"
-            )
-    return ""
+        return f"the template's prompt ends with {ends['think']} with and without thinking ({switch or 'no switch'})"
+    faults = (
+        _end_fault(form, mode, _section(tags, tokenizer, bare[mode]), _section(tags, tokenizer, prompt))
+        for mode, prompt in prompts.items()
+    )
+    return next(
+        (
+            f"the template's prompt ends with {ends[mode]} in mode {mode}, {fault}"
+            for mode, fault in zip(prompts, faults, strict=True)
+            if fault
+        ),
+        "",
+    )
+
+
+def _end_fault(form: ReasoningFormat, mode: Mode, before: Section, section: Section) -> str:
+    """What the family has against a prompt that the template leaves in `before`, and its own text in `section`."""
+    if form.thinking is None:
+        return ""
+    forced = form.behind.get(mode, "").strip()
+    if forced.startswith(form.thinking[0]) and before == "reasoning":
+        return f"where the family opens thinking itself with {forced!r}"
+    if forced.startswith(form.thinking[1]) and before != "reasoning":
+        return f"where the family closes thinking with {forced!r}"
+    wrong = (mode, section) in (("think", "answer"), ("no_think", "reasoning"))
+    return f"which the family with {_spelled_tags(form)} reads as {section}" if wrong else ""
+
+
+def _unknown_fault(form: ReasoningFormat, tokenizer: Tokenizer, tags: Tags) -> str:
+    """The family's own tags that are nobody's."""
+    own = (form.direct, form.budget, form.solution) if THINKS.search(tokenizer.template) else ()
+    around = (tag for pair in (form.thinking, *own) if pair for tag in pair)
+    unknown = [tag for tag in around if not _known(tag, tokenizer, tags)]
+    if not unknown or unknown == [form.behind.get("think")]:  # the server writes the opening itself
+        return ""
+    turns = _turns(replace(form, history=AS_GIVEN), tokenizer, tags)
+    turn = next((turn.text for turn in turns if ANSWER in turn.text), "")
+    nowhere = f"neither it nor the vocabulary knows {unknown[0]!r}, which the family writes"
+    return f"the template writes a turn as {_excerpt(turn)}, and {nowhere}"
 
 
 def _known(text: str, tokenizer: Tokenizer, tags: Tags) -> bool:
@@ -312,7 +383,7 @@ def _known(text: str, tokenizer: Tokenizer, tags: Tags) -> bool:
     return tags.mark(text) != text or any(text.strip() in written for written in spelled)
 
 
-def _section(tags: Tags, tokenizer: Tokenizer, prompt: Sequence[int]) -> str:
+def _section(tags: Tags, tokenizer: Tokenizer, prompt: Sequence[int]) -> Section:
     parser = ReplyParser(tags)
     opening = opening_of(tags, prompt)
     parser.feed(opening, [tokenizer.token_text(token_id) for token_id in opening])
@@ -331,6 +402,17 @@ def system_place(tokenizer: Tokenizer) -> SystemPlace:
     if _shows(tokenizer, [first, second, user, assistant, late, user], rules):
         return "anywhere"
     return "first" if _shows(tokenizer, [first, user], rules[:1]) else "nowhere"
+
+
+def takes_images(tokenizer: Tokenizer) -> bool:
+    """Whether the template writes something for an image in a user's turn."""
+    parts = [{"type": "image"}, {"type": "text", "text": QUESTION}]
+    turns = [[{"role": "user", "content": content}] for content in (parts, parts[1:])]
+    try:
+        seen, unseen = (tokenizer.decode(tokenizer.render(turn), skip_special_tokens=False) for turn in turns)
+    except InvalidRequest:
+        return False
+    return seen != unseen and QUESTION in seen and "'type'" not in seen
 
 
 def _shows(tokenizer: Tokenizer, turns: Sequence[Mapping[str, str]], texts: Sequence[str]) -> bool:

@@ -6,7 +6,7 @@ pieces are encoded apart, so that no piece spells a whole control token.
 """
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from hashlib import sha256
 from inspect import signature
@@ -18,17 +18,27 @@ from jinja2 import TemplateError
 from transformers import AutoTokenizer
 
 from models.engines.base import InvalidRequest
+from models.text.encoders import encoder, encoder_mode
 
 SEAM = "\ufdd0"  # a noncharacter: never valid for interchange, so removing it from client text loses nothing
 TEMPLATE_FIELD = "chat_template_kwargs"
 NO_TEXT = re.compile(f"[{SEAM}\ud800-\udfff]")  # nor are surrogates, which JSON can spell and no tokenizer takes
+PROBE = "first-probe-7f3"
 LONG_TEXT = 32 * 1024  # characters
 
 
 class HubTokenizer:
-    """A Hugging Face fast tokenizer with its chat template."""
+    """A Hugging Face fast tokenizer with its chat template; where the model has none, with vLLM's encoder for it, if it
+    has one of this `mode`."""
 
-    def __init__(self, path: str | Path, *, chat_template: str | None = None, revision: str | None = None) -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        chat_template: str | None = None,
+        revision: str | None = None,
+        mode: str = "auto",
+    ) -> None:
         self._hf = AutoTokenizer.from_pretrained(path, revision=revision)
         if not getattr(self._hf, "is_fast", False):
             raise ValueError(f"{path}: a fast tokenizer (tokenizer.json) is needed")
@@ -43,14 +53,18 @@ class HubTokenizer:
         added = self._hf.added_tokens_decoder.values()
         self.special_texts: frozenset[str] = frozenset(token.content for token in added if token.special)
         self.template: str = _source(self._hf.chat_template)
+        self.response_template: Mapping[str, Any] | None = getattr(self._hf, "response_template", None)
+        self._apply: Callable[..., str] = self._hf.apply_chat_template
         self.control_texts: frozenset[str] = frozenset(self._controls)
         self._kept: frozenset[str] = frozenset()
-        self.protect([self.template, *self.special_texts])
         self.bos_text: str = self._hf.bos_token or ""
-        self.has_template: bool = bool(self._hf.chat_template)
         self._own_arguments = frozenset(  # of templates: what a client sends under these names would replace our own
             {*signature(self._hf.apply_chat_template).parameters, *self._hf.special_tokens_map, "messages"}
         )
+        if not self.template and (encoding := encoder_mode(path, revision, mode)):
+            self._apply, self.template = encoder(self._hf, encoding)
+        self.has_template: bool = bool(self.template)
+        self.protect([self.template, *self.special_texts])
 
     def protect(self, texts: Iterable[str]) -> None:
         """Keeps from clients the control tokens that these texts hold. A vocabulary may have thousands of tokens that
@@ -67,6 +81,20 @@ class HubTokenizer:
     def vocabulary(self) -> str:
         vocabulary = sorted(self.backend.get_vocab(with_added_tokens=True).items(), key=itemgetter(1))
         return sha256(repr(vocabulary).encode()).hexdigest()
+
+    @cached_property
+    def _wants_parts(self) -> bool:
+        """Whether the template reads contents in parts only: a string would be lost."""
+
+        def shows(message: Mapping[str, Any]) -> bool:
+            options = {"tools": None, "tokenize": False, "add_generation_prompt": True, "continue_final_message": False}
+            try:
+                return PROBE in self._apply([message], **options)
+            except (TemplateError, TypeError, ValueError):
+                return False
+
+        message = {"role": "user", "content": PROBE}
+        return not shows(message) and shows(_in_parts(message))
 
     def guard(self, value: Any) -> Any:
         """A copy of a JSON value in which no string spells a control token: a seam follows its first character."""
@@ -113,11 +141,13 @@ class HubTokenizer:
         behind: str = "",
     ) -> list[int]:
         template_kwargs = template_kwargs or {}
+        if self._wants_parts:
+            messages = [_in_parts(message) for message in messages]
         if taken := self._own_arguments.intersection(template_kwargs):
             field = f"{TEMPLATE_FIELD}.{min(taken)}"
             raise InvalidRequest(f"{field}: not for clients to set", field)
         try:
-            rendered = self._hf.apply_chat_template(
+            rendered = self._apply(
                 self.guard(messages),
                 tools=self.guard(tools) if tools else None,
                 tokenize=False,
@@ -131,6 +161,11 @@ class HubTokenizer:
             field = TEMPLATE_FIELD if template_kwargs else "messages"
             raise InvalidRequest(f"{field}: the model's chat template cannot render this: {error}", field) from error
         return self._encode_guarded(rendered if rendered.endswith(behind) else rendered + behind)
+
+
+def _in_parts(message: Mapping[str, Any]) -> Mapping[str, Any]:
+    content = message.get("content")
+    return {**message, "content": [{"type": "text", "text": content}]} if isinstance(content, str) else message
 
 
 def _source(template: str | Mapping[str, str] | None) -> str:

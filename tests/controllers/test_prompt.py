@@ -1,5 +1,6 @@
 """Prompts: what a template is told of efforts and budgets, and replies that go on from a begun thought."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
@@ -8,7 +9,7 @@ from controllers import CONTROLLERS
 from controllers.generation.answer_format import shape
 from controllers.generation.circuit_breaker import CircuitBreaker
 from controllers.generation.events import Conversation, Interrupt
-from controllers.generation.prompt import render_prompt, template_arguments
+from controllers.generation.prompt import prompt_of, render_prompt, template_arguments
 from controllers.generation.route import Route, build_route, with_target
 from controllers.generation.state import new_reply
 from controllers.generation.transcripts import Span
@@ -22,7 +23,7 @@ from controllers.rules.grammar import AnswerGrammar
 from controllers.rules.limits import scope_limits
 from controllers.rules.loop import Loop
 from controllers.speculative.target import Target
-from models.engines.base import Grammar, Sampling
+from models.engines.base import Grammar, Sampling, Seen
 from models.engines.scripted import ScriptedEngine
 from models.formats import FAMILIES
 from models.text.tokenizer import HubTokenizer
@@ -152,3 +153,20 @@ def test_what_is_kept_for_the_answer_of_a_small_limit(
 ) -> None:
     settled = leaving_room(route_of(tokenizer), [], policy, Sampling(max_tokens=most))
     assert (settled.mode, settled.reserve) == (mode, reserve)
+
+
+@pytest.mark.anyio
+async def test_images_are_looked_at_by_the_engine_whose_prompt_they_are_in(tokenizer: HubTokenizer) -> None:
+    async def look(token_ids: Sequence[int], images: Sequence[bytes]) -> Seen:
+        return Seen([7, *token_ids], images)
+
+    request, route = Conversation([USER], images=(b"a", b"b")), route_of(tokenizer)
+    blind = await prompt_of(route, request, "think", THINK)
+    assert isinstance(route.engine, ScriptedEngine)
+    route.engine.look = look
+    seen = await prompt_of(route, request, "think", THINK)
+    assert (blind.sight, seen.sight) == (None, (b"a", b"b"))
+    assert seen.token_ids == [7, *blind.token_ids]
+    state = new_reply(route, Sampling(), seen, None)
+    prompt, _ = state.next_request(None, {})
+    assert (prompt.sight, prompt.token_ids[0]) == ((b"a", b"b"), 7)

@@ -3,6 +3,7 @@
 import itertools
 import json
 import random
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from tokenizers.decoders import DecodeStream
 
 from models.engines.base import InvalidRequest
+from models.engines.scripted import ScriptedEngine
 from models.formats import FAMILIES
 from models.formats.chunks import Chunk
 from models.formats.history import written as as_written
@@ -22,15 +24,12 @@ from models.text.tokenizer import HubTokenizer
 from models.tool_calls.formats import PARSED_ONLY, ToolCallFormat
 from models.tool_calls.grammar import answer_grammar, has_grammar
 from models.tool_calls.tools import Tool
+from server.app import create_app
+from server.config.load import ConfigError, parse_config
+from tests.conftest import ROOT
 from tests.families.corpus import ALL, corpus, tokenizer_of
 
 pytestmark = pytest.mark.skipif(isinstance(corpus(), str), reason=str(corpus()))
-
-
-@pytest.fixture(scope="module", params=ALL)
-def name(request: pytest.FixtureRequest) -> str:
-    """Each model in turn, with all of its tests, since loading its vocabulary takes seconds."""
-    return str(request.param)
 
 
 PROPERTIES = {"city": {"type": "string"}, "days": {"type": "integer"}}
@@ -281,13 +280,29 @@ WRONG = {
     "Llama 3.1": ("qwen3", "hermes", "gpt_oss", "granite3.3", "minimax_m2"),
     "DeepSeek-V3.2": ("qwen3", "deepseek_r1", "deepseek_v3.1", "deepseek_v4", "glm4.7"),
     "GLM-4.7": ("glm4.6", "qwen3", "qwen3.5", "nemotron3", "hermes"),
+    "QwQ": ("hermes", "plain"),
     "Gemma 4": ("qwen3", "gpt_oss", "deepseek_v3.1", "kimi_k3", "hermes"),
 }
 
 
-@pytest.mark.parametrize(("name", "wrong"), [(name, wrong) for name, several in WRONG.items() for wrong in several])
-def test_a_wrong_family_is_refused_with_what_does_not_fit(name: str, wrong: str) -> None:
-    fault = prove(FAMILIES[wrong], tokenizer_of(name)).fault
-    assert fault
-    assert "\n" not in fault
-    assert len(WRONG) * 5 <= sum(map(len, WRONG.values())) == 40
+SETTINGS = """
+[engines.main]
+kind = "scripted"
+model = "demo/tokenizer"
+[routes.main]
+engine = "main"
+family = "{family}"
+"""
+
+
+@pytest.mark.parametrize(("model", "wrong"), [(model, wrong) for model, several in WRONG.items() for wrong in several])
+def test_a_wrong_family_ends_the_start_with_what_does_not_fit(model: str, wrong: str) -> None:
+    assert sum(map(len, WRONG.values())) >= 40
+    config = parse_config(SETTINGS.format(family=wrong), ROOT)
+    with pytest.raises(ConfigError) as refused:
+        create_app(config, {"main": ScriptedEngine(tokenizer_of(model), [""], name="main")})
+    told = str(refused.value)
+    assert told.startswith(f"routes.main.family: '{wrong}' does not fit engine 'main': the template")
+    assert re.search("'s prompt ends with '.+'|writes (a turn|thinking|calls|answers) as '.+'", told)
+    assert re.search("the family|with and without thinking", told)
+    assert "\n" not in told

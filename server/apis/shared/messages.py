@@ -5,6 +5,7 @@ Keys that no class here names pass: they cannot change how much is thought. A tu
 or a list of parts while it holds what may not be text (`fitted` makes it a string for models that read text only).
 """
 
+from base64 import b64decode
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, Self
@@ -68,6 +69,16 @@ class OtherPart(Lenient):
     """An image, a file, or what newer clients send."""
 
     type: Text
+
+    @property
+    def image(self) -> str | None:
+        """The file of an image that the request brings along, in base64."""
+        extra = self.model_extra or {}
+        where = extra.get("image_url") or extra.get("source")
+        url = (where.get("url") or where.get("data")) if isinstance(where, dict) else where
+        if "image" not in self.type or not isinstance(url, str) or url.startswith(("http:", "https:")):
+            return None
+        return url.rpartition(",")[2]
 
     @property
     def plain(self) -> str | None:
@@ -186,6 +197,11 @@ class Message(Lenient):
 
 
 THOUGHTS = ("reasoning_content", "reasoning", "thinking", "reasoning_text", "reasoning_details", "thinking_blocks")
+UNREAD = {
+    False: "this model reads text only",
+    True: "only images that a user's message brings along are read",
+}
+"""Why a part is not read, by whether the model sees."""
 SEALED = "some thinking of earlier turns is sealed by another server and was left out"
 
 
@@ -261,8 +277,10 @@ def _shown(part: Any) -> Turn | None:
             return {"type": "text", "text": text}
         case ToolReferencePart(tool_name=name):
             return {"type": "text", "text": f"[tool: {name}]"}
+        case OtherPart(image=str() as image):
+            return {"type": part.type, "image": image}
         case OtherPart(plain=None):
-            return part.model_dump()
+            return {"type": part.type}
         case OtherPart(plain=text):
             return {"type": "text", "text": text}
     return None
@@ -274,38 +292,54 @@ class Fitted:
 
     turns: Turns
     notes: tuple[str, ...]
+    images: tuple[bytes, ...] = ()
 
 
-def fitted(turns: Turns, system: SystemPlace, tags: Tags | None, *, continued: bool) -> Fitted:
+def fitted(turns: Turns, system: SystemPlace, tags: Tags | None, *, continued: bool, sees: bool = False) -> Fitted:
     """The turns for a template that takes system turns as `system` says and a model that thinks between `tags`. With
-    `continued` the reply goes on from the last turn."""
+    `continued` the reply goes on from the last turn. A model that `sees` is shown the images of its user."""
     kinds: dict[str, None] = {}
-    seen = [_text_only(turn, kinds) for turn in turns]
+    images: list[bytes] = []
+    seen = [_readable(turn, kinds, images, sees) for turn in turns]
     if tags is not None:
         last = len(seen) - 1 if continued else len(seen)
         seen = [_thought_apart(turn, tags) if i < last else _thought_open(turn, tags) for i, turn in enumerate(seen)]
-    notes = tuple(f"{kind} parts were left out: this model reads text only" for kind in kinds)
-    return Fitted(_system_placed(seen, system), notes)
+    notes = tuple(f"{kind} parts were left out: {UNREAD[sees]}" for kind in kinds)
+    return Fitted(_system_placed(seen, system), notes, tuple(images))
 
 
-def _text_only(turn: Mapping[str, Any], kinds: dict[str, None]) -> Mapping[str, Any]:
+def _readable(turn: Mapping[str, Any], kinds: dict[str, None], images: list[bytes], sees: bool) -> Mapping[str, Any]:
+    """A turn as a string; or as parts, where it is a user's with images that the model sees."""
     if not isinstance(turn["content"], list):
         return turn
-    lines = []
+    parts = []
     for part in turn["content"]:
         if part["type"] == "text":
-            lines.append(part["text"])
+            parts.append(part)
+        elif sees and turn["role"] == "user" and (image := _decoded(part.get("image", ""))):
+            images.append(image)
+            parts.append({"type": "image"})
         else:
             kind = part["type"].removeprefix("input_").removesuffix("_url")
             kinds[kind] = None
-            lines.append(f"[{kind}: this model reads text only]")
-    return {**turn, "content": "\n".join(lines)}
+            parts.append({"type": "text", "text": f"[{kind}: {UNREAD[sees]}]"})
+    if all(part["type"] == "text" for part in parts):
+        return {**turn, "content": "\n".join(part["text"] for part in parts)}
+    return {**turn, "content": parts}
+
+
+def _decoded(image: str) -> bytes:
+    """Empty where it is no base64."""
+    try:
+        return b64decode(image, validate=True)
+    except ValueError:
+        return b""
 
 
 def _thought_apart(turn: Mapping[str, Any], tags: Tags) -> Mapping[str, Any]:
     """An assistant's turn whose content begins with a block of thinking, the block in its own field."""
-    begun = turn["content"].lstrip()
-    if turn["role"] != "assistant" or not begun.startswith(tags[0]):
+    begun = turn["content"].lstrip() if turn["role"] == "assistant" else ""
+    if not begun.startswith(tags[0]):
         return turn
     thought, _, answer = begun.removeprefix(tags[0]).partition(tags[1])
     thought = turn.get("reasoning_content") or thought.strip("\n")
@@ -339,6 +373,8 @@ def _system_placed(turns: Turns, system: SystemPlace) -> Turns:
     if system == "first":
         return [{"role": "system", "content": text}, *others]
     first = others.pop(0)["content"] if others and others[0]["role"] == "user" else ""
+    if isinstance(first, list):
+        return [{"role": "user", "content": [{"type": "text", "text": text}, *first]}, *others]
     return [{"role": "user", "content": "\n\n".join(filter(None, (text, first)))}, *others]
 
 

@@ -85,7 +85,7 @@ class GenerationRequest:
     def conversation(self, route: Route, interrupt: Interrupt) -> Conversation:
         """The conversation as the model of a route reads it. Raises `PolicyError` for what it cannot do."""
         tags = route.family.thinking
-        read = fitted(self.messages, route.system_place, tags, continued=self.continue_final)
+        read = fitted(self.messages, route.system_place, tags, continued=self.continue_final, sees=route.sees)
         if self.continue_final and self.answer.text is not None and begun_answer(read.turns[-1], tags):
             field = self.answer.format_field
             raise PolicyError(f"{field}: the answer has begun, and a format holds for a whole answer", field)
@@ -100,6 +100,7 @@ class GenerationRequest:
             interrupt=interrupt,
             shape=self.answer.shape(route),
             notes=(*self.notes, *hosted, *unread, *read.notes),
+            images=read.images,
         )
 
     def _template_arguments(self, template: str) -> tuple[dict[str, Any], list[str]]:
