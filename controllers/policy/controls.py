@@ -70,6 +70,7 @@ class ParsedControl:
     prefill: bool | None = None
     target: bool | None = None
     early_exit: bool | None = None
+    stops_loops: bool = False
     length: tuple[str, int] | None = None
     deadline: float | None = None
 
@@ -182,6 +183,14 @@ def _early_exit(value: Any, field: str) -> Iterator[ParsedControl]:
     yield ParsedControl(field, early_exit=value)
 
 
+@_reads(type="object")
+def _loops(value: Any, field: str) -> Iterator[ParsedControl]:
+    """vLLM's: where its longest pattern is 0 it asks for nothing."""
+    if not isinstance(value, Mapping):
+        _wrong(field, "an object")
+    yield ParsedControl(field, stops_loops=value.get("max_pattern_size") not in (None, 0))
+
+
 @_reads(type="integer", minimum=0, exclusiveMaximum=2**31)
 def _length(value: Any, field: str) -> Iterator[ParsedControl]:
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**31:
@@ -278,12 +287,11 @@ class _Object:
         if not isinstance(value, Mapping):
             _wrong(field, "an object")
         for key, item in value.items():
+            if item is None or (self.others and key not in self.readers):
+                continue
             if key not in self.readers:
-                if self.others:
-                    continue
                 raise PolicyError(f"{field}.{key}: unknown field", f"{field}.{key}")
-            if item is not None:
-                yield from self.readers[key](item, f"{field}.{key}")
+            yield from self.readers[key](item, f"{field}.{key}")
 
 
 class _Reasoning(_Object):
@@ -380,6 +388,7 @@ CONTROLS: Mapping[str, Reader] = {
     **dict.fromkeys(BUDGET_NAMES, _budget),
     "nvext": _Object({"max_thinking_tokens": _budget}),
     "include_reasoning": _shown,
+    "repetition_detection": _loops,
 }
 """Every control field that a request may carry, and how to read it."""
 

@@ -151,6 +151,9 @@ def fold(asked: Mapping[str, Any], family: ReasoningFormat, defaults: Defaults, 
         raise PolicyError(f"{best_of.field}: this route has no judge to rank replies with", best_of.field)
     if early_exit and early_exit.early_exit and defaults.early_exit is None:
         raise PolicyError(f"{early_exit.field}: this route ends no thought that is settled", early_exit.field)
+    loops = next((item.field for item in said if item.stops_loops), None)
+    if loops and defaults.loop is None:
+        raise PolicyError(f"{loops}: this route lets loops go on", loops)
     kind = budgets.graceful if graceful is None else graceful.graceful is True
     return Policy(
         mode=wish,
