@@ -56,6 +56,12 @@ def test_a_turn_that_waits_for_its_tools_does_not_go_on(asks):
     assert seen.rendered.endswith("[assistant]<think>\n")
 
 
+def test_nothing_goes_on_behind_a_call(asks):
+    call = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    refused = asks(*continued({"role": "assistant", "content": "x", "tool_calls": [call]})).error
+    assert "continue_final_message" in refused["message"]
+
+
 def test_an_assistants_last_turn_in_chat_is_over_unless_the_client_says_otherwise(asks):
     seen = asks(*chat(USER, HALF))
     assert seen.rendered.startswith("[user]hi[assistant]The answer is[assistant]")
