@@ -82,7 +82,7 @@ def _read(model: type[Model], body: bytes) -> Model:
         return model.model_validate_json(to_json(sent))
 
 
-def _drop_null(value: Any, path: Iterable[int | str]) -> None:
+def _drop_null(value: Any, path: Iterable[Any]) -> None:
     """Takes the null at `path` out of the object that holds it. Parts that lead nowhere name branches of a union."""
     holder: Any = None
     key: Any = None

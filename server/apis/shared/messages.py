@@ -87,8 +87,8 @@ def _plain(source: Mapping[str, Any]) -> str | None:
     if isinstance(content, str):
         return content
     parts = content if isinstance(content, list) else []
-    texts = [part.get("text") if isinstance(part, dict) else None for part in parts]
-    return "\n".join(texts) if texts and all(isinstance(text, str) for text in texts) else None
+    texts = [part["text"] for part in parts if isinstance(part, dict) and isinstance(part.get("text"), str)]
+    return "\n".join(texts) if parts and len(texts) == len(parts) else None
 
 
 class ToolResultPart(Lenient):
