@@ -122,7 +122,7 @@ def opencode(programs: Path, url: str, home: Path, folder: Path) -> Agent:
     )
 
 
-def aider(programs: Path, url: str, home: Path, folder: Path) -> Sequence[str]:
+def aider(programs: Path, url: str) -> Sequence[str]:
     """The command that takes a task as its last argument. It edits files itself, without tools."""
     quiet = ["--no-git", "--no-check-update", "--analytics-disable", "--no-show-model-warnings", "--no-pretty"]
     server = ["--openai-api-base", f"{url}/v1", "--openai-api-key", "any", "--model", "openai/q"]

@@ -75,8 +75,10 @@ def test_an_sdk_goes_on_behind_litellms_proxy(server: tuple[Served, Reader], nam
     here = f"http://127.0.0.1:{port}"
     quiet = {"HOME": str(tmp_path), "LITELLM_LOCAL_MODEL_COST_MAP": "True", "NO_PROXY": "*"}
     python = environment(name.replace("_", "-"), SDKS[name]) / "python"
-    with running([*command, "--port", str(port)], f"{here}/health/liveliness", quiet, SECONDS, tmp_path / "log"):
-        _says_ok([python, HERE / f"{name}.py", here], quiet)
+    keyless = {"LITELLM_DANGEROUSLY_PERMIT_WEAK_OR_UNSET_MASTER_KEY": "true"}  # it is on the loopback
+    ready = f"{here}/health/liveliness"
+    with running([*command, "--port", str(port)], ready, {**quiet, **keyless}, SECONDS, tmp_path / "log"):
+        _says_ok([python, HERE / f"{name}.py", here, "litellm"], quiet)
 
 
 def test_the_vercel_sdk_goes_on_from_the_messages_that_it_was_given(server: tuple[Served, Reader]) -> None:

@@ -92,16 +92,15 @@ def test_a_person_sees_the_thinking_goes_on_uses_a_tool_and_stops(
 
         window.ask("CALL get_current_timestamp {}", "SAY the tool was called")
         window.shows("the tool was called", "tool")
-        asked = model.prompts[-1]
+        asked = next(prompt for prompt in reversed(model.prompts) if "current_iso" in prompt)
         assert "hello from here" in asked
-        assert "current_iso" in asked.rpartition("tool_response")[0]
 
         window.ask(f"SAY {LONG}")
-        window.page.get_by_text(LONG[:20]).last.wait_for()
+        window.page.get_by_text(re.compile(f"^{LONG[:20]}")).last.wait_for()
         window.press("Stop")
-        assert server.until_idle() == 0
+        assert server.until_idle(LOOK) == 0
         window.page.screenshot(path=tmp_path / "stopped.png")
-        assert LONG[-20:] not in window.page.locator("#messages-container").inner_text().rpartition("q\n")[2]
+        assert window.page.locator("body").inner_text().count(LONG[-20:]) == 1, "the question's own"
         window.ask("SAY it goes on")
         window.shows("it goes on", "after")
         assert window.hosts == {urlsplit(here).netloc}
