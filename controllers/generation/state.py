@@ -153,7 +153,7 @@ class ReplyState:
         self._record(delta.token_ids, delta.pieces)
         chunks = self.parser.feed(delta.token_ids, delta.pieces, self._asked_for(delta.logprobs))
         if delta.finish is not None:
-            chunks += self.parser.flush()
+            chunks += self.parser.flush(cut=delta.finish == "length")
             self.finish, self.stopped_by = delta.finish, delta.stopped_by
         if self.stops is not None:
             chunks = self._stop(self.stops, chunks, ended=delta.finish is not None)
@@ -204,7 +204,7 @@ class ReplyState:
     def end(self, finish: Finish, stopped_by: str | int | None = None) -> list[Chunk]:
         """The server ends the reply here."""
         self.finish, self.stopped_by = finish, stopped_by
-        chunks = self.parser.flush()
+        chunks = self.parser.flush(cut=finish == "length")
         if self.stops is not None:
             chunks = self._stop(self.stops, chunks, ended=True)
         self._count(chunks)

@@ -71,6 +71,7 @@ class ParsedControl:
     prefill: bool | None = None
     target: bool | None = None
     early_exit: bool | None = None
+    stops_loops: bool = False
     length: tuple[str, int] | None = None
     deadline: float | None = None
 
@@ -161,12 +162,11 @@ class _Object:
         if not isinstance(value, Mapping):
             raise PolicyError(f"{field}: expected an object", field)
         for key, item in value.items():
+            if item is None or (self.others and key not in self.readers):
+                continue
             if key not in self.readers:
-                if self.others:
-                    continue
                 raise PolicyError(f"{field}.{key}: unknown field", f"{field}.{key}")
-            if item is not None:
-                yield from self.readers[key](item, f"{field}.{key}")
+            yield from self.readers[key](item, f"{field}.{key}")
 
 
 class _Reasoning(_Object):
@@ -299,6 +299,12 @@ CONTROLS: Mapping[str, Reader] = {
     **dict.fromkeys(BUDGET_NAMES, _budget),
     "nvext": _Object({"max_thinking_tokens": _budget}),
     "include_reasoning": _flag(lambda shown: {"show": shown}),
+    "repetition_detection": _Value(
+        {"type": "object"},
+        "an object",
+        _is_object,
+        lambda asked: {"stops_loops": True} if asked.get("max_pattern_size") else {},  # vLLM's: 0 asks for nothing
+    ),
 }
 """Every control field that a request may carry, and how to read it."""
 

@@ -147,6 +147,9 @@ def fold(asked: Mapping[str, Any], family: ReasoningFormat, defaults: Defaults, 
         raise _refusal(best_of, "this route has no judge to rank replies with")
     if early_exit and early_exit.early_exit and defaults.early_exit is None:
         raise _refusal(early_exit, "this route ends no thought that is settled")
+    loops = next((item for item in said if item.stops_loops), None)
+    if loops and defaults.loop is None:
+        raise _refusal(loops, "this route lets loops go on")
     kind = budgets.graceful if graceful is None else graceful.graceful is True
     return Policy(
         mode=wish,

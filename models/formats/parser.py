@@ -115,12 +115,15 @@ class ReplyParser:
         for token in self._pending:
             token.placed = True
 
-    def flush(self) -> list[Chunk]:
-        """What was held back for a tag or a call that never came, once the reply has ended."""
+    def flush(self, cut: bool = False) -> list[Chunk]:
+        """What was held back for a tag or a call that never came, once the reply has ended. Where its limit `cut` it,
+        half the head of a call is no text."""
         chunks: list[Chunk] = []
         call, self._call = self._call, None
         if call is not None and call.named:
             self._release(len(self._held), "tool", chunks, call.cut(self._held), CallPart(self.calls_begun - 1))
+        elif self._pending and call is not None and cut:
+            self._release(len(self._held), "tool", chunks, "")
         elif self._pending:
             self._release(len(self._held), self._enter_text(), chunks)
         return chunks

@@ -57,11 +57,13 @@ class Marks:
         return text
 
     def reply_text(self, text: str) -> str:
-        """The answer of a reply: up to its end token, behind its thinking."""
+        """The answer of a reply: up to its end token, behind its thinking. Thinking that never ends has none."""
         for end in self.ends:
             text = text.partition(end)[0]
         for tag in self.thinking[1:]:
             text = text.rpartition(tag)[2]
+        if text.lstrip().startswith(self.thinking[:1]):
+            return ""
         for tag in self.direct:
             text = text.replace(tag, "")
         return self.specials.sub("", text).strip()

@@ -1,10 +1,11 @@
 """Routes to handlers, and request bodies: bytes to a validated model, in one pass, and to the handler that wants it."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
 from typing import Any, TypeVar
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
+from pydantic_core import from_json, to_json
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
@@ -64,7 +65,32 @@ async def read_body(request: Request, model: type[Model]) -> Model:
     body = await request.body()
     if runtime_of(request).config.logging.prompts:
         request.scope["state"]["body"] = body
-    return await off_loop(len(body), partial(validated, model.model_validate_json, body))
+    return await off_loop(len(body), partial(validated, partial(_read, model), body))
+
+
+def _read(model: type[Model], body: bytes) -> Model:
+    """The body as `model`. A null says nothing: one that no field takes is as if it were not there."""
+    try:
+        return model.model_validate_json(body)
+    except ValidationError as error:
+        wrong = error.errors(include_url=False, include_context=False)
+        if not any(each["input"] is None for each in wrong):
+            raise
+        sent = from_json(body)
+        for each in wrong:
+            _drop_null(sent, each["loc"])
+        return model.model_validate_json(to_json(sent))
+
+
+def _drop_null(value: Any, path: Iterable[Any]) -> None:
+    """Takes the null at `path` out of the object that holds it. Parts that lead nowhere name branches of a union."""
+    holder: Any = None
+    key: Any = None
+    for part in path:
+        if (isinstance(value, dict) and part in value) or (isinstance(value, list) and isinstance(part, int)):
+            holder, key, value = value, part, value[part]
+    if value is None and isinstance(holder, dict):
+        del holder[key]
 
 
 def json_body(model: type[Model]) -> Callable[[BodyHandler[Model]], Handler]:

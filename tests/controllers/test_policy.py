@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from controllers.policy.controls import CONTROLS, PolicyError
 from controllers.policy.fold import BudgetSettings, Defaults, KeyLimits, Policy, cap_of, default_reserve, fold, modes
+from controllers.policy.loop import LoopConfig
 from controllers.policy.speculation import SpeculativeConfig
 from models.formats import FAMILIES
 
@@ -360,6 +361,7 @@ def test_two_fields_that_agree_are_one() -> None:
         {"reasond": {"budget": {"tokens": 5, "scope": 3}}},
         {"reasond": {"cut": "soft"}},
         {"include_reasoning": "no"},
+        {"repetition_detection": True},
         {"reasoning": {"exclude": 1}},
         {"reasond": {"mode": "deep"}},
         {"reasond": {"mode": {}}},
@@ -425,6 +427,15 @@ def test_reasoning_can_be_hidden() -> None:
     assert of({"include_reasoning": False}).show_reasoning is False
     assert of({"reasoning": {"exclude": True}}).show_reasoning is False
     assert of({"include_reasoning": True, "reasoning": {"exclude": False}}).show_reasoning is True
+
+
+def test_loops_may_be_asked_for_where_the_route_looks_for_them() -> None:
+    asked = {"repetition_detection": {"max_pattern_size": 20, "min_count": 4}}
+    assert of(asked, defaults=Defaults("auto", loop=LoopConfig())) == of({})
+    assert of({"repetition_detection": {"max_pattern_size": 0}}) == of({})
+    with pytest.raises(PolicyError, match="lets loops go on") as refused:
+        of(asked)
+    assert refused.value.field == "repetition_detection"
 
 
 @pytest.mark.parametrize(

@@ -26,8 +26,9 @@ TAGS = compile_tags(FAMILIES["hermes"], HubTokenizer("demo/tokenizer"))
 TOKENS = {text: token_id for token_id, text in ((token_id, tag.text) for token_id, tag in TAGS.by_id.items())}
 
 
-def read(text: str, cuts: list[int] | None = None) -> tuple[str, list[tuple[str, str]]]:
-    """The text and the calls of an answer that arrives cut at `cuts`, its tags as tokens."""
+def read(text: str, cuts: list[int] | None = None, limited: bool = False) -> tuple[str, list[tuple[str, str]]]:
+    """The text and the calls of an answer that arrives cut at `cuts`, its tags as tokens. `limited`: its limit ends
+    it."""
     parser = ReplyParser(TAGS, [Tool("add")])
     parts = [part for part in re.split("(</?tool_call>)", text) if part]
     chunks = []
@@ -38,7 +39,7 @@ def read(text: str, cuts: list[int] | None = None) -> tuple[str, list[tuple[str,
         edges = [0, *sorted(cut % (len(part) + 1) for cut in cuts or ()), len(part)]
         for a, b in pairwise(edges):
             chunks += parser.feed([0], [part[a:b]])
-    return gathered([*chunks, *parser.flush()])
+    return gathered([*chunks, *parser.flush(cut=limited)])
 
 
 def gathered(chunks: list[Chunk]) -> tuple[str, list[tuple[str, str]]]:
@@ -50,6 +51,13 @@ def gathered(chunks: list[Chunk]) -> tuple[str, list[tuple[str, str]]]:
                 calls.append((chunk.call.name, ""))
             calls[chunk.call.number] = (calls[chunk.call.number][0], calls[chunk.call.number][1] + chunk.text)
     return "".join(chunk.text for chunk in chunks if chunk.kind == "answer"), calls
+
+
+@pytest.mark.parametrize("end", range(len("<tool_call>"), CALL.index("{", 12)))
+def test_half_the_head_of_a_call_is_no_text_where_the_limit_cut_it(end: int) -> None:
+    half = f"so {CALL[:end]}"
+    assert read(half, limited=True) == ("so", [])
+    assert read(half) == (half, [])
 
 
 @given(st.lists(st.integers(0, 10_000), max_size=12))

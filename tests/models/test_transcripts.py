@@ -29,7 +29,8 @@ def test_marks_are_read_off_the_template(marks):
         (ASKED + "Because.", ("Why?", "Because.")),
         (ASKED + "<think>hm</think>Because.<|im_end|><|endoftext|>", ("Why?", "Because.")),
         (ASKED + "<no_think>Because.</no_think>", ("Why?", "Because.")),
-        (ASKED + "<think>never closed", ("Why?", "<think>never closed")),
+        (ASKED + "<think>maybe \\boxed{4}, let me", ("Why?", "")),
+        (ASKED + "<think>hm</think>Use `<think>` so.", ("Why?", "Use `<think>` so.")),
         (
             ASKED + "So.<|im_end|>\n<|im_start|>user\nReally?<|im_end|>\n<|im_start|>assistant\nYes.",
             ("Why?\n\nAssistant: So.\n\nUser: Really?", "Yes."),

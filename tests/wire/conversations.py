@@ -9,6 +9,7 @@ import httpx
 
 from models.text.tokenizer import HubTokenizer
 from tests.wire.served import ROOT, served
+from tests.wire.told import Told, told_in_stream, told_whole
 
 CONFIG = """
 [engines.demo]
@@ -30,6 +31,8 @@ SHOWS = """
 {%- if add_generation_prompt %}[assistant]
 {%- if enable_thinking is false %}{{ '<think>\\n\\n</think>\\n\\n' }}{% endif %}{% endif %}"""
 """A template that shows thinking, and walks through the arguments of calls."""
+TOOLS = "{%- for tool in tools or [] %}[tool {{ tool | tojson }}]{% endfor %}"
+"""What a template has in front that shows tools."""
 THOUGHT = "<think>\nold\n</think>\n\n"
 NO_SYSTEM = "{% for m in messages if m.role == 'system' %}{{ raise_exception('none') }}{% endfor %}"
 ONLY_FIRST = "{% for m in messages[1:] if m.role == 'system' %}{{ raise_exception('late') }}{% endfor %}"
@@ -66,6 +69,23 @@ class Asked:
         assert self.status == 200, self.text
         whole = self.events[-1]["response"] if self.events else json.loads(self.text)
         return whole["output"]
+
+    @property
+    def told(self) -> Told:
+        assert self.status == 200, self.text
+        return told_in_stream(self.events) if self.events else told_whole(json.loads(self.text))
+
+    @property
+    def texts(self) -> tuple[str, str]:
+        """The thinking and the answer."""
+        return self.told.thinking, self.told.answer
+
+    @property
+    def error(self) -> dict[str, Any]:
+        """What was refused before anything was said."""
+        assert 400 <= self.status < 500, self.text
+        refused: dict[str, Any] = json.loads(self.text)["error"]
+        return refused
 
     @property
     def notes(self) -> list[str]:

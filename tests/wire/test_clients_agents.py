@@ -14,8 +14,8 @@ from tests.wire.conversations import (
     ONLY_FIRST,
     SHOWS,
     THOUGHT,
+    TOOLS,
     USER,
-    Asked,
     ask,
     called,
     chat,
@@ -25,7 +25,6 @@ from tests.wire.conversations import (
 )
 from tests.wire.served import served
 
-TOOLS = "{%- for tool in tools or [] %}[tool {{ tool | tojson }}]{% endfor %}"
 KINDS = (
     CONFIG
     + """
@@ -224,14 +223,14 @@ def test_a_custom_tool_of_chat_is_called_with_its_input(asks, choice):
     reply = f'<tool_call>\n{{"name": "apply_patch", "arguments": {json.dumps({"input": PATCH})}}}\n</tool_call>'
     seen = asks(*chat(USER, tools=[tool], tool_choice=choice), TOOLS + SHOWS, reply=reply)
     assert "start: /.+/" in seen.prompt
-    assert custom_calls(seen) == [("apply_patch", PATCH)]
+    assert seen.told.calls == [("apply_patch", PATCH)]
 
 
 def test_the_input_of_a_custom_tool_of_chat_that_is_written_otherwise_is_all_of_it(asks):
     """A penalty lets the model write without a grammar."""
     reply = '<tool_call>\n{"name": "apply_patch", "arguments": {"patch": "x"}}\n</tool_call>'
     seen = asks(*chat(USER, tools=[CUSTOM], presence_penalty=0.5), TOOLS + SHOWS, reply=reply)
-    assert custom_calls(seen) == [("apply_patch", '{"patch": "x"}')]
+    assert seen.told.calls == [("apply_patch", '{"patch": "x"}')]
 
 
 def test_an_earlier_call_of_a_custom_tool_of_chat_is_read(asks):
@@ -240,21 +239,6 @@ def test_an_earlier_call_of_a_custom_tool_of_chat_is_read(asks):
     seen = asks(*chat(USER, turn, {"role": "tool", "tool_call_id": "c", "content": "done"}))
     patch = called("apply_patch", '"input": "p"')
     assert seen.prompt == f"[user]hi[assistant]{patch}[tool]done"
-
-
-def custom_calls(seen: Asked) -> list[tuple[str, str]]:
-    """The name and the input of each call of a chat reply."""
-    assert seen.status == 200, seen.text
-    choices = [choice for event in seen.events or [json.loads(seen.text)] for choice in event["choices"]]
-    pieces = [piece for choice in choices for piece in choice.get("message", choice.get("delta")).get("tool_calls", ())]
-    calls: list[tuple[str, str]] = []
-    for piece in pieces:
-        if piece.get("id"):
-            assert piece["type"] == "custom"
-            calls.append((piece["custom"]["name"], ""))
-        name, text = calls[piece.get("index", -1)]
-        calls[-1] = (name, text + piece["custom"]["input"])
-    return calls
 
 
 def test_a_tool_of_a_namespace_is_called_by_its_own_name(asks):

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from tests.wire.conversations import CONFIG, SHOWS, USER, Asked, chat, message, response
+from tests.wire.conversations import CONFIG, SHOWS, USER, chat, message, response
 
 LONG = " ".join(f"w{i}" for i in range(300))
-OPENS = SHOWS.partition("{%- if add_generation_prompt")[0] + "[assistant]{{ '<think>\\n' }}"
+OPENS = SHOWS.partition("{%- if enable_thinking")[0] + "{{ '<think>\\n' }}{% endif %}"
 KINDS = {"q": (SHOWS, CONFIG), "r1": (OPENS, CONFIG.replace("qwen3", "deepseek_r1"))}
 """A model that may be told not to think, and one whose template ends within the thinking."""
 OFF = CONFIG + "budgets = { reserve = 0 }\n"
@@ -16,33 +16,6 @@ SCHEMA = {"name": "x", "schema": {"type": "object", "properties": {"a": {"type":
 FORMAT = {"type": "json_schema", "json_schema": SCHEMA}
 FLAT = {"format": {"type": "json_schema", **SCHEMA}}
 JSON = '{"a": 1}'
-
-
-def told(seen: Asked) -> tuple[str, str]:
-    """The thinking and the answer of the first choice of a reply, on any API."""
-    assert seen.status == 200, seen.text
-    texts = {"thinking": "", "answer": ""}
-    if seen.events:
-        for event in seen.events:
-            for choice in event.get("choices", ()):
-                if choice["index"] == 0:
-                    texts["thinking"] += choice["delta"].get("reasoning") or ""
-                    texts["answer"] += choice["delta"].get("content") or ""
-            delta, kind = event.get("delta"), event.get("type", "")
-            if kind == "content_block_delta":
-                texts["thinking"] += delta.get("thinking", "")
-                texts["answer"] += delta.get("text", "")
-            elif kind in ("response.reasoning_text.delta", "response.output_text.delta"):
-                texts["answer" if "output" in kind else "thinking"] += delta
-        return texts["thinking"], texts["answer"]
-    body = json.loads(seen.text)
-    if "choices" in body:
-        said = body["choices"][0]["message"]
-        return said.get("reasoning") or "", said["content"] or ""
-    for part in body.get("content") or [part for item in body["output"] for part in item["content"]]:
-        kind = "thinking" if part["type"] in ("thinking", "reasoning_text") else "answer"
-        texts[kind] += part.get("thinking", part.get("text", ""))
-    return texts["thinking"], texts["answer"]
 
 
 def thinks(thought: str = LONG, answer: str = "4") -> Any:
@@ -64,7 +37,7 @@ LIMITED = [
 def test_a_small_limit_leaves_an_answer(asks, name, request_of, limit, kind):
     path, body = request_of
     seen = asks(path, {**body, name: limit}, *KINDS[kind], reply=thinks())
-    thought, answer = told(seen)
+    thought, answer = seen.texts
     assert answer == "4"
     assert bool(thought) is (limit > 100)
     assert seen.records[-1]["chosen_by"] == ("route" if limit > 100 else "reserve")
@@ -72,19 +45,19 @@ def test_a_small_limit_leaves_an_answer(asks, name, request_of, limit, kind):
 
 def test_a_client_that_wants_a_thought_gets_half_of_a_small_limit(asks):
     seen = asks(*chat(USER, max_tokens=64, reasond={"mode": "think"}), reply=thinks())
-    thought, answer = told(seen)
+    thought, answer = seen.texts
     assert (bool(thought), answer) == (True, "4")
     assert (seen.records[-1]["chosen_by"], seen.records[-1]["cut_by"]) == ("client", "reserve")
 
 
 def test_a_budget_below_the_limit_is_the_clients_own_division(asks):
     seen = asks(*chat(USER, max_tokens=64, thinking_token_budget=20), reply=thinks())
-    assert told(seen)[1] == "4"
+    assert seen.texts[1] == "4"
     assert (seen.records[-1]["budget"]["used"], seen.records[-1]["cut_by"]) == (20, "budget")
 
 
 def test_a_route_may_keep_nothing_for_the_answer(asks):
-    assert told(asks(*chat(USER, max_tokens=64), config=OFF, reply=thinks()))[1] == ""
+    assert asks(*chat(USER, max_tokens=64), config=OFF, reply=thinks()).texts[1] == ""
 
 
 @pytest.mark.parametrize("penalty", ["presence_penalty", "frequency_penalty"])
@@ -92,7 +65,7 @@ def test_a_route_may_keep_nothing_for_the_answer(asks):
 def test_what_is_kept_for_the_answer_refuses_no_request(asks, penalty, fields):
     """A second segment would forget the penalty, so such a reply is not cut."""
     seen = asks(*chat(USER, max_tokens=300, **{penalty: 0.5}, **fields), reply=thinks("hm</think>4", "4"))
-    assert told(seen)[1] == "4"
+    assert seen.texts[1] == "4"
 
 
 def test_where_the_context_ends_is_told_only_where_it_cut(asks):
@@ -106,7 +79,7 @@ def test_where_the_context_ends_is_told_only_where_it_cut(asks):
 def test_json_is_the_answer_however_the_thinking_ends(asks, fields, kind):
     thought = "hm</think>" if "thinking_token_budget" not in fields else LONG
     seen = asks(*chat(USER, response_format=FORMAT, **fields), *KINDS[kind], reply=thinks(thought, JSON))
-    thought, answer = told(seen)
+    thought, answer = seen.texts
     assert answer == JSON
     assert "{" not in thought
     assert bool(thought) is ("include_reasoning" not in fields)
@@ -122,18 +95,18 @@ def test_json_is_the_answer_however_the_thinking_ends(asks, fields, kind):
     ],
 )
 def test_json_without_thinking_is_the_answer(asks, path, body):
-    assert told(asks(path, body, reply=thinks(answer=JSON))) == ("", JSON)
+    assert asks(path, body, reply=thinks(answer=JSON)).texts == ("", JSON)
 
 
 def test_json_that_is_cut_is_no_thinking(asks):
-    thought, answer = told(asks(*chat(USER, response_format=FORMAT, max_tokens=4), reply=thinks(answer=JSON)))
+    thought, answer = asks(*chat(USER, response_format=FORMAT, max_tokens=4), reply=thinks(answer=JSON)).texts
     assert JSON.startswith(answer) and len(answer) < len(JSON)
     assert thought == ""
 
 
 def test_a_stop_string_ends_json(asks):
     seen = asks(*chat(USER, response_format=FORMAT, stop=["}"]), reply=thinks("hm</think>", JSON))
-    assert told(seen) == ("hm", JSON[:-1])
+    assert seen.texts == ("hm", JSON[:-1])
 
 
 CONTINUED = {"continue_final_message": True, "add_generation_prompt": False}
@@ -142,7 +115,7 @@ CONTINUED = {"continue_final_message": True, "add_generation_prompt": False}
 def test_json_follows_a_thought_that_the_client_began(asks):
     turn = {"role": "assistant", "content": "<think>\nhm"}
     seen = asks(*chat(USER, turn, response_format=FORMAT, **CONTINUED), reply=thinks(" and so</think>", JSON))
-    assert told(seen) == (" and so", JSON)
+    assert seen.texts == (" and so", JSON)
 
 
 def test_half_an_answer_has_no_format_any_more(asks):

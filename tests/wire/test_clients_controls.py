@@ -5,7 +5,7 @@ import json
 import httpx
 import pytest
 
-from tests.wire.conversations import CONFIG, SHOWS, USER, chat, message, response, tokenizer_with
+from tests.wire.conversations import CONFIG, SHOWS, TOOLS, USER, ask, chat, message, response, tokenizer_with
 from tests.wire.served import served
 
 
@@ -80,6 +80,24 @@ def test_a_hint_that_the_template_does_not_know_is_told(asks):
 
 def test_a_limit_of_minus_1_is_none_on_responses(asks):
     assert asks(*response(USER, max_output_tokens=-1)).status == 200
+
+
+def test_usage_may_be_asked_for_where_it_always_comes(asks):
+    assert asks(*response(USER, stream_options={"include_usage": True, "include_obfuscation": False})).status == 200
+
+
+def test_text_may_be_asked_for_where_nothing_else_is_made(asks):
+    assert asks(*chat(USER, modalities=["text"])).status == 200
+    assert asks(*chat(USER, modalities=["text", "audio"])).error["param"] == "modalities.1"
+
+
+@pytest.mark.parametrize("fields", [{}, {"max_tokens": 500, "stream": False, "stop_sequences": ["x"]}])
+def test_the_tokens_of_a_whole_request_may_be_counted(fields):
+    tool = {"name": "f", "input_schema": {"type": "object"}}
+    body = {"messages": [USER], "tools": [tool], "system": "s", "tool_choice": {"type": "any"}, **fields}
+    seen = ask("/v1/messages/count_tokens", body, TOOLS + SHOWS)
+    assert seen.status == 200, seen.text
+    assert json.loads(seen.text)["input_tokens"] > 10
 
 
 NAMES = CONFIG + 'names = ["claude-sonnet-5", "gpt-6"]\n'

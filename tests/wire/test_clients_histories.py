@@ -234,9 +234,73 @@ def test_an_image_is_a_line_of_text_and_told(asks, path, body, prompt):
     assert seen.notes == ["image parts were left out: this model reads text only"]
 
 
-def test_a_document_that_is_text_is_read(asks):
-    document = {"type": "document", "source": {"type": "text", "media_type": "text/plain", "data": "words"}}
-    assert asks(*message({"role": "user", "content": [document]})).prompt == "[user]words"
+WORDS = [{"type": "text", "text": "words"}]
+CITED = {"citations": {"enabled": True}, "cache_control": {"type": "ephemeral"}}
+
+
+@pytest.mark.parametrize(
+    ("part", "shown"),
+    [
+        ({"type": "document", "source": {"type": "text", "media_type": "text/plain", "data": "words"}}, "words"),
+        ({"type": "document", "source": {"type": "content", "content": WORDS}, "title": "T", **CITED}, "T\nwords"),
+        ({"type": "document", "source": {"type": "content", "content": "words"}, "title": None}, "words"),
+        ({"type": "search_result", "source": "http://a", "title": "T", "content": WORDS, **CITED}, "T\nwords"),
+        ({"type": "mcp_tool_result", "tool_use_id": "m", "is_error": False, "content": WORDS}, "words"),
+    ],
+)
+def test_a_document_that_is_text_is_read(asks, part, shown):
+    for content in ([part], [{"type": "tool_result", "tool_use_id": "t", "content": [part]}]):
+        seen = asks(*message({"role": "user", "content": content}))
+        assert seen.prompt.partition("]")[2] == shown
+        assert seen.notes == []
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"type": "document", "source": {"type": "base64", "media_type": "application/pdf", "data": "AAAA"}, **CITED},
+        {"type": "document", "source": {"type": "file", "file_id": "f"}, "title": "T", "context": "c"},
+        {"type": "document", "source": {"type": "content", "content": [*WORDS, {"type": "image", "source": {}}]}},
+        {"type": "container_upload", "file_id": "f"},
+        {"type": "server_tool_use", "id": "s", "name": "web_search", "input": {"query": "q"}},
+        {"type": "web_search_tool_result", "tool_use_id": "s", "content": [{"type": "web_search_result", "url": "u"}]},
+    ],
+)
+def test_what_is_no_text_is_a_line_that_says_so(asks, part):
+    kind = part["type"]
+    seen = asks(*message({"role": "user", "content": [part, WORDS[0]]}))
+    assert seen.prompt == f"[user][{kind}: this model reads text only]\nwords"
+    assert seen.notes == [f"{kind} parts were left out: this model reads text only"]
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        message(
+            USER,
+            {"role": "assistant", "content": [TOOL_USE, {**TOOL_USE, "id": "u", "name": "find", "input": '{"a": 1}'}]},
+            {
+                "role": "user",
+                "content": [
+                    {"type": "tool_result", "tool_use_id": "t", "content": "1"},
+                    {"type": "tool_result", "tool_use_id": "u", "content": WORDS, "is_error": True},
+                    {"type": "text", "text": "go on"},
+                ],
+            },
+        ),
+        response(
+            USER,
+            {"type": "function_call", "call_id": "t", "name": "Read", "arguments": "{}"},
+            {"type": "function_call", "call_id": "u", "name": "find", "arguments": '{"a": 1}'},
+            {"type": "function_call_output", "call_id": "t", "output": "1"},
+            {"type": "function_call_output", "call_id": "u", "output": [{"type": "input_text", "text": "words"}]},
+            AGAIN,
+        ),
+    ],
+)
+def test_calls_side_by_side_are_one_turn_and_their_results_one_each(asks, path, body):
+    calls = called("Read") + called("find", '"a": 1')
+    assert asks(path, body).prompt == f"[user]hi[assistant]{calls}[tool]1[tool]words[user]go on"
 
 
 SYSTEM = {"role": "system", "content": "A"}

@@ -1,68 +1,67 @@
 """A reply that goes on from the client's own words, on chat and on messages."""
 
-import json
-from typing import Any
-
 import pytest
 
-from tests.wire.conversations import CONFIG, USER, Asked, ask, message
+from tests.wire.conversations import USER, chat, message
 
 CONTINUED = {"continue_final_message": True, "add_generation_prompt": False}
 HALF = {"role": "assistant", "content": "The answer is"}
 
 
-def told(seen: Asked) -> tuple[str, str]:
-    """The thinking and the answer of a reply."""
-    assert seen.status == 200, seen.text
-    body = json.loads(seen.text)
-    if "choices" in body:
-        said = body["choices"][0]["message"]
-        return said.get("reasoning_content") or "", said["content"] or ""
-    texts = {"thinking": "", "text": ""}
-    for block in body["content"]:
-        texts[block["type"]] += block[block["type"]]
-    return texts["thinking"], texts["text"]
+def continued(turn, **fields):
+    return chat(USER, turn, **CONTINUED, **fields)
 
 
-def continued(turn: dict[str, Any], reply: str, **fields: Any) -> Asked:
-    body = {"messages": [USER, turn], **CONTINUED, **fields}
-    return ask("/v1/chat/completions", body, config=CONFIG, whole=reply)
+@pytest.mark.parametrize(("path", "body"), [continued(HALF), message(USER, HALF)])
+def test_behind_half_an_answer_nothing_is_forced_and_nothing_thought(asks, path, body):
+    seen = asks(path, body, whole=" 391.")
+    assert seen.rendered == "[user]hi[assistant]The answer is"
+    assert seen.texts == ("", " 391.")
 
 
-def test_behind_half_an_answer_nothing_is_forced_and_nothing_thought():
-    for seen in (continued(HALF, " 391."), ask(*message(USER, HALF), whole=" 391.")):
-        assert seen.rendered == "[user]hi[assistant]The answer is"
-        assert told(seen) == ("", " 391.")
-
-
-def test_behind_a_thought_that_is_closed_the_answer_follows():
-    seen = continued({"role": "assistant", "content": "<think>17*23=391.</think>"}, "It is 391.")
+def test_behind_a_thought_that_is_closed_the_answer_follows(asks):
+    turn = {"role": "assistant", "content": "<think>17*23=391.</think>"}
+    seen = asks(*continued(turn), whole="It is 391.")
     assert seen.rendered.replace("\n", "") == "[user]hi[assistant]<think>17*23=391.</think>"
-    assert told(seen) == ("", "It is 391.")
+    assert seen.texts == ("", "It is 391.")
 
 
-@pytest.mark.parametrize(
-    "turn", [{"role": "assistant", "content": "<think>\n17*23"}, {"role": "assistant", "reasoning_content": "17*23"}]
-)
-def test_behind_a_thought_that_is_open_the_thinking_goes_on(turn):
-    seen = continued(turn, "=391.</think>It is.")
+BLOCK = {"type": "thinking", "thinking": "17*23", "signature": "x"}
+OPEN = [
+    continued({"role": "assistant", "content": "<think>\n17*23"}),
+    continued({"role": "assistant", "reasoning_content": "17*23"}),
+    message(USER, {"role": "assistant", "content": [BLOCK]}),
+]
+
+
+@pytest.mark.parametrize(("path", "body"), OPEN)
+def test_behind_a_thought_that_is_open_the_thinking_goes_on(asks, path, body):
+    seen = asks(path, body, whole="=391.</think>It is.")
     assert seen.rendered == "[user]hi[assistant]<think>\n17*23"
-    assert told(seen) == ("=391.", "It is.")
+    assert seen.texts == ("=391.", "It is.")
 
 
-def test_a_thinking_block_that_ends_a_message_goes_on():
-    turn = {"role": "assistant", "content": [{"type": "thinking", "thinking": "17*23", "signature": "x"}]}
-    seen = ask(*message(USER, turn), whole="=391.</think>It is.")
-    assert seen.rendered == "[user]hi[assistant]<think>\n17*23"
-    assert told(seen) == ("=391.", "It is.")
+@pytest.mark.parametrize(("path", "body"), OPEN)
+def test_a_budget_counts_a_thought_that_goes_on(asks, path, body):
+    said = iter(["=1=2=3=4=5=6", "It is."])
+    asked = {**body, "thinking_token_budget": 4, "reasond": {"cut": "hard"}}
+    seen = asks(path, asked, reply=lambda begun: next(said))
+    assert seen.texts == ("=1=2", "It is.")
+    assert seen.records[-1]["budget"]["used"] == 4
 
 
-def test_a_turn_that_waits_for_its_tools_does_not_go_on():
+def test_a_turn_that_waits_for_its_tools_does_not_go_on(asks):
     use = {"type": "tool_use", "id": "t", "name": "find", "input": {}}
-    seen = ask(*message(USER, {"role": "assistant", "content": [use]}))
+    seen = asks(*message(USER, {"role": "assistant", "content": [use]}))
     assert seen.rendered.endswith("[assistant]<think>\n")
 
 
-def test_an_assistants_last_turn_in_chat_is_over_unless_the_client_says_otherwise():
-    seen = ask("/v1/chat/completions", {"messages": [USER, HALF]})
+def test_nothing_goes_on_behind_a_call(asks):
+    call = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    refused = asks(*continued({"role": "assistant", "content": "x", "tool_calls": [call]})).error
+    assert "continue_final_message" in refused["message"]
+
+
+def test_an_assistants_last_turn_in_chat_is_over_unless_the_client_says_otherwise(asks):
+    seen = asks(*chat(USER, HALF))
     assert seen.rendered.startswith("[user]hi[assistant]The answer is[assistant]")

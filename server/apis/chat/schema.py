@@ -1,6 +1,6 @@
 """`POST /v1/chat/completions`."""
 
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -18,6 +18,7 @@ class ChatRequest(OpenAISampling, AnswerFields, Controlled):
     max_completion_tokens: Limit = None
     logprobs: Flag | None = None
     top_logprobs: Annotated[Count, Field(ge=0, le=20)] | None = None
+    modalities: list[Literal["text"]] | None = None
     continue_final_message: Flag = False
     add_generation_prompt: Flag = True
 
@@ -29,8 +30,9 @@ class ChatRequest(OpenAISampling, AnswerFields, Controlled):
             raise ValueError("max_tokens and max_completion_tokens contradict each other")
         if self.add_generation_prompt == self.continue_final_message:
             raise ValueError("continue_final_message: true needs add_generation_prompt: false, and the reverse")
-        if self.continue_final_message and self.messages[-1].role != "assistant":
-            raise ValueError("continue_final_message: the last message must be the assistant's")
+        last = self.messages[-1]
+        if self.continue_final_message and (last.role != "assistant" or last.tool_calls):
+            raise ValueError("continue_final_message: the last message must be the assistant's, without calls")
         return self
 
     def generation_request(self) -> GenerationRequest:

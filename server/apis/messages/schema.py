@@ -111,14 +111,17 @@ NOT_DONE = {
 }
 """Fields that clients of Anthropic's own servers send, and what is therefore not done."""
 
-IGNORED = (
+IGNORED = (  # some of them by /v1/messages/count_tokens alone
     "betas",
     "billing_policy",
     "cache_control",
     "diagnostics",
     "fallback_credit_token",
     "inference_geo",
+    "max_tokens",
     "speed",
+    "stop_sequences",
+    "stream",
     "thread",
     "user_profile_id",
     "workspace_id",

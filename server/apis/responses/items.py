@@ -21,10 +21,9 @@ Find = Callable[[str], Mapping[str, Any] | None]
 """The item of a kept response that has this id, or None."""
 
 
-class InputMessage(Lenient):
+class InputMessage(Message):
     type: Literal["message"] = "message"
     role: Literal["user", "assistant", "system", "developer"]
-    content: Content
 
 
 class FunctionCallItem(Lenient):
@@ -39,7 +38,7 @@ class CustomCallItem(Lenient):
     type: Literal["custom_tool_call"]
     call_id: Text
     name: Text
-    input: Text
+    input: Text | None
     namespace: Text | None = None
 
 
@@ -52,7 +51,7 @@ class LocalShellCall(Lenient):
 class CallOutput(Lenient):
     type: Literal["function_call_output", "custom_tool_call_output", "local_shell_call_output"]
     call_id: Text | None = None
-    output: Content
+    output: Content = None
 
 
 class ReasoningItem(Lenient):
@@ -149,8 +148,8 @@ def _append(turn: Turn, piece: Turn) -> None:
 
 def _turns(item: Any, reader: MessageReader) -> Iterator[Turn]:
     match item:
-        case InputMessage(role=role, content=content):
-            yield from reader.turns([Message(role=role, content=content)])
+        case InputMessage():
+            yield from reader.turns([item])
         case CallOutput(output=output, call_id=call_id):
             turn = {"role": "tool", "content": reader.content(output), "tool_call_id": call_id}
             yield {key: value for key, value in turn.items() if value is not None}
@@ -160,7 +159,7 @@ def _turns(item: Any, reader: MessageReader) -> Iterator[Turn]:
         case FunctionCallItem(arguments=arguments):
             yield _call(item.call_id, flat_name(item.name, item.namespace), arguments)
         case CustomCallItem(input=text):
-            yield _call(item.call_id, flat_name(item.name, item.namespace), {CUSTOM_INPUT: text})
+            yield _call(item.call_id, flat_name(item.name, item.namespace), {CUSTOM_INPUT: text or ""})
         case LocalShellCall(action=action):
             yield _call(item.call_id, "local_shell", action)
         case OtherItem(type=kind):

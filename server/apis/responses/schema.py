@@ -19,6 +19,7 @@ from server.apis.shared.sampling_fields import (
     JsonObject,
     Limit,
     SamplingFields,
+    StreamOptions,
     Text,
     by_type,
     of_type,
@@ -138,10 +139,6 @@ class TextConfig(Body):
     verbosity: Literal["low", "medium", "high"] | None = None
 
 
-class ResponsesStreamOptions(Body):
-    include_obfuscation: Flag | None = None
-
-
 NOT_DONE = {
     "context_management": "nothing of the conversation is compacted: the model reads it as it was sent",
     "max_tool_calls": "no tools are run here, so none are counted",
@@ -160,7 +157,7 @@ class ResponsesRequest(SamplingFields, Controlled):
     previous_response_id: Annotated[Text, Field(max_length=256)] | None = None
     max_output_tokens: Limit = None
     stream: Flag | None = None
-    stream_options: ResponsesStreamOptions | None = None
+    stream_options: StreamOptions | None = None
     store: Flag | None = None
     background: Flag | None = None
     tools: Annotated[list[ToolParam], Field(max_length=MAX_TOOLS)] | None = None

@@ -37,12 +37,12 @@ class Lenient(BaseModel):
 
 class TextPart(Lenient):
     type: Literal["text", "input_text", "output_text"] = "text"
-    text: Text
+    text: Text | None
 
 
 class RefusalPart(Lenient):
     type: Literal["refusal"]
-    refusal: Text
+    refusal: Text | None
 
 
 class ThinkingPart(Lenient):
@@ -53,9 +53,9 @@ class ThinkingPart(Lenient):
 
 class ToolUsePart(Lenient):
     type: Literal["tool_use"]
-    id: Text
+    id: Text | None = None
     name: Text
-    input: JsonObject
+    input: Text | JsonObject | None
 
 
 class ToolReferencePart(Lenient):
@@ -82,15 +82,29 @@ class OtherPart(Lenient):
 
     @property
     def plain(self) -> str | None:
-        """The text of a document that is text."""
-        source = self.model_extra.get("source") if self.model_extra else None
-        data = source.get("data") if isinstance(source, dict) and source.get("type") == "text" else None
-        return data if isinstance(data, str) else None
+        """The text of a document or a search result that is text, behind its title."""
+        fields = self.model_extra or {}
+        source = fields.get("source")
+        text = _plain(source if isinstance(source, dict) else {"content": fields.get("content")})
+        title = fields.get("title") if text is not None else None
+        return f"{title}\n{text}" if isinstance(title, str) and title else text
+
+
+def _plain(source: Mapping[str, Any]) -> str | None:
+    """The text in the source of a document, where all of it is text."""
+    if source.get("type") == "text" and isinstance(source.get("data"), str):
+        return str(source["data"])
+    content = source.get("content")
+    if isinstance(content, str):
+        return content
+    parts = content if isinstance(content, list) else []
+    texts = [part["text"] for part in parts if isinstance(part, dict) and isinstance(part.get("text"), str)]
+    return "\n".join(texts) if parts and len(texts) == len(parts) else None
 
 
 class ToolResultPart(Lenient):
     type: Literal["tool_result"]
-    tool_use_id: Text
+    tool_use_id: Text | None = None
     content: "Text | list[Part] | None" = None
 
 
@@ -127,7 +141,7 @@ class FunctionCall(Lenient):
 
 class CustomCall(Lenient):
     name: Text
-    input: Text
+    input: Text | None
 
 
 class ToolCall(Lenient):
@@ -147,7 +161,7 @@ class ToolCall(Lenient):
         if self.function is not None:
             return call_as_template_input(self.id, self.function.name, self.function.arguments)
         assert self.custom is not None
-        return call_as_template_input(self.id, self.custom.name, {CUSTOM_INPUT: self.custom.input})
+        return call_as_template_input(self.id, self.custom.name, {CUSTOM_INPUT: self.custom.input or ""})
 
 
 CUSTOM_INPUT = "input"
@@ -165,7 +179,7 @@ def call_as_template_input(call_id: str | None, name: str, arguments: str | Mapp
 class Message(Lenient):
     """One message of chat completions or of Anthropic's API."""
 
-    role: Literal["system", "developer", "user", "assistant", "tool"]
+    role: Literal["system", "developer", "user", "assistant", "tool", "function"]
     content: Content = None
     reasoning_content: Thought = None
     reasoning: Thought = None
@@ -174,11 +188,12 @@ class Message(Lenient):
     thinking: Thought = None
     thinking_blocks: Thought = None
     tool_calls: list[ToolCall] | None = None
+    function_call: FunctionCall | None = None
     tool_call_id: Text | None = None
 
     @model_validator(mode="after")
     def _says_something(self) -> Self:
-        if self.content is None and self.role not in ("assistant", "tool"):
+        if self.content is None and self.role not in ("assistant", "tool", "function"):
             raise ValueError("content: a message needs content")
         return self
 
@@ -196,6 +211,8 @@ class Message(Lenient):
                 yield from (each.tool_name for each in part.content if isinstance(each, ToolReferencePart))
 
 
+ROLES = {"developer": "system", "function": "tool"}
+"""Roles that clients know, under the names by which templates know them."""
 THOUGHTS = ("reasoning_content", "reasoning", "thinking", "reasoning_text", "reasoning_details", "thinking_blocks")
 UNREAD = {
     False: "this model reads text only",
@@ -222,7 +239,7 @@ class MessageReader:
             yield {"role": "tool", "content": self.content(result.content), "tool_call_id": result.tool_use_id}
         if len(results) == len(message.parts) > 0:
             return
-        turn: Turn = {"role": "system" if message.role == "developer" else message.role}
+        turn: Turn = {"role": ROLES.get(message.role, message.role)}
         turn["content"] = self.content(message.content)
         if message.role == "assistant":
             turn |= self._assistant(message)
@@ -236,6 +253,8 @@ class MessageReader:
             [part.model_dump() for part in message.parts if isinstance(part, ThinkingPart)]
         )
         calls = [call.as_template_input() for call in message.tool_calls or ()]
+        if (older := message.function_call) is not None:
+            calls.append(call_as_template_input(None, older.name, older.arguments))
         uses = [part for part in message.parts if isinstance(part, ToolUsePart)]
         calls += [call_as_template_input(use.id, use.name, use.input) for use in uses]
         if thought:
@@ -274,7 +293,7 @@ def _shown(part: Any) -> Turn | None:
     """A part that the model may read, in the form of chat templates."""
     match part:
         case TextPart(text=text) | RefusalPart(refusal=text):
-            return {"type": "text", "text": text}
+            return {"type": "text", "text": text or ""}
         case ToolReferencePart(tool_name=name):
             return {"type": "text", "text": f"[tool: {name}]"}
         case OtherPart(image=str() as image):

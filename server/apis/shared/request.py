@@ -110,8 +110,8 @@ class GenerationRequest:
         def known(name: str) -> bool:
             return re.search(rf"\b{re.escape(name)}\b", template) is not None
 
-        for name in self.template_kwargs:
-            if not known(name):
+        for name, value in self.template_kwargs.items():
+            if value is not None and not known(name):
                 field = f"chat_template_kwargs.{name}"
                 instead = f"; send {name} by itself" if name in BUDGET_NAMES else ""
                 raise PolicyError(f"{field}: this model's chat template reads no such argument{instead}", field)

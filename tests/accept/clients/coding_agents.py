@@ -122,6 +122,14 @@ def opencode(programs: Path, url: str, home: Path, folder: Path) -> Agent:
     )
 
 
+def aider(programs: Path, url: str) -> Sequence[str]:
+    """The command that takes a task as its last argument. It edits files itself, without tools."""
+    quiet = ["--no-git", "--no-check-update", "--analytics-disable", "--no-show-model-warnings", "--no-pretty"]
+    server = ["--openai-api-base", f"{url}/v1", "--openai-api-key", "any", "--model", "openai/q"]
+    flags = ["--yes-always", "--no-detect-urls", "--edit-format", "whole", "--restore-chat-history"]
+    return [str(programs / "aider"), *quiet, *server, *flags, "--message"]
+
+
 def picture() -> bytes:
     """A small red image."""
 

@@ -1,10 +1,12 @@
 """A server for other people's clients, over a scripted model that does what its prompt says.
 
 A line `CALL name {arguments}` of the last user turn is a tool call, one a reply, in order; `SAY text` is the answer
-behind them. Where a grammar holds the answer and nothing is to be called, it is `JSON {...}`. The model reads the
-rendered prompt and nothing else, so what a client loses on the way is lost here too.
+behind them, `WRITE "text"` one of several lines, as JSON. Where a grammar holds the answer and nothing is to be called,
+it is `JSON {...}`. The model reads the rendered prompt and nothing else, so what a client loses on the way is lost here
+too.
 """
 
+import json
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +20,7 @@ from tests.wire.served import ROOT, Served, served
 TURN = re.compile(r"<\|im_start\|>(\w+)\n(.*?)(?=<\|im_end\|>|\Z)", re.DOTALL)
 CALL = re.compile(r"^\s*CALL (\S+) (\{.*\})\s*$", re.MULTILINE)
 SAY = re.compile(r"^\s*SAY (.*?)\s*$", re.MULTILINE)
+WRITE = re.compile(r"^\s*WRITE (\".*\")\s*$", re.MULTILINE)
 JSON = re.compile(r"^\s*JSON (\{.*\})\s*$", re.MULTILINE)
 CONFIG = """
 [server]
@@ -65,17 +68,19 @@ class Reader:
             return f'<tool_call>\n{{"name": "{name}", "arguments": {arguments}}}\n</tool_call>'
         if found := JSON.search(task):
             return found[1]
+        if written := WRITE.search(task):
+            return str(json.loads(written[1]))
         results = [text for role, text in turns[asked:] if role == "tool"]
         said = SAY.search(task)
         return said[1] if said else "results: " + " | ".join(results)
 
 
 def _says(text: str) -> bool:
-    return bool(CALL.search(text) or SAY.search(text) or JSON.search(text))
+    return any(kind.search(text) for kind in (CALL, SAY, WRITE, JSON))
 
 
 @contextmanager
-def clients_server(family: str, config: str = CONFIG) -> Iterator[tuple[Served, Reader]]:
+def clients_server(family: str, config: str = CONFIG, **delays: float) -> Iterator[tuple[Served, Reader]]:
     """A server with one route, `q`, of a kind of `FAMILIES`."""
     template = (ROOT / "demo" / "tokenizer" / "chat_template.jinja").read_text(encoding="utf-8")
     shows = "{{- '<|im_start|>' + message.role + '\\n' }}"
@@ -88,5 +93,5 @@ def clients_server(family: str, config: str = CONFIG) -> Iterator[tuple[Served, 
     name = "qwen3" if family == "strict" else family
     settings = config.replace("FAMILY", name).replace("MODE", FAMILIES[family])
     reader = Reader(tokenizer)
-    with served(tokenizer, reader, settings, context_length=2_000_000) as server:
+    with served(tokenizer, reader, settings, context_length=2_000_000, **delays) as server:
         yield server, reader

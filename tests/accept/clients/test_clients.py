@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.accept.clients.coding_agents import TAGS, claude_code, codex, opencode, picture
+from tests.accept.clients.coding_agents import TAGS, aider, claude_code, codex, opencode, picture
 from tests.accept.clients.model import FAMILIES, Reader, clients_server
 from tests.e2e.environments import environment, node_environment
+from tests.processes import free_port, running
 from tests.wire.served import Served
 
 pytestmark = pytest.mark.accept
@@ -38,6 +39,7 @@ CODING_AGENTS = {
     "@openai/codex@0.171.0": codex,
     "opencode-ai@1.18.33": opencode,
 }
+AIDER = ("aider-chat==0.86.2",)
 SECONDS = 600  # for one client, on a machine that does other things as well
 
 
@@ -55,6 +57,28 @@ def test_an_sdk_goes_on_from_the_objects_that_it_was_given(
     python = environment(name.replace("_", "-"), SDKS[name]) / "python"
     quiet = {"HOME": str(tmp_path), "LITELLM_LOCAL_MODEL_COST_MAP": "True", "NO_PROXY": "*"}
     _says_ok([python, HERE / f"{name}.py", server[0].url], quiet)
+
+
+PROXY = ("litellm[proxy]==1.108.7",)
+BEHIND_PROXY = {"openai_sdk": "openai/q", "anthropic_sdk": "anthropic/q"}
+"""Each SDK, and what LiteLLM speaks for it."""
+
+
+@pytest.mark.parametrize("name", BEHIND_PROXY)
+def test_an_sdk_goes_on_behind_litellms_proxy(server: tuple[Served, Reader], name: str, tmp_path: Path) -> None:
+    kind, port = BEHIND_PROXY[name], free_port()
+    base = server[0].url + ("/v1" if kind.startswith("openai") else "")
+    model = {"model_name": "q", "litellm_params": {"model": kind, "api_base": base, "api_key": "any"}}
+    config = tmp_path / "config.yaml"
+    config.write_text(json.dumps({"model_list": [model], "litellm_settings": {"telemetry": False}}))
+    command = [str(environment("litellm-proxy", PROXY) / "litellm"), "--config", str(config), "--host", "127.0.0.1"]
+    here = f"http://127.0.0.1:{port}"
+    quiet = {"HOME": str(tmp_path), "LITELLM_LOCAL_MODEL_COST_MAP": "True", "NO_PROXY": "*"}
+    python = environment(name.replace("_", "-"), SDKS[name]) / "python"
+    keyless = {"LITELLM_DANGEROUSLY_PERMIT_WEAK_OR_UNSET_MASTER_KEY": "true"}  # it is on the loopback
+    ready = f"{here}/health/liveliness"
+    with running([*command, "--port", str(port)], ready, {**quiet, **keyless}, SECONDS, tmp_path / "log"):
+        _says_ok([python, HERE / f"{name}.py", here, "litellm"], quiet)
 
 
 def test_the_vercel_sdk_goes_on_from_the_messages_that_it_was_given(server: tuple[Served, Reader]) -> None:
@@ -91,3 +115,23 @@ def test_an_agent_works_and_goes_on_in_a_second_session(
     assert written.read_text() == TAGS
     assert agent.run("SAY a second session", resumed=True) == "a second session"
     assert "[image: this model reads text only]" in server[1].prompts[-1]
+
+
+def test_aider_writes_a_file_and_knows_its_last_session(server: tuple[Served, Reader], tmp_path: Path) -> None:
+    home, folder = tmp_path / "home", tmp_path / "work"
+    home.mkdir()
+    folder.mkdir()
+    command = aider(environment("aider", AIDER), server[0].url)
+
+    def run(task: str) -> str:
+        environ = {"PATH": os.environ["PATH"], "HOME": str(home), "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
+        options = {"cwd": folder, "env": environ, "input": "", "text": True, "timeout": SECONDS}
+        ran = subprocess.run([*command, task], **options, capture_output=True, check=False)
+        assert ran.returncode == 0, ran.stdout + ran.stderr
+        return ran.stdout
+
+    assert "hello from here" in run("SAY hello from here")
+    run("WRITE " + json.dumps(f"tags.md\n```\n{TAGS}```\n"))
+    assert (folder / "tags.md").read_text() == TAGS
+    assert "a second session" in run("SAY a second session")
+    assert "SAY hello from here" in server[1].prompts[-1]
