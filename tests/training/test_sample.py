@@ -192,7 +192,7 @@ def test_samples_are_questions_too(tmp_path, url):
 
     one = recipe(tmp_path, url)
     run(one)
-    assert [(q.text, q.answer) for q in read_file(one.out, {})] == [
+    assert [(q.text, q.answer) for q in read_file(one.out, {}, {})] == [
         (reply.question.text, reply.question.answer) for reply in read_samples(one.out)
     ]
 
