@@ -32,7 +32,7 @@ from training.trl_adapter import PolicyTrainer, prompts
 from training.weights import store
 
 WAYS = ("hgpo", "grpo")
-STEPS = 8
+STEPS = 6
 LENGTH = "completions/mean_length"
 SCRATCH = "{ hidden = 128, layers = 4, heads = 4, feed_forward = 384, context = 4096 }"
 SETTINGS = [f"steps={STEPS}", "model.path=demo/tokenizer", f"model.scratch={SCRATCH}", "fused_head=false"]

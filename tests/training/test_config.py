@@ -4,9 +4,12 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
+from models.engines.base import InvalidRequest
+from training import cli
 from training.algorithms import METHODS
 from training.algorithms.hft import HftRecipe
 from training.algorithms.hgpo import HgpoRecipe
@@ -89,3 +92,25 @@ def test_the_recipes_that_documents_name_are_there():
 def test_the_page_names_every_method_and_checker():
     page = Path("docs/training.md").read_text()
     assert [name for name in (*METHODS, *CHECKERS) if f"| `{name}` |" not in page] == []
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "told"),
+    [
+        (KeyboardInterrupt(), 130, "stopped"),
+        (RuntimeError("CUDA out of memory. Tried to allocate 2 GiB."), 2, "a smaller micro_batch"),
+        (ConnectionRefusedError("no vLLM server"), 2, "no vLLM server"),
+        (InvalidRequest("the chat template refuses this", "messages"), 2, "the chat template refuses this"),
+    ],
+)
+def test_what_the_user_can_mend_is_told_in_a_line(error, status, told, monkeypatch, capsys):
+    monkeypatch.setattr(cli, "run", Mock(side_effect=error))
+    assert main([str(RECIPES / "hybrid_hft.toml")]) == status
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert told in line
+
+
+def test_any_other_error_keeps_its_traceback(monkeypatch):
+    monkeypatch.setattr(cli, "run", Mock(side_effect=RuntimeError("a mistake of ours")))
+    with pytest.raises(RuntimeError, match="a mistake of ours"):
+        main([str(RECIPES / "hybrid_hft.toml")])
