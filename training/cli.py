@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from models.engines.base import InvalidRequest
 from training.algorithms import METHODS
 from training.config.recipe import Recipe, load, overridden
 from training.config.sections import EvaluateBudgetRecipe, EvaluateRecipe, RunSection
@@ -16,7 +17,12 @@ from training.config.source import DataSection
 from training.data.check import report
 from training.data.errors import UserError
 
-DEVICE_TROUBLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
+PLACE_TROUBLE = (
+    *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES),
+    *(errno.EEXIST, errno.ENOTDIR, errno.EISDIR),  # a file where a folder is to be, or the other way round
+)
+NO_MEMORY = ("out of memory", "can't allocate memory")
+"""How torch says it, of a GPU and of a CPU."""
 DESCRIPTION = "Makes the models that reasond serves, and measures them."
 
 
@@ -49,15 +55,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         recipe = read(arguments.recipe, arguments.overrides)
         run(recipe, arguments.resume, not arguments.no_evaluate)
-    except UserError as error:
-        print(f"reasond-train: {arguments.recipe}: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:
-        if error.errno not in DEVICE_TROUBLE:
+    except KeyboardInterrupt:
+        print(f"\nreasond-train: {arguments.recipe}: stopped", file=sys.stderr)
+        return 128 + signal.SIGINT
+    except Exception as error:
+        if (told := _mendable(error)) is None:
             raise
-        print(f"reasond-train: {arguments.recipe}: {error}", file=sys.stderr)
+        print(f"reasond-train: {arguments.recipe}: {told}", file=sys.stderr)
         return 2
     return 0
+
+
+def _mendable(error: Exception) -> str | None:
+    """What the user is told of an error that they can mend; None for any other."""
+    of_a_place = isinstance(error, OSError) and error.errno in PLACE_TROUBLE
+    if of_a_place or isinstance(error, UserError | InvalidRequest | ConnectionError):
+        return str(error)
+    if isinstance(error, RuntimeError) and any(text in str(error) for text in NO_MEMORY):
+        return f"{str(error).splitlines()[0]}; a smaller micro_batch or max_new_tokens needs less"
+    return None
 
 
 def check_data(argv: Sequence[str]) -> int:

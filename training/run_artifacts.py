@@ -4,6 +4,7 @@ logged step), TensorBoard's events under `tensorboard/`, a progress bar with the
 """
 
 import json
+import shutil
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -19,6 +20,8 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 matplotlib.use("Agg")
 from matplotlib import pyplot
 
+from training.data.errors import UserError
+
 KEPT = (
     *("loss", "grad_norm", "learning_rate", "mean_token_accuracy", "entropy", "reward"),
     *("completions/mean_length", "completions/clipped_ratio", "hgpo/reward_0", "hgpo/reward_1", "hgpo/probability_0"),
@@ -26,6 +29,9 @@ KEPT = (
     *("budget/within_10", "budget/within_50", "thinkless/think_ratio", "l1/off"),
     *("rewards/accuracies", "rewards/margins"),
 )
+RECIPE = "recipe.json"
+MAY_CHANGE = ("run", "steps", "micro_batch", "fused_head", "generation", "engine", "gradient_checkpointing")
+"""What a run that is gone on with may set otherwise than when it began."""
 SHOWN = {
     "loss": "loss",
     "reward": "reward",
@@ -107,15 +113,28 @@ def _short(value: Any) -> Any:
 
 
 def begin(out: Path, recipe: BaseModel, resume: bool) -> MetricsFile:
-    """Makes the run's folder and writes its recipe; a run that does not resume starts a new metrics file."""
+    """Makes the run's folder and writes its recipe. A run that does not resume drops an earlier one's metrics and
+    checkpoints: --resume would go on from those."""
     out.mkdir(parents=True, exist_ok=True)
-    (out / "recipe.json").write_text(recipe.model_dump_json(indent=2) + "\n")
+    (out / RECIPE).write_text(recipe.model_dump_json(indent=2) + "\n")
     metrics = MetricsFile(out)
     if not resume:
         metrics.path.unlink(missing_ok=True)
         for old in metrics.events.glob("events.*"):
             old.unlink()
+        for checkpoint in out.glob("checkpoints/checkpoint-*"):
+            shutil.rmtree(checkpoint)
     return metrics
+
+
+def refuse_another_recipe(out: Path, recipe: BaseModel) -> None:
+    """UserError where a run that is gone on with began with other settings than those that may change on the way."""
+    path = out / RECIPE
+    before = json.loads(path.read_text()) if path.exists() else {}
+    now = json.loads(recipe.model_dump_json())
+    other = [name for name, value in before.items() if name not in MAY_CHANGE and now.get(name) != value]
+    if other:
+        raise UserError(f"{path} has another `{other[0]}`: --resume goes on with the recipe that the run began with")
 
 
 def write_route(out: Path, family: str) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from random import Random
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -77,19 +78,23 @@ def _fit(
 ) -> None:
     """`parts` makes the rest of the trainer's arguments from the tokenizer: data, rewards."""
     checkpoint = last_checkpoint(Path(arguments.output_dir)) if resume else None
+    if resume:
+        run_artifacts.refuse_another_recipe(config.run.out, config)
     tokenizer = store.load_tokenizer(config.model)
     model = store.load_model(config.model, tokenizer, config.run.seed)
-    metrics = run_artifacts.begin(config.run.out, config, resume)
-    tokenizer.save_pretrained(config.run.out)
+    with TemporaryDirectory() as folder:
+        tokenizer.save_pretrained(folder)
+        made = parts(HubTokenizer(folder))
     trainer = trainer_class(
         model=model,
         args=arguments,
         processing_class=tokenizer,
-        callbacks=[metrics],
         settings=config.optimizer,
         fused_head=config.fused_head,
-        **parts(HubTokenizer(config.run.out)),
+        **made,
     )
+    if trainer.is_world_process_zero():
+        trainer.add_callback(run_artifacts.begin(config.run.out, config, resume))
     run_artifacts.show_progress(trainer)
     with run_artifacts.progress_closed(trainer):
         trainer.train(resume_from_checkpoint=checkpoint)

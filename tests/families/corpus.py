@@ -185,6 +185,7 @@ FURTHER: Mapping[str, Model] = {
 """Further templates of that distribution that think."""
 PLAIN: Mapping[str, Model] = {
     "Qwen3-Coder": Model("qwen_coder", "qwen3", "Qwen3-Coder"),
+    "Qwen2.5": Model("hermes", "qwen3", "trl_qwen2_5"),
     "Kimi-K2": Model("kimi_k2_instruct", "qwen3", "moonshotai-Kimi-K2", "", KIMI_ROLES, KIMI_CALLS),
     "Mistral Small 3.2": Model("mistral", "qwen3", "Mistral-Small-3.2-24B-Instruct-2506", "", MISTRAL),
     "GigaChat 3.1": Model(

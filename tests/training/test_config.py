@@ -3,11 +3,13 @@
 import re
 import subprocess
 import sys
-import tomllib
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
+from models.engines.base import InvalidRequest
+from training import cli
 from training.algorithms import METHODS
 from training.algorithms.hft import HftRecipe
 from training.algorithms.hgpo import HgpoRecipe
@@ -80,13 +82,35 @@ def test_neither_the_command_line_nor_the_recipes_import_torch():
     assert ran.stdout.strip() == "[]"
 
 
-def test_the_recipes_of_the_documents_are_valid():
-    page = Path("docs/recipes/own-data.md").read_text()
-    blocks = re.findall(r"```toml\n(.*?)```", page, flags=re.DOTALL)
-    tables = [tomllib.loads(re.sub(r"^   ", "", block, flags=re.MULTILINE)) for block in blocks]
-    assert [METHODS[table["method"]].recipe.parse(table).method for table in tables] == ["sample", "hft", "hgpo"]
+def test_the_recipes_that_documents_name_are_there():
+    pages = [*Path("docs").glob("**/*.md"), Path("README.md")]
+    named = {name for page in pages for name in re.findall(r"configs/train/[\w.]+\.toml", page.read_text())}
+    assert "configs/train/own_hgpo.toml" in named
+    assert [name for name in named if not Path(name).exists()] == []
 
 
 def test_the_page_names_every_method_and_checker():
     page = Path("docs/training.md").read_text()
     assert [name for name in (*METHODS, *CHECKERS) if f"| `{name}` |" not in page] == []
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "told"),
+    [
+        (KeyboardInterrupt(), 130, "stopped"),
+        (RuntimeError("CUDA out of memory. Tried to allocate 2 GiB."), 2, "a smaller micro_batch"),
+        (ConnectionRefusedError("no vLLM server"), 2, "no vLLM server"),
+        (InvalidRequest("the chat template refuses this", "messages"), 2, "the chat template refuses this"),
+    ],
+)
+def test_what_the_user_can_mend_is_told_in_a_line(error, status, told, monkeypatch, capsys):
+    monkeypatch.setattr(cli, "run", Mock(side_effect=error))
+    assert main([str(RECIPES / "hybrid_hft.toml")]) == status
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert told in line
+
+
+def test_any_other_error_keeps_its_traceback(monkeypatch):
+    monkeypatch.setattr(cli, "run", Mock(side_effect=RuntimeError("a mistake of ours")))
+    with pytest.raises(RuntimeError, match="a mistake of ours"):
+        main([str(RECIPES / "hybrid_hft.toml")])

@@ -43,7 +43,7 @@ def source(file: Path, **more: object):
 
 
 def test_a_line_is_a_question_with_whatever_is_known_of_it(file):
-    first, second, third = read_file(file, {})
+    first, second, third = read_file(file, {}, {})
     assert (first.text, first.answer, first.thought, first.difficulty) == ("What is 2 + 2?", "4", "2+2=4", 1)
     assert (second.text, second.answer) == ("3 + 4?", "7")
     assert second.messages[0] == {"role": "system", "content": "Be brief."}
@@ -84,6 +84,15 @@ def test_a_malformed_line_is_named_by_file_and_line(tmp_path, row, wrong):
 def test_a_column_that_is_absent_is_named_with_those_that_are_there(file):
     with pytest.raises(UserError, match=r"q\w+\.jsonl:1: there is no column 'solution'; there are: prompt, answer"):
         source(file, columns={"answer": "solution"})
+
+
+def test_rows_may_be_chosen_by_what_a_column_says(tmp_path, file):
+    rows = [{"prompt": f"{i}?", "answer": str(i), "reply": f"It is {i}.", "score": float(i % 2)} for i in range(6)]
+    settings = {"where": {"score": 1}, "columns": {"thinking": "reply"}}
+    found = source(write(tmp_path / "samples.jsonl", rows), **settings).draw([], 3, "train", Random(0))
+    assert {one.answer: one.thought for one in found} == {"1": "It is 1.", "3": "It is 3.", "5": "It is 5."}
+    with pytest.raises(UserError, match=r"questions.jsonl:1: there is no column 'score'"):
+        source(file, where={"score": 1})
 
 
 def test_each_question_is_drawn_once_before_any_is_drawn_again(file):

@@ -1,11 +1,10 @@
 """The recipes for real models: one step of each on a shrunken random model of the same architecture.
 
-The tokenizer is the demo's, without the tags, behind the model's own way of opening a reply. With `REASOND_TOKENIZERS`,
-a folder of real tokenizers by family (`qwen3`, `deepseek-r1`), those are taken.
+Each runs with the demo's tokenizer, without the tags, behind the model's own way of opening a reply; and with the
+model's own tokenizer and template, where the package indices can be reached.
 """
 
 import json
-import os
 from pathlib import Path
 
 import pytest
@@ -20,6 +19,7 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
+from tests.families.corpus import corpus, model_folder
 from tests.training.conftest import train
 from tests.training.test_replies import OPENINGS, TEMPLATE
 from tests.training.test_runs import metrics
@@ -29,22 +29,21 @@ from training.data.questions import TrainingQuestion
 from training.data.samples import SampledReply
 from training.weights import store
 
+R1 = "DeepSeek-R1 (distilled)"
 RECIPES = {
-    "qwen3_0.6b_hft": (Qwen3Config, Qwen3ForCausalLM, "qwen3"),
-    "qwen3_0.6b_hgpo": (Qwen3Config, Qwen3ForCausalLM, "qwen3"),
-    "lhrm_qwen2.5_1.5b_hft": (Qwen2Config, Qwen2ForCausalLM, "lhrm"),
-    "lhrm_qwen2.5_1.5b_hgpo": (Qwen2Config, Qwen2ForCausalLM, "lhrm"),
-    "selfbudgeter_r1_1.5b_start": (Qwen2Config, Qwen2ForCausalLM, "selfbudgeter"),
-    "selfbudgeter_r1_1.5b_grpo": (Qwen2Config, Qwen2ForCausalLM, "selfbudgeter"),
-    "rrm_r1_7b_grpo": (Qwen2Config, Qwen2ForCausalLM, "deepseek_r1"),
+    "qwen3_0.6b_hft": (Qwen3Config, Qwen3ForCausalLM, "qwen3", "Qwen3"),
+    "qwen3_0.6b_hgpo": (Qwen3Config, Qwen3ForCausalLM, "qwen3", "Qwen3"),
+    "lhrm_qwen2.5_1.5b_hft": (Qwen2Config, Qwen2ForCausalLM, "lhrm", "Qwen2.5"),
+    "lhrm_qwen2.5_1.5b_hgpo": (Qwen2Config, Qwen2ForCausalLM, "lhrm", "Qwen2.5"),
+    "selfbudgeter_r1_1.5b_start": (Qwen2Config, Qwen2ForCausalLM, "selfbudgeter", R1),
+    "selfbudgeter_r1_1.5b_grpo": (Qwen2Config, Qwen2ForCausalLM, "selfbudgeter", R1),
+    "rrm_r1_7b_grpo": (Qwen2Config, Qwen2ForCausalLM, "deepseek_r1", R1),
 }
-FOLDERS = {"qwen3": "qwen3", "lhrm": "qwen3", "selfbudgeter": "qwen3", "deepseek_r1": "deepseek-r1"}
+NOT_OF_QWEN_2 = ("<tool_response>", "</tool_response>", "<think>", "</think>")
+"""What Qwen3 added to the vocabulary of Qwen2.5."""
 
 
 def tokenizer(family: str):
-    real = os.environ.get("REASOND_TOKENIZERS")
-    if real:
-        return AutoTokenizer.from_pretrained(Path(real) / FOLDERS[family])
     demo = AutoTokenizer.from_pretrained("demo/tokenizer")
     backend = json.loads(demo.backend_tokenizer.to_str())
     kept = ("<think>", "</think>") if family in ("qwen3", "deepseek_r1") else ()
@@ -54,6 +53,18 @@ def tokenizer(family: str):
     )
     made.chat_template = TEMPLATE.replace("OPENING", OPENINGS.get(family, ""))
     return made
+
+
+def real_tokenizer(name: str, folder: Path):
+    if isinstance(why := corpus(), str):
+        pytest.skip(why)
+    model_folder(folder, name)
+    if name == "Qwen2.5":
+        file = folder / "tokenizer.json"
+        written = json.loads(file.read_text())
+        written["added_tokens"] = [one for one in written["added_tokens"] if one["content"] not in NOT_OF_QWEN_2]
+        file.write_text(json.dumps(written))
+    return AutoTokenizer.from_pretrained(folder)
 
 
 @pytest.fixture
@@ -84,10 +95,12 @@ def files(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.parametrize("real", [False, True], ids=["demo", "real"])
 @pytest.mark.parametrize("name", RECIPES)
-def test_a_step_of_a_recipe_for_a_real_model(name, files, tmp_path):
-    config_class, model_class, family = RECIPES[name]
-    vocabulary, base = tokenizer(family), tmp_path / "base"
+def test_a_step_of_a_recipe_for_a_real_model(name, real, files, tmp_path):
+    config_class, model_class, family, model = RECIPES[name]
+    vocabulary = real_tokenizer(model, tmp_path / "tokenizer") if real else tokenizer(family)
+    base = tmp_path / "base"
     torch.manual_seed(0)
     sizes = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
     config = config_class(vocab_size=len(vocabulary), num_key_value_heads=1, tie_word_embeddings=True, **sizes)

@@ -18,6 +18,7 @@ from tests.training.conftest import material, train
 from training import cli
 from training.algorithms import hft
 from training.config.sections import EvaluateRecipe, LoraSection, MergeRecipe, ModelSection
+from training.data.errors import UserError
 from training.data.questions import draw
 from training.data.replies import MODES, format_of
 from training.evaluation import modes as evaluate
@@ -285,3 +286,19 @@ def test_a_run_goes_on_from_the_newest_checkpoint_that_is_whole(tmp_path):
     assert last_checkpoint(tmp_path) == str(tmp_path / "checkpoint-10")
     with pytest.raises(ValueError, match="no checkpoint"):
         last_checkpoint(tmp_path / "checkpoint-8")
+
+
+def test_a_run_that_begins_anew_is_never_gone_on_with_from_an_earlier_one(hft_recipe):
+    every = hft_recipe.model_copy(update={"run": hft_recipe.run.model_copy(update={"checkpoint_every": 1})})
+    train(every)
+    train(every.model_copy(update={"steps": 2, "easy_share": 0.0}))
+    assert last_checkpoint(every.run.out / "checkpoints").endswith("checkpoint-2")
+
+
+def test_a_run_goes_on_with_the_recipe_that_it_began_with(hft_recipe):
+    every = hft_recipe.model_copy(update={"run": hft_recipe.run.model_copy(update={"checkpoint_every": 1})})
+    train(every)
+    with pytest.raises(UserError, match="another `questions`"):
+        train(every.model_copy(update={"questions": 8}), resume=True)
+    train(every.model_copy(update={"steps": 7}), resume=True)
+    assert [line["step"] for line in metrics(every.run.out) if "loss" in line] == list(range(1, 8))

@@ -126,6 +126,15 @@ def test_a_route_that_fails_ends_the_run_in_a_line_and_what_was_drawn_stays(tmp_
     assert len(read_samples(one.out)) == 8
 
 
+def test_a_run_without_a_reply_leaves_an_earlier_file_as_it_was(tmp_path, url, writer):
+    one = recipe(tmp_path, url)
+    run(one)
+    before, writer.breaks = one.out.read_text(), 0
+    with pytest.raises(UserError, match="route demo at http"):
+        run(one)
+    assert one.out.read_text() == before
+
+
 def test_another_recipes_file_is_not_gone_on_with(tmp_path, url):
     one = recipe(tmp_path, url)
     run(one)
@@ -183,7 +192,7 @@ def test_samples_are_questions_too(tmp_path, url):
 
     one = recipe(tmp_path, url)
     run(one)
-    assert [(q.text, q.answer) for q in read_file(one.out, {})] == [
+    assert [(q.text, q.answer) for q in read_file(one.out, {}, {})] == [
         (reply.question.text, reply.question.answer) for reply in read_samples(one.out)
     ]
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
 
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from models.formats.reasoning import Mode
 from training.config.recipe import Recipe
@@ -81,7 +81,7 @@ class OptimizerSection(Recipe):
     matrix_lr: PositiveFloat | None = None
     matrix_weight_decay: float = 0.05
     momentum: float = 0.95
-    warmup: int = 0
+    warmup: NonNegativeInt = 0
     decay_from: float = Field(1.0, ge=0, le=1)
 
     @model_validator(mode="after")
@@ -100,7 +100,7 @@ class RunSection(Recipe):
     out: Path
     seed: int = 0
     log_every: PositiveInt = 10
-    checkpoint_every: int = 0
+    checkpoint_every: NonNegativeInt = 0
     evaluate: Path | None = None
 
 
@@ -183,7 +183,7 @@ class PolicyRecipe(TrainingRecipe):
     data: DataSection
     curriculum: CurriculumSection | None = None
     questions: PositiveInt = 16
-    replies: PositiveInt = 8
+    replies: int = Field(8, ge=2)
     micro_batch: PositiveInt = 128
     max_new_tokens: PositiveInt = 64
     temperature: PositiveFloat = 1.0

@@ -7,7 +7,7 @@ from typing import Any
 
 from training.data.checkers import Checker
 from training.data.errors import UserError
-from training.data.files import lines_of, question_in
+from training.data.files import lines_of, question_of, row_in
 from training.data.questions import TrainingQuestion, split_of
 
 SHOWN = 5
@@ -31,7 +31,7 @@ def report(
     unread, unscored = faults.values()
     for origin, line in lines_of(path):
         try:
-            question = question_in(line, columns, origin)
+            question = question_of(row_in(line, origin), columns, origin)
         except UserError as error:
             unread.append(str(error))
             continue

@@ -114,7 +114,11 @@ class PythonChecker(Checker):
     function: str
 
     def score(self, question: TrainingQuestion, answer: str) -> float:
-        found = import_name(self.function)(question.answer, answer)
+        function = import_name(self.function)
+        try:
+            found = function(question.answer, answer)
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+            raise UserError(f"{question.origin}: {self.function} raised {error!r}") from error
         if not isinstance(found, int | float) or not math.isfinite(found):
             raise UserError(f"{question.origin}: {self.function} gave {found!r}, which is no score")
         return float(found)
@@ -160,12 +164,15 @@ class JudgeChecker(Checker):
             response.raise_for_status()
         except httpx.HTTPStatusError as error:
             raise UserError(f"the judge at {self.url} refused: {error.response.text[:500]}") from error
-        except httpx.HTTPError as error:
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise UserError(f"the judge at {self.url} cannot be reached: {error!r}") from error
-        results = response.json()["results"]
-        return [
-            result.get("scores", [None] * len(item["replies"])) for item, result in zip(items, results, strict=True)
-        ]
+        try:
+            results = response.json()["results"]
+            return [
+                result.get("scores", [None] * len(item["replies"])) for item, result in zip(items, results, strict=True)
+            ]
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise UserError(f"{self.url} does not answer as a judge: {response.text[:500]!r}") from error
 
     def read_reference(self, question: TrainingQuestion) -> None:
         if self.reference:
@@ -215,8 +222,8 @@ def checker_of(value: Any) -> Checker:
     """The checker of a recipe's value: its name, or a table with its `type`. ValueError for what the table lacks."""
     if isinstance(value, Checker):
         return value
-    table = {"type": value} if isinstance(value, str) else dict(value)
-    name = table.pop("type", None)
+    table = {"type": value} if isinstance(value, str) else dict(value) if isinstance(value, Mapping) else {}
+    name = table.pop("type", value)
     if name not in CHECKERS:
         raise UserError(f"{name!r} is none of {', '.join(CHECKERS)}")
     return CHECKERS[name].model_validate(table)
@@ -230,14 +237,17 @@ def reference_of(question: TrainingQuestion) -> str:
 
 
 def import_name(name: str) -> Any:
-    """The object of a name "module:attribute"; modules in the working directory are found too."""
+    """What can be called by the name "module:attribute"; modules in the working directory are found too."""
     module, _, attribute = name.partition(":")
     if str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))
     try:
-        return getattr(import_module(module), attribute)
+        found = getattr(import_module(module), attribute)
     except (ImportError, AttributeError, ValueError) as error:
         raise UserError(f"{name!r} names no Python object (module:attribute): {error}") from error
+    if not callable(found):
+        raise UserError(f"{name!r} is {type(found).__name__}, which cannot be called")
+    return found
 
 
 def last_number(text: str) -> Fraction | None:
@@ -252,7 +262,10 @@ def _reward_model(path: str) -> tuple[Any, Any]:
     import torch
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(path)
-    model = AutoModelForSequenceClassification.from_pretrained(path).eval()
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path)
+        model = AutoModelForSequenceClassification.from_pretrained(path).eval()
+    except (OSError, ValueError) as error:
+        raise UserError(f"the reward model {path!r} cannot be loaded: {str(error).splitlines()[0]}") from error
     model.config.pad_token_id = tokenizer.pad_token_id
     return tokenizer, model.to("cuda" if torch.cuda.is_available() else "cpu")

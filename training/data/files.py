@@ -13,9 +13,10 @@ TEXTS = ("answer", "thinking", "direct", "chosen", "rejected")
 NAMES = ("prompt", "messages", "difficulty", *TEXTS)
 
 
-def read_file(path: Path, columns: Mapping[str, str]) -> Iterator[TrainingQuestion]:
+def read_file(path: Path, columns: Mapping[str, str], where: Mapping[str, Any]) -> Iterator[TrainingQuestion]:
     """The questions of a file of JSON lines. UserError names the file and the line that is none."""
-    return (question_in(line, columns, origin) for origin, line in lines_of(path))
+    rows = ((row_in(line, origin), origin) for origin, line in lines_of(path))
+    return (question_of(row, columns, origin) for row, origin in rows if _has(row, where, origin))
 
 
 def lines_of(path: Path) -> Iterator[tuple[str, str]]:
@@ -29,15 +30,25 @@ def lines_of(path: Path) -> Iterator[tuple[str, str]]:
         raise UserError(f"{path} cannot be read: {error}") from error
 
 
-def question_in(line: str, columns: Mapping[str, str], origin: str) -> TrainingQuestion:
-    """One line as a question."""
+def row_in(line: str, origin: str) -> Any:
     try:
-        return question_of(json.loads(line), columns, origin)
-    except json.JSONDecodeError as error:
+        return json.loads(line)
+    except (json.JSONDecodeError, RecursionError) as error:
         raise UserError(f"{origin}: no JSON: {error}") from error
 
 
-def read_dataset(name: str, part: str, columns: Mapping[str, str]) -> Iterator[TrainingQuestion]:
+def _has(row: Any, where: Mapping[str, Any], origin: str) -> bool:
+    """Whether a row's columns have those values. What is no row is left to `question_of`."""
+    if not isinstance(row, Mapping):
+        return True
+    if absent := [name for name in where if name not in row]:
+        raise UserError(f"{origin}: there is no column {absent[0]!r}; there are: {', '.join(map(str, row))}")
+    return all(row[name] == value for name, value in where.items())
+
+
+def read_dataset(
+    name: str, part: str, columns: Mapping[str, str], where: Mapping[str, Any]
+) -> Iterator[TrainingQuestion]:
     """The questions of a hub's data set, of a folder that `datasets` saved, or of a local file."""
     import datasets
 
@@ -47,14 +58,17 @@ def read_dataset(name: str, part: str, columns: Mapping[str, str]) -> Iterator[T
             found = datasets.load_from_disk(name)
             rows = found[part] if isinstance(found, datasets.DatasetDict) else found
         elif path.is_file():
+            if part != "train":
+                raise ValueError(f"a file has no part {part!r}")
             kind = {".jsonl": "json", "": "json"}.get(path.suffix, path.suffix.removeprefix("."))
             rows = datasets.load_dataset(kind, data_files=name, split="train")
         else:
             rows = datasets.load_dataset(name, split=part)
-    except (OSError, KeyError, datasets.exceptions.DatasetsError) as error:
+    except (OSError, KeyError, ValueError, datasets.exceptions.DatasetsError) as error:
         raise UserError(f"data.dataset {name!r} cannot be read: {error}") from error
     for number, row in enumerate(rows):
-        yield question_of(row, columns, f"{name}[{number}]")
+        if _has(row, where, f"{name}[{number}]"):
+            yield question_of(row, columns, f"{name}[{number}]")
 
 
 def question_of(row: Any, columns: Mapping[str, str], origin: str) -> TrainingQuestion:
@@ -111,18 +125,19 @@ class GymQuestions:
             import reasoning_gym
         except ImportError as error:
             raise UserError("data.gym needs the package reasoning-gym") from error
-        self.test_share = test_share
+        self.test_share, self.name = test_share, f"data.gym {family!r}"
         try:
             self._gym = reasoning_gym.create_dataset(family, size=2**31 - 1, seed=0, **settings)
         except (TypeError, ValueError, AssertionError) as error:
-            raise UserError(f"data.gym {family!r}: {error}") from error
+            raise UserError(f"{self.name}: {error}") from error
 
     def draw(self, difficulties: Sequence[int], count: int, split: Split, rng: Random) -> list[TrainingQuestion]:
         found: list[TrainingQuestion] = []
         while len(found) < count:
             entry = self._gym[rng.randrange(2**31 - 1)]
             if split_of(entry["question"], self.test_share) == split:
-                found.append(TrainingQuestion(entry["question"], answer=str(entry["answer"]), entry=entry))
+                asked = TrainingQuestion(entry["question"], answer=str(entry["answer"]), origin=self.name, entry=entry)
+                found.append(asked)
         return found
 
     def scores(self, answers: Sequence[tuple[TrainingQuestion, str]]) -> list[float]:

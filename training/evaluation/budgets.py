@@ -14,7 +14,6 @@ from typing import Any
 import torch
 from transformers.utils.logging import tqdm
 
-from models.text.tokenizer import HubTokenizer
 from training.config.sections import EvaluateBudgetRecipe
 from training.config.source import open_source
 from training.data.budget_replies import BudgetFormat, BudgetReply, budget_format_of
@@ -62,7 +61,7 @@ class BudgetSubject:
 
 def main(recipe: EvaluateBudgetRecipe) -> str:
     """Runs the recipe, writes both files to `recipe.out`, returns the table."""
-    form = budget_format_of(recipe.model.family, HubTokenizer(recipe.model.path))
+    form = budget_format_of(recipe.model.family, store.load_served_tokenizer(recipe.model.path))
     model, base = (store.load_for_use(one, recipe.seed) for one in (recipe.model, recipe.base))
     result = evaluate(BudgetSubject(model, base, form, open_source(recipe.data), recipe))
     write(result, recipe.out)

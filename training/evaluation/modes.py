@@ -14,7 +14,6 @@ import torch
 from transformers.utils.logging import tqdm
 
 from models.formats.reasoning import Mode
-from models.text.tokenizer import HubTokenizer
 from training.config.sections import EvaluateRecipe
 from training.config.source import open_source
 from training.data.errors import UserError
@@ -77,7 +76,7 @@ class ModeSubject:
 
 def main(recipe: EvaluateRecipe) -> str:
     """Runs the recipe, writes both files to `recipe.out`, returns the table."""
-    form = format_of(recipe.model.family, HubTokenizer(recipe.model.path))
+    form = format_of(recipe.model.family, store.load_served_tokenizer(recipe.model.path))
     model = store.load_for_use(recipe.model, recipe.seed)
     result = evaluate(ModeSubject(model, form, open_source(recipe.data), recipe))
     write(result, recipe.out)
@@ -89,7 +88,7 @@ def evaluate(subject: ModeSubject) -> dict[str, Any]:
     recipe, rng = subject.recipe, Random(subject.recipe.seed)
     torch.manual_seed(recipe.seed)
     cells, trials = [], []
-    scored: dict[Mode, list[list[ModeReply]]] = {mode: [] for mode in recipe.modes}
+    scored: dict[str, list[list[ModeReply]]] = {mode: [] for mode in recipe.modes}
     groups: list[tuple[int, ...]] = [(one,) for one in sorted(set(recipe.data.difficulties))] or [()]
     for group in tqdm(groups, desc="difficulties"):
         questions = subject.source.draw(group, recipe.questions, "test", rng)
@@ -99,9 +98,10 @@ def evaluate(subject: ModeSubject) -> dict[str, Any]:
             "distinct_questions": len({question.text for question in questions}),
         }
         if set(recipe.modes) == set(MODES):
-            choice, found = _choice(subject, questions, forced)
+            choice, found, free = _choice(subject, questions, forced)
             cell |= choice
             trials += found
+            scored.setdefault("free", []).extend(free)
         for mode, replies in forced.items():
             cell[mode] = _summary(replies, recipe)
             scored[mode] += replies
@@ -109,25 +109,33 @@ def evaluate(subject: ModeSubject) -> dict[str, Any]:
     settings = recipe.model_dump(mode="json", exclude={"out"})
     overall = {mode: _summary(replies, recipe) for mode, replies in scored.items()}
     result = {"recipe": settings, "by_difficulty": cells, "overall": overall}
-    return result | {"hybrid_accuracy": _hybrid(trials, recipe)} if trials else result
+    if not trials:
+        return result
+    thinks = _share([float(trial.chosen == "think") for trial in trials], recipe)
+    return result | {"think_ratio": thinks, "hybrid_accuracy": _hybrid(trials, recipe)}
 
 
 def _choice(
     subject: ModeSubject, questions: Sequence[TrainingQuestion], forced: Mapping[Mode, Sequence[Sequence[ModeReply]]]
-) -> tuple[dict[str, Any], list[ModeTrial]]:
-    """What a model with both modes chooses freely, or by the recipe's threshold, and whether it is the better mode."""
+) -> tuple[dict[str, Any], list[ModeTrial], list[list[ModeReply]]]:
+    """What a model with both modes chooses freely, or by the recipe's threshold, whether it is the better mode, and the
+    replies."""
     likely, threshold = subject.think_probabilities(questions), subject.recipe.think_threshold
     if threshold is None:
         free = subject.replies(questions, None, 1)
     else:
         free = [[forced["think" if p >= threshold else "no_think"][i][0]] for i, p in enumerate(likely)]
     trials = [_trial(forced["think"][i], forced["no_think"][i], free[i][0]) for i in range(len(questions))]
-    return {
-        "free": _summary(free, subject.recipe),
-        "think_ratio": mean([reply.mode == "think" for (reply,) in free]),
-        "think_probability": mean(likely),
-        "hybrid_accuracy": _hybrid(trials, subject.recipe),
-    }, trials
+    return (
+        {
+            "free": _summary(free, subject.recipe),
+            "think_ratio": mean([reply.mode == "think" for (reply,) in free]),
+            "think_probability": mean(likely),
+            "hybrid_accuracy": _hybrid(trials, subject.recipe),
+        },
+        trials,
+        free,
+    )
 
 
 def _trial(think: Sequence[ModeReply], no_think: Sequence[ModeReply], free: ModeReply) -> ModeTrial:
@@ -153,7 +161,10 @@ def _summary(replies: Sequence[Sequence[ModeReply]], recipe: EvaluateRecipe) -> 
 
 
 def _hybrid(trials: Sequence[ModeTrial], recipe: EvaluateRecipe) -> dict[str, Any]:
-    hit = hits(trials, recipe.margin)
+    return _share(hits(trials, recipe.margin), recipe)
+
+
+def _share(hit: Sequence[float], recipe: EvaluateRecipe) -> dict[str, Any]:
     return {"value": mean(hit), "interval": bootstrap(hit, recipe.resamples, recipe.seed), "questions": len(hit)}
 
 

@@ -22,7 +22,7 @@ Reader = Callable[[TrainingQuestion, Mode | None, Sequence[int]], SampledReply]
 def replies_of(recipe: SampleRecipe, questions: Sequence[TrainingQuestion]) -> Iterator[list[SampledReply]]:
     """The replies to each question, unscored; as many questions at a time as fill a batch."""
     assert recipe.model is not None
-    tokenizer, model = HubTokenizer(recipe.model.path), store.load_for_use(recipe.model, recipe.seed)
+    tokenizer, model = store.load_served_tokenizer(recipe.model.path), store.load_for_use(recipe.model, recipe.seed)
     read, prefixes, end = _reader(recipe, tokenizer)
     torch.manual_seed(recipe.seed + len(questions))  # what is gone on with draws anew
     at_once = max(1, recipe.batch // len(recipe.asked))

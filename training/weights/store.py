@@ -15,6 +15,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, Qwen3Config, Qwen3ForCausalLM
 
+from models.text.tokenizer import HubTokenizer
 from training.config.sections import ModelSection, ScratchSection
 from training.data.errors import UserError
 from training.data.replies import tags_of
@@ -24,8 +25,10 @@ ADAPTER = "adapter"
 
 def load_tokenizer(config: ModelSection) -> Any:
     """The tokenizer, with the family's tags as one token each. They are not special: decoding must keep them."""
-    with _told(config):
+    with told(f"model.path {config.path!r}"):
         tokenizer = AutoTokenizer.from_pretrained(config.path)
+        if not tokenizer.encode("1", add_special_tokens=False):  # one is made up where the folder has none
+            raise ValueError("it has no tokenizer")
     tokenizer.add_tokens([tag for tag in tags_of(config.family) if tag not in tokenizer.get_vocab()])
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
@@ -37,7 +40,7 @@ def load_model(config: ModelSection, tokenizer: Any, seed: int) -> Any:
     torch.manual_seed(seed)
     if config.scratch is not None:
         return fresh(config.scratch, tokenizer)
-    with _told(config):
+    with told(f"model.path {config.path!r}"):
         model = AutoModelForCausalLM.from_pretrained(config.path, dtype=getattr(torch, config.dtype))
     if len(tokenizer) > model.get_input_embeddings().num_embeddings:
         model.resize_token_embeddings(len(tokenizer))
@@ -45,11 +48,18 @@ def load_model(config: ModelSection, tokenizer: Any, seed: int) -> Any:
 
 
 @contextmanager
-def _told(config: ModelSection) -> Iterator[None]:
+def told(what: str) -> Iterator[None]:
+    """UserError where loading `what` fails in the block."""
     try:
         yield
-    except (OSError, ValueError) as error:
-        raise UserError(f"model.path {config.path!r} cannot be loaded: {str(error).splitlines()[0]}") from error
+    except (OSError, ValueError, LookupError, RuntimeError, SafetensorError) as error:
+        raise UserError(f"{what} cannot be loaded: {(str(error).strip() or repr(error)).splitlines()[0]}") from error
+
+
+def load_served_tokenizer(path: str | Path) -> HubTokenizer:
+    """The tokenizer as the server has it."""
+    with told(f"model.path {str(path)!r}"):
+        return HubTokenizer(path)
 
 
 def load_for_use(config: ModelSection, seed: int) -> Any:
@@ -84,7 +94,8 @@ def _adapted(model: Any, config: ModelSection, tokenizer: Any) -> PeftModel:
     of the (tied) embeddings stay as they are."""
     assert config.lora is not None
     if config.lora.start is not None:
-        adapted = PeftModel.from_pretrained(model, config.lora.start, is_trainable=True)
+        with told(f"lora.start {str(config.lora.start)!r}"):
+            adapted = PeftModel.from_pretrained(model, config.lora.start, is_trainable=True)
     else:
         settings = LoraConfig(
             r=config.lora.rank,
