@@ -27,7 +27,7 @@ class RenderedPrompt:
 async def prompt_of(route: Route, request: Conversation, mode: Wish, policy: Policy) -> RenderedPrompt:
     """The conversation in a mode, rendered in a thread where it is long: other replies go on meanwhile."""
     prompt = await off_loop(request.characters, partial(render_prompt, route, request, mode, policy))
-    if route.engine.look is None or not request.images:
+    if not request.images or route.engine.look is None:
         return prompt
     seen = await route.engine.look(prompt.token_ids, request.images)
     return replace(prompt, token_ids=seen.token_ids, sight=seen.sight)
