@@ -14,7 +14,7 @@ ROW = re.compile(r"^\| `([a-z_.]+)` \|", re.MULTILINE)
 def names(path: str, schema: Mapping[str, Any]) -> Iterator[str]:
     """A control with its path; of an object, those of its fields."""
     own, _null = schema["anyOf"]
-    if own.get("type") != "object":
+    if "properties" not in own:
         yield path
         return
     for field, inner in own["properties"].items():
