@@ -1,9 +1,9 @@
-"""Work side by side: event streams merged, results gathered, progress while a result is made, slots in turn."""
+"""Work side by side: results gathered, progress while a result is made, slots in turn."""
 
 import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
-from contextlib import aclosing, asynccontextmanager
+from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 E = TypeVar("E")
@@ -11,41 +11,6 @@ T = TypeVar("T")
 
 LARGE = 128 * 1024
 """Bytes or characters that take about a millisecond to validate or to tokenise: more than other replies should wait."""
-
-
-async def merge(runs: Sequence[AsyncGenerator[E, None]]) -> AsyncGenerator[tuple[int, E], None]:
-    """Events of all runs as they come, each with the index of its run. The first error ends them all."""
-    if len(runs) == 1:
-        async with aclosing(runs[0]) as events:
-            async for event in events:
-                yield 0, event
-        return
-    queue: asyncio.Queue[tuple[int, E | Exception] | None] = asyncio.Queue(maxsize=4 * len(runs))
-    tasks = [asyncio.create_task(_drain(index, run, queue)) for index, run in enumerate(runs)]
-    try:
-        for _ in runs:
-            while (item := await queue.get()) is not None:
-                if isinstance(item[1], Exception):
-                    raise item[1]
-                yield item[0], item[1]
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.wait(tasks)
-
-
-async def _drain(
-    index: int, run: AsyncGenerator[E, None], queue: asyncio.Queue[tuple[int, E | Exception] | None]
-) -> None:
-    """All events of one run into the queue, then None; an error goes the same way, to the one who reads."""
-    try:
-        async with aclosing(run):
-            async for event in run:
-                await queue.put((index, event))
-    except Exception as error:  # noqa: BLE001 - carried to the reader, who raises it
-        await queue.put((index, error))
-    else:
-        await queue.put(None)
 
 
 async def gather(works: Sequence[Coroutine[Any, Any, T]]) -> list[T]:

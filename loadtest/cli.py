@@ -9,7 +9,7 @@ import uvloop
 
 from loadtest.analysis.summary import summarise
 from loadtest.load import config
-from loadtest.load.arrivals import Concurrent, Gamma
+from loadtest.load.arrivals import Concurrent, poisson
 from loadtest.load.machine import AUTOGROUP, scheduler_warning
 from loadtest.load.processes import run_in
 from loadtest.load.run import run
@@ -67,7 +67,7 @@ async def _sweep(args: Namespace) -> int:
     target, requests = await _prepare(args)
     options = config.options(args)
     if args.rates:
-        levels = sweep(target, requests, [Gamma(r, 1.0, args.seed) for r in args.rates], args.processes, **options)
+        levels = sweep(target, requests, [poisson(rate, args.seed) for rate in args.rates], args.processes, **options)
     elif args.concurrencies:
         levels = sweep(target, requests, [Concurrent(n) for n in args.concurrencies], args.processes, **options)
     else:

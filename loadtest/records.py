@@ -1,6 +1,6 @@
 """What is asked, of whom, and what came back. Times: nanoseconds of `time.perf_counter_ns`, one clock per machine."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -129,21 +129,19 @@ class RunResult:
         return (self.end_ns - self.start_ns) / 1e9
 
 
+@dataclass(slots=True)
 class HttpExchange:
     """One request's response as it was read: `pieces[i]` came with a read at `times[i]`."""
 
-    __slots__ = ("detail", "end_ns", "error", "first_byte_ns", "pieces", "sent_ns", "start_ns", "status", "times")
-
-    def __init__(self, start_ns: int) -> None:
-        self.start_ns = start_ns
-        self.sent_ns: int | None = None
-        self.first_byte_ns: int | None = None
-        self.end_ns = start_ns
-        self.status: int | None = None
-        self.error: str | None = None
-        self.detail = ""
-        self.times: list[int] = []
-        self.pieces: list[bytes] = []
+    start_ns: int
+    end_ns: int = 0
+    sent_ns: int | None = None
+    first_byte_ns: int | None = None
+    status: int | None = None
+    error: str | None = None
+    detail: str = ""
+    times: list[int] = field(default_factory=list)
+    pieces: list[bytes] = field(default_factory=list)
 
     @property
     def size(self) -> int:
@@ -160,11 +158,8 @@ class RunProgress:
     failed: int = 0
     latencies_ns: list[int] = field(default_factory=list)
 
-    def become(self, parts: Iterable["RunProgress"]) -> None:
+    def become(self, parts: Sequence["RunProgress"]) -> None:
         """Takes on the sums of the parts."""
-        all_parts = list(parts)
-        self.planned = sum(part.planned for part in all_parts)
-        self.started = sum(part.started for part in all_parts)
-        self.finished = sum(part.finished for part in all_parts)
-        self.failed = sum(part.failed for part in all_parts)
-        self.latencies_ns = [latency for part in all_parts for latency in part.latencies_ns]
+        for name in ("planned", "started", "finished", "failed"):
+            setattr(self, name, sum(getattr(part, name) for part in parts))
+        self.latencies_ns = [latency for part in parts for latency in part.latencies_ns]

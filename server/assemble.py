@@ -15,8 +15,8 @@ from controllers.deciders.shadow import Shadow
 from controllers.generation.circuit_breaker import CircuitBreaker
 from controllers.generation.route import Controller, Route, build_route, with_target
 from controllers.generation.throughput import ThroughputEstimate
-from controllers.judging import best_of_n
-from controllers.judging import chat as judge_chat
+from controllers.judging.best_of_n import best_of_controller
+from controllers.judging.chat import chat_controller
 from controllers.judging.judge import Judge
 from controllers.policy.fold import Defaults, KeyLimits
 from models.engines.base import Engine, Sampling
@@ -27,7 +27,8 @@ from models.judge_prompts.families import JUDGE_FAMILIES, load_forms
 from models.text.template_marks import Marks, marks_of
 from server.admission import Admission
 from server.apis.messages.seal import Seal
-from server.config.load import Config, ConfigError, RouteConfig
+from server.config.load import Config, ConfigError
+from server.config.routes import RouteConfig
 from server.edges.errors import model_not_found, no_judge, not_a_judge
 from server.fingerprint import decider_card
 from server.observability.collectors import AdmissionCollector, EngineCollector
@@ -67,15 +68,6 @@ class Runtime:
     seal: Seal
     names: Mapping[str, str]
     deciders: Mapping[str, Mapping[str, Any]]
-
-    @property
-    def targets(self) -> Mapping[str, str]:
-        """The target engines of routes that can do without them, by route."""
-        return self.config.targets("alone")
-
-    @property
-    def needed(self) -> frozenset[str]:
-        return self.config.needed_engines
 
     def route(self, name: str) -> Route:
         """The route that a client named. Raises the API's 404."""
@@ -117,11 +109,13 @@ def assemble(
     metrics.registry.register(AdmissionCollector(admission))
     models = {name: LoadedModel(engine, ThroughputEstimate(), CircuitBreaker()) for name, engine in engines.items()}
     store = responses or Responses(ResponseStore(config.server.stored_responses, config.server.stored_bytes))
-    judges = {name: _judge(name, config, models, metrics, store) for name in config.routes if _judges(config, name)}
-    routes = {
-        name: _chatting(judges[name]) if name in judges else _with_target(config, name, models, judges)
-        for name in config.routes
+    judges = {
+        name: _judge(name, config, models, metrics, store)
+        for name, route in config.routes.items()
+        if route.controller == "judge"
     }
+    chatting = {name: replace(judge.route, controller=chat_controller(judge)) for name, judge in judges.items()}
+    routes = {name: chatting.get(name) or _with_target(config, name, models, judges) for name in config.routes}
     routes = {name: _shadowed(route, config.routes[name], metrics) for name, route in routes.items()}
     metrics.degraded({name: partial(getattr, route, "degraded") for name, route in routes.items() if route.target})
     for name, route in routes.items():
@@ -164,15 +158,10 @@ class LoadedModel:
     breaker: CircuitBreaker
 
 
-def _judges(config: Config, name: str) -> bool:
-    return config.routes[name].controller == "judge"
-
-
 def _judge(name: str, config: Config, models: Mapping[str, LoadedModel], metrics: Metrics, store: Responses) -> Judge:
     """A judge over the route of its own replies. Sampling that is left open is the paper's (arXiv 2505.14674)."""
     route, settings = config.routes[name], config.routes[name].judge
-    family = JUDGE_FAMILIES[settings.family]
-    forms = load_forms(family, settings.templates)
+    forms = load_forms(JUDGE_FAMILIES[settings.family], settings.templates)
     texts = (text for form in forms.values() for text in (form.system, form.user))
     models[route.engine].engine.tokenizer.protect(texts)  # a verdict that may be a token is text where it is asked for
     built = _route(name, route, models[route.engine], {}, CONTROLLERS["mode"])
@@ -180,14 +169,8 @@ def _judge(name: str, config: Config, models: Mapping[str, LoadedModel], metrics
     return Judge(
         replace(built, sampling=Sampling(**drawn)),
         built.controller,
-        family,
         forms,
-        votes=settings.votes,
-        concurrency=settings.concurrency,
-        cache_size=settings.cache_size,
-        widening=settings.widening,
-        teams=settings.teams,
-        rubric=settings.rubric,
+        settings,
         shared=_shared_verdicts(name, config, store) if settings.shared_cache and settings.cache_size else None,
         on_verdict=metrics.routes[name].judged,
     )
@@ -198,11 +181,6 @@ def _shared_verdicts(name: str, config: Config, store: Responses) -> StoredVerdi
         raise ConfigError(f"routes.{name}.judge.shared_cache: needs server.store")
     route = config.routes[name]
     return StoredVerdicts(store, (name, route.adapter, config.engines[route.engine].model))
-
-
-def _chatting(judge: Judge) -> Route:
-    """A judge's route as clients chat with it."""
-    return replace(judge.route, controller=judge_chat.chat_controller(judge))
 
 
 def _shadowed(route: Route, config: RouteConfig, metrics: Metrics) -> Route:
@@ -221,16 +199,7 @@ def _with_target(config: Config, name: str, models: Mapping[str, LoadedModel], j
     model = models[settings.target]
     _fitting(name, route.family, settings.target, model.engine)
     try:
-        return with_target(
-            route,
-            model.engine,
-            settings.as_settings(),
-            model.breaker,
-            adapter=settings.adapter or None,
-            on_failure=settings.on_failure,
-            patience=settings.patience,
-            rest=settings.rest_seconds,
-        )
+        return with_target(route, model.engine, settings, model.breaker)
     except ValueError as error:
         raise ConfigError(f"routes.{name}.speculative: {error}") from error
 
@@ -260,7 +229,7 @@ def _route(
     family = _fitting(name, config.of_family, config.engine, engine)
     controller = controller or CONTROLLERS[config.controller]
     if config.judged_by:
-        controller = best_of_n.best_of_controller(judges[config.judged_by], controller)
+        controller = best_of_controller(judges[config.judged_by], controller)
     built = build_route(
         name,
         controller,
@@ -270,11 +239,11 @@ def _route(
             config.default_mode,
             config.think_threshold,
             config.budgets.as_policy(family, engine.context_length),
-            speculation=config.speculative.as_settings() if config.speculative else None,
+            speculation=config.speculative,
             best_of=config.best_of if config.judged_by else None,
-            loop=config.loop.as_policy(),
+            loop=config.loop if config.loop.enabled else None,
             early_exit=config.exit,
-            load=config.load.as_policy(),
+            load=config.load,
             decider=config.auto.decider if config.auto else None,
         ),
         adapter=config.adapter or None,

@@ -27,7 +27,8 @@ def report(config: Config, device_memory_gib: float | None = None) -> tuple[list
     away = [name for name, engine in config.engines.items() if not _is_here(engine)]
     if not away:
         try:
-            lines += _route_lines(_runtime(config))
+            engines_alone = {name: _unloaded(config, name) for name in config.engines}
+            lines += _route_lines(assemble(config, engines_alone, 0))
         except ConfigError as error:
             refused.append(str(error))
     device_memory = None if device_memory_gib is None else int(device_memory_gib * GIB)
@@ -47,12 +48,8 @@ def _is_here(engine: EngineConfig) -> bool:
         return False
 
 
-def _runtime(config: Config) -> Runtime:
-    """The server as it would start, over engines that have a tokenizer and nothing else."""
-    return assemble(config, {name: _unloaded(config, name) for name in config.engines}, 0)
-
-
 def _unloaded(config: Config, name: str) -> Engine:
+    """An engine that has its tokenizer and nothing else."""
     engine, tags = config.engines[name], thinking_tags(config, name)
     tokenizer = HubTokenizer(engine.model, chat_template=engine.template)
     if tags and any(tokenizer.control_id(tag) is None for tag in tags):

@@ -2,7 +2,8 @@
 
 import logging
 
-from server.config.load import AUTO, Config, ConfigError
+from server.config.load import Config, ConfigError
+from server.config.routes import AUTO
 from server.engines import reason_of
 
 log = logging.getLogger(__name__)

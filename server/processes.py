@@ -20,7 +20,8 @@ from typing import Any
 
 from pydantic import SecretBytes
 
-from server.config.load import Config, RouteConfig
+from server.config.load import Config
+from server.config.routes import RouteConfig
 
 log = logging.getLogger(__name__)
 

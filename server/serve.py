@@ -1,6 +1,7 @@
 """Runs the application, and stops it kindly: a notice, no new connections, a time to drain, then the engines close."""
 
 import asyncio
+import gc
 import logging
 import math
 import os
@@ -162,6 +163,8 @@ async def _serve_app(
     """The exit status: 0 after a stop signal, 3 where the port could not be had, 4 where an engine is lost. `stop` is
     set where a signal came before uvicorn listened to them."""
     server = build_server(config, app, out if place is None or place.first else None)
+    gc.collect()
+    gc.freeze()  # a collection over the libraries' objects would hold every stream up for a third of a second
     if config.server.keys_file:
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, app.state.keys.reload)
     engines = app.state.runtime.engines
@@ -173,6 +176,7 @@ async def _serve_app(
         await server.serve(None if place is None else place.sockets())
         return LOST if server.lost else 0 if server.started else NOT_STARTED
     finally:
+        gc.unfreeze()  # at the end of the process libraries look for what is still there
         losing.cancel()
         stopping.cancel()
         for number in SIGNALS:  # uvicorn has raised what it caught once more, and from here on all ends anyway

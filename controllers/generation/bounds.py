@@ -6,6 +6,7 @@ in mid-line with the family's phrase (`wrap_up`); where no phrase fits, its last
 """
 
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Literal
 
 from controllers.policy.controls import Cut
@@ -61,6 +62,7 @@ class Bounds:
         return "line_end" if at_boundary and position >= self.window else None
 
 
+@lru_cache  # a reply asks for its own some ten times
 def thinking_bounds(opened: int, budget: int | None, most: int, reserve: int, manner: CutStyle) -> Bounds:
     """Bounds of thinking that began at `opened`. Of the reply's `most` tokens, `reserve` and the closing text are the
     answer's; with no reserve thinking may take them all."""
@@ -72,6 +74,7 @@ def thinking_bounds(opened: int, budget: int | None, most: int, reserve: int, ma
     return replace(bounds, window=_window(opened, phrase, manner.tolerance), phrase=phrase)
 
 
+@lru_cache
 def reply_bounds(opened: int, budget: int | None, most: int, reserve: int, manner: CutStyle) -> Bounds:
     """Bounds of a whole reply that began at `opened`: the phrase is followed by `reserve` tokens of answer, or by as
     many as there is room for, inside the budget. Without a reserve there is nothing to be kind with: the cut is hard.

@@ -130,22 +130,18 @@ class Decision:
 
     def record(self) -> dict[str, Any]:
         """The decision record as clients read it."""
-        record: dict[str, Any] = {"mode": self.mode, "chosen_by": self.chosen_by}
-        if self.notes:
-            record["notes"] = list(self.notes)
-        if self.p_think is not None:
-            record["p_think"] = round(self.p_think, 6)
-        if self.score is not None:
-            record["score"] = round(self.score, 6)
-        if self.threshold is not None:
-            record["threshold"] = self.threshold
-        if self.decision_tokens:
-            record["decision_tokens"] = self.decision_tokens
-        if self.decider_failure is not None:
-            record["decider_failure"] = self.decider_failure
-        if self.held_seconds is not None:
-            record["held_seconds"] = round(self.held_seconds, 6)
-        return record | _budget_record(self.budget, self.seconds_to_answer)
+        known = {
+            "notes": list(self.notes) or None,
+            "p_think": _rounded(self.p_think),
+            "score": _rounded(self.score),
+            "threshold": self.threshold,
+            "decision_tokens": self.decision_tokens or None,
+            "decider_failure": self.decider_failure,
+            "held_seconds": _rounded(self.held_seconds),
+        }
+        told = {name: value for name, value in known.items() if value is not None}
+        budget = _budget_record(self.budget, self.seconds_to_answer)
+        return {"mode": self.mode, "chosen_by": self.chosen_by, **told, **budget}
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,6 +225,10 @@ def noted(event: Event, notes: tuple[str, ...]) -> Event:
     return event
 
 
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 6)
+
+
 def _budget_record(budget: BudgetUse | None, seconds_to_answer: float | None) -> dict[str, Any]:
     record: dict[str, Any] = {} if budget is None else {"budget": asdict(budget)}
     if seconds_to_answer is not None:
@@ -240,8 +240,6 @@ class Interrupt:
     """What a client may still ask of a reply that runs: to answer now, or to end. Replies listen; one serves all
     choices of a request. `refusal` says why a reply cannot be made to answer early, if it cannot. `waiting` holds the
     tasks that wait for an engine just now: a cancellation wakes them, and takes out those that it has woken."""
-
-    __slots__ = ("_listeners", "refusal", "waiting", "wish")
 
     def __init__(self) -> None:
         self.wish: Literal["answer", "cancel"] | None = None

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 from controllers.generation.bounds import MOST_DECLARED
 from controllers.generation.circuit_breaker import CircuitBreaker
 from controllers.generation.events import Conversation, Event
+from controllers.generation.steps import Cues
 from controllers.generation.throughput import ThroughputEstimate
 from controllers.policy.fold import Defaults, Policy
-from controllers.policy.speculation import OnFailure, Speculation
+from controllers.policy.speculation import SpeculativeConfig, TakeoverLimits
 from models.engines.base import Engine, Sampling, Tokenizer
 from models.formats.reasoning import Mode, ReasoningFormat
 from models.formats.template import SystemPlace, system_place, writes_calls
@@ -37,19 +38,17 @@ class Forced:
 class TargetModel:
     """The large model of a speculative route: an inner route of its own, that no client can name.
 
-    `on_failure` says whether a reply goes on alone without it or fails. `patience` is the longest silence, in seconds,
-    that is not a failure, `rest` how long the target is left alone after one. `breaker` is shared by all routes that
-    ask this engine. `excess_prompt` is in the small model's vocabulary. `scores` are the target's ids of the digits.
+    `lengths` are those of a request that names none. `breaker` is shared by all routes that ask this engine.
+    `excess_prompt` is in the small model's vocabulary. `scores` are the target's ids of the digits.
     """
 
     route: "Route"
-    settings: Speculation
+    settings: SpeculativeConfig
+    lengths: TakeoverLimits
+    cues: Cues
     breaker: CircuitBreaker
-    on_failure: OnFailure = "alone"
-    patience: float | None = None
-    rest: float = 0.0
-    excess_prompt: Forced = field(default_factory=Forced)
-    scores: tuple[int, ...] = ()
+    excess_prompt: Forced
+    scores: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,57 +125,41 @@ def build_route(
     calls = family.tools if writes_calls(family, tokenizer) else None
     closed_by_token = family.thinking is not None and tokenizer.control_id(family.thinking[1]) is not None
     return Route(
-        name,
-        controller,
-        family,
-        engine,
-        defaults,
-        compile_tags(family, tokenizer),
-        {mode: tuple(tokenizer.encode_control(text)) for mode, text in behind.items()},
-        adapter,
-        sampling or Sampling(),
-        description,
-        forced(tokenizer, family.wrap_up),
-        forced(tokenizer, family.closing),
-        forced(tokenizer, family.to_solution),
-        len(tokenizer.encode_control(family.budget_field(MOST_DECLARED))),
-        tokenizer.control_id(family.solution[1]) if family.solution else None,
-        closed_by_token and engine.native_budget == family.thinking,
-        pace or ThroughputEstimate(),
-        calls,
-        calls is not None and has_grammar(calls) and not family.answer,
-        system_place(tokenizer),
+        name=name,
+        controller=controller,
+        family=family,
+        engine=engine,
+        defaults=defaults,
+        tags=compile_tags(family, tokenizer),
+        prefixes={mode: tuple(tokenizer.encode_control(text)) for mode, text in behind.items()},
+        adapter=adapter,
+        sampling=sampling or Sampling(),
+        description=description,
+        wrap_up=forced(tokenizer, family.wrap_up),
+        closing=forced(tokenizer, family.closing),
+        to_solution=forced(tokenizer, family.to_solution),
+        longest_field=len(tokenizer.encode_control(family.budget_field(MOST_DECLARED))),
+        ends=tokenizer.control_id(family.solution[1]) if family.solution else None,
+        native_budget=closed_by_token and engine.native_budget == family.thinking,
+        pace=pace or ThroughputEstimate(),
+        calls=calls,
+        calls_constrained=calls is not None and has_grammar(calls) and not family.answer,
+        system_place=system_place(tokenizer),
         found_by=found_by,
     )
 
 
-def with_target(
-    route: Route,
-    engine: Engine,
-    settings: Speculation,
-    breaker: CircuitBreaker,
-    *,
-    adapter: str | None = None,
-    on_failure: OnFailure = "alone",
-    patience: float | None = None,
-    rest: float = 0.0,
-) -> Route:
+def with_target(route: Route, engine: Engine, settings: SpeculativeConfig, breaker: CircuitBreaker) -> Route:
     """The route with a second engine beside its own. Raises `ValueError` where it cannot score with one token."""
+    adapter = settings.adapter or None
     inner = build_route(route.name, route.controller, route.family, engine, route.defaults, adapter=adapter)
     own, other = route.engine.tokenizer, engine.tokenizer
     digits = [other.encode_control(str(digit)) for digit in range(10)]
     if settings.method == "accept" and any(len(token_ids) != 1 for token_ids in digits):
         raise ValueError("a digit is not one token of the target's vocabulary")
-    target = TargetModel(
-        inner,
-        settings,
-        breaker,
-        on_failure,
-        patience,
-        rest,
-        forced(own, settings.excess_prompt),
-        tuple(token_ids[0] for token_ids in digits),
-    )
+    scores = tuple(token_ids[0] for token_ids in digits)
+    lengths, cues, prompt = settings.lengths, Cues(settings.all_cues), forced(own, settings.excess_prompt)
+    target = TargetModel(inner, settings, lengths, cues, breaker, prompt, scores)
     # An engine that holds budgets counts its own tokens: they are the reply's positions in one vocabulary only.
     return replace(route, target=target, native_budget=route.native_budget and own.vocabulary == other.vocabulary)
 

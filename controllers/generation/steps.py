@@ -20,8 +20,6 @@ LETTER = f"[^\\W{UNSPACED}]"
 class Cues:
     """The cues of all languages in use, ready to be looked for."""
 
-    __slots__ = ("_affirmation", "_reflection", "_verification")
-
     def __init__(self, lists: Iterable[CueList] = CUES.values()) -> None:
         lists = tuple(lists)
         self._reflection = _words(cue for each in lists for cue in (*each.reflection, *each.verification))
@@ -47,14 +45,9 @@ class Steps:
     """Reads a thought token by token. `open` says that it stands behind a delimiter, in a sentence whose kind is not
     known yet. How the text is cut into tokens changes nothing, but for the limit on a sentence's tokens."""
 
-    __slots__ = ("_cues", "_delimiter", "_ends", "_most", "_overlap", "_tail", "_text", "_tokens", "open")
-
     def __init__(
         self, cues: Cues, delimiters: Sequence[str] = DELIMITERS, sentence_tokens: int = SENTENCE_TOKENS
     ) -> None:
-        """Raises `ValueError` for an empty delimiter."""
-        if not delimiters or not all(delimiters):
-            raise ValueError("a delimiter cannot be empty")
         self._cues = cues
         self._delimiter = re.compile("|".join(map(re.escape, delimiters)))
         self._ends = re.compile(rf"[.!?…][\"'”’)\]]*(?=\s)|[。！？]|(?=\n)|(?={self._delimiter.pattern})")
@@ -129,8 +122,6 @@ def _words(cues: Iterable[str]) -> re.Pattern[str]:
 
 def _form(cue: str) -> str:
     words = r"\s+".join(map(re.escape, cue.split()))
-    if not words:
-        raise ValueError("a cue cannot be empty")
     before = rf"(?<!{LETTER})" if re.match(LETTER, cue.strip()[0]) else ""
     behind = rf"(?!{LETTER})" if re.match(LETTER, cue.strip()[-1]) else ""
     return before + words + behind

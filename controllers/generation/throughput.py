@@ -14,8 +14,6 @@ class ThroughputEstimate:
     """Seconds to the first token of a reply, of a later segment (`again`), and seconds per token, as moving averages;
     `quiet` is what a token took when it took least, of late. One for each engine."""
 
-    __slots__ = ("again", "first", "quiet", "token")
-
     def __init__(self) -> None:
         self.first: float | None = None
         self.again: float | None = None
@@ -72,8 +70,6 @@ class ThroughputEstimate:
 class Clock:
     """Times of the segment that runs: when it was asked for, when its first tokens came, and how many came since. What
     it measures goes to its engine's pace, each token once."""
-
-    __slots__ = ("_asked", "_began", "_pace", "_position", "_told", "_told_at")
 
     def __init__(self) -> None:
         self._asked = self._began = self._told_at = 0.0

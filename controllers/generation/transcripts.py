@@ -19,8 +19,6 @@ BYTES_OF_CHARACTER = 4
 class Transcript:
     """One model's side of a reply. `history` is all that it has read: its prompt, then the reply in its vocabulary."""
 
-    __slots__ = ("_at", "_turns", "history", "route", "seams")
-
     def __init__(self, route: Route, prompt: Sequence[int]) -> None:
         self.route = route
         self.history = list(prompt)

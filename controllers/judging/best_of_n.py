@@ -28,7 +28,7 @@ SEED_STRIDE = 128  # between the seeds of the n replies: more than the choices t
 
 def best_of_controller(judge: Judge, controller: Controller) -> Controller:
     """A controller that draws `policy.best_of` replies from `controller` and yields the best."""
-    slots, rules = FairSemaphore(judge.concurrency), TournamentRules("knockout", teams=judge.teams)
+    slots, rules = FairSemaphore(judge.settings.concurrency), TournamentRules("knockout", teams=judge.settings.teams)
 
     async def run(
         route: Route, request: Conversation, policy: Policy, sampling: Sampling

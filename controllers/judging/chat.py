@@ -130,7 +130,7 @@ def _params(
     return JudgeParams(
         policy,
         sampling,
-        judge.votes,
+        judge.settings.votes,
         seed,
         keep_reasoning=True,
         fixed_order=True,

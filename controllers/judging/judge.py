@@ -14,12 +14,13 @@ from cachetools import LRUCache
 from controllers.concurrency import FairSemaphore, gather
 from controllers.generation.events import Conversation, Event, Finished
 from controllers.generation.route import Controller, Route
+from controllers.judging.settings import JudgeConfig
 from controllers.judging.tournament import Side, VoteCount
 from controllers.judging.verdicts import JudgeComparison, digest, verdict_in
 from controllers.policy.fold import KeyLimits, Policy, fold
 from models.engines.base import Sampling
 from models.formats.chunks import Chunk
-from models.judge_prompts.families import Form, JudgeFamily, Kind
+from models.judge_prompts.families import JUDGE_FAMILIES, Form, Kind
 
 NO_WISHES = Conversation(())
 ABSTENTIONS = 10_000  # votes without a verdict that a judge remembers, so as not to ask the same again
@@ -45,6 +46,7 @@ class JudgeParams:
     | `fixed_length` | the caller named `max_tokens` itself: a second try gets no more |
     | `request` | what every engine request has beside its messages: a cache salt, an interrupt |
     | `caller` | who waits for a slot; parameters that `replace` made of others share theirs |
+    | `repeatable` | all that a vote depends on beside its number and what is compared |
     """
 
     policy: Policy
@@ -56,6 +58,13 @@ class JudgeParams:
     fixed_length: bool = False
     request: Conversation = NO_WISHES
     caller: object = field(default_factory=object, compare=False, repr=False)
+    repeatable: str = field(init=False, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        sampling = replace(self.sampling, priority=0)
+        effort = (self.policy.effort,) if self.policy.effort else ()
+        told = repr((self.policy, sampling, self.seed, self.fixed_order, self.fixed_length, *effort))
+        object.__setattr__(self, "repeatable", told)
 
     def votes_at_once(self, kind: Kind) -> int:
         """Votes of one comparison that are asked for together at first. On a single reply all votes are cast."""
@@ -65,13 +74,6 @@ class JudgeParams:
     def tenant(self) -> str:
         """Whose verdicts are remembered: the name of the API key."""
         return self.policy.key.name if self.policy.key else ""
-
-    @property
-    def repeatable(self) -> str:
-        """All that a vote depends on beside its number and what is compared."""
-        sampling = replace(self.sampling, priority=0)
-        effort = (self.policy.effort,) if self.policy.effort else ()
-        return repr((self.policy, sampling, self.seed, self.fixed_order, self.fixed_length, *effort))
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,51 +155,39 @@ class SharedVerdicts(Protocol):
 
 
 class Judge:
-    """One judge route. `on_verdict` hears every verdict; `widening` is how much longer a second try may be. What is not
-    in its own cache is looked up in the `shared` one.
-
-    `votes`, `teams` and `rubric` are for callers who bring none of their own.
+    """One judge route. `on_verdict` hears every verdict. What is not in its own cache is looked up in the `shared` one.
+    The settings' `votes`, `teams` and `rubric` are for callers who bring none of their own.
     """
 
     def __init__(
         self,
         route: Route,
         controller: Controller,
-        family: JudgeFamily,
         forms: Mapping[Kind, Form],
+        settings: JudgeConfig,
         *,
-        votes: int = 1,
-        concurrency: int = 256,
-        cache_size: int = 100_000,
-        widening: float = 2.0,
-        teams: bool = False,
-        rubric: str = "",
         shared: SharedVerdicts | None = None,
         on_verdict: Callable[[Verdict], None] = ignore,
     ) -> None:
         self.route = route
-        self.family = family
+        self.family = JUDGE_FAMILIES[settings.family]
         self.forms = forms
-        self.cache: LRUCache[bytes, float] = LRUCache(cache_size)
-        self.votes = votes
-        self.teams = teams
-        self.rubric = rubric
-        self.concurrency = concurrency
+        self.settings = settings
+        self.cache: LRUCache[bytes, float] = LRUCache(settings.cache_size)
         self.controller = controller
         self._fruitless_tries: LRUCache[bytes, int] = LRUCache(ABSTENTIONS)
-        self._slots = FairSemaphore(concurrency)
-        self._widening = widening
+        self._slots = FairSemaphore(settings.concurrency)
         self._shared = shared
         self._on_verdict = on_verdict
 
     def params(self, votes: int | None = None, seed: int = 0, key: KeyLimits | None = None) -> JudgeParams:
         """The route's own parameters under a key's limits, with the route's number of votes where none is given."""
         policy = fold({}, self.route.family, self.route.defaults, key)
-        return JudgeParams(policy, self.route.sampling, votes or self.votes, seed)
+        return JudgeParams(policy, self.route.sampling, votes or self.settings.votes, seed)
 
     def max_comparisons(self, params: JudgeParams, kind: Kind) -> int:
         """How many comparisons of one caller are worth having in flight: as many as fill all slots."""
-        return -(-self.concurrency // params.votes_at_once(kind))
+        return -(-self.settings.concurrency // params.votes_at_once(kind))
 
     async def compare(
         self,
@@ -277,7 +267,7 @@ class Judge:
         swapped = question.swapped(index)
         conversation = replace(params.request, messages=self.forms[kind].messages(comparison.values(swapped)))
         vote = Vote(None, swapped)
-        for policy, sampling in ((params.policy, params.sampling), wider(params, self._widening)):
+        for policy, sampling in ((params.policy, params.sampling), wider(params, self.settings.widening)):
             seed = int.from_bytes(digest(question.content, index, fruitless + vote.tries)[:7], "big")
             listener = None if vote.tries else on_event
             sampling = replace(sampling, seed=seed, whole=listener is None)

@@ -130,7 +130,7 @@ def _by_reply(one: JudgedMatch, captains: Sequence[int]) -> JudgedMatch:
 
 
 async def _knockout(n: int, play: Play, seed: int) -> Ranking:
-    """By team."""
+    """The outcome, with teams where `Ranking` has replies."""
     bracket = knockout(n, seed)
     rounds: list[list[JudgedMatch]] = []
     while pairings := bracket.pairings:
@@ -141,7 +141,7 @@ async def _knockout(n: int, play: Play, seed: int) -> Ranking:
 
 
 async def _round_robin(playing: Sequence[Sequence[int]], play: Play, rules: TournamentRules) -> Ranking:
-    """By team, with the ratings and scores of the replies."""
+    """The outcome, with teams where `Ranking` has replies, but for the ratings and scores."""
     pairings = round_robin(len(playing))
     verdicts = await play(1, pairings)
     matches = [Match(*pairing, verdict.share) for pairing, verdict in zip(pairings, verdicts, strict=True)]

@@ -108,9 +108,9 @@ def criterion_for(judge: Judge, criterion: Criterion, replies: int) -> Criterion
     """
     if criterion.basis != "group" or replies != 1:
         return criterion
-    if not judge.rubric:
+    if not judge.settings.rubric:
         raise NothingToJudgeBy
-    return Criterion("rubric", judge.rubric)
+    return Criterion("rubric", judge.settings.rubric)
 
 
 def _score(verdict: Verdict, basis: Basis) -> float | None:

@@ -1,10 +1,11 @@
 """Every control field that a request may carry: how it is read, and what may stand in it."""
 
-import math
-from collections.abc import Callable, Iterator, Mapping
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from operator import ge, gt, le, lt
 from types import MappingProxyType
-from typing import Any, Literal, NoReturn, Protocol, TypeGuard, get_args
+from typing import Any, Literal, Protocol, get_args
 
 from controllers.policy.speculation import LENGTHS
 from models.formats.reasoning import Scope
@@ -84,182 +85,64 @@ class Reader(Protocol):
     def __call__(self, value: Any, field: str) -> Iterator[ParsedControl]: ...
 
 
+Says = Callable[[Any], Mapping[str, Any]]
+"""What a value says: fields of `ParsedControl`; none where it says nothing."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Value:
-    """A reader of one value."""
+    """A reader of one value. Where it does not take a value, what is `expected` is named."""
 
     schema: Mapping[str, Any]
-    read: Callable[[Any, str], Iterator[ParsedControl]]
+    expected: str
+    takes: Callable[[Any], bool]
+    says: Says
 
     def __call__(self, value: Any, field: str) -> Iterator[ParsedControl]:
-        return self.read(value, field)
+        if not self.takes(value):
+            raise PolicyError(f"{field}: expected {self.expected}", field)
+        if said := self.says(value):
+            yield ParsedControl(field, **said)
 
 
-def _reads(**schema: Any) -> Callable[[Callable[[Any, str], Iterator[ParsedControl]]], _Value]:
-    return lambda read: _Value(schema, read)
+def _flag(says: Says) -> _Value:
+    return _Value({"type": "boolean"}, "true or false", lambda value: isinstance(value, bool), says)
 
 
-BOOLEAN = {"type": "boolean"}
+def _choice(choices: Iterable[str], says: Says, expected: str = "") -> _Value:
+    known = tuple(choices)
+    return _Value({"enum": known}, expected or "one of " + ", ".join(known), lambda value: value in known, says)
 
 
-def _wrong(field: str, expected: str) -> NoReturn:
-    raise PolicyError(f"{field}: expected {expected}", field)
+_COMPARES = {"minimum": ge, "exclusiveMinimum": gt, "maximum": le, "exclusiveMaximum": lt}
 
 
-def _is_wish(value: object) -> TypeGuard[Wish]:
-    return value in get_args(Wish)
+def _number(kind: Literal["integer", "number"], expected: str, says: Says, **bounds: float) -> _Value:
+    """`bounds` are JSON schema's. No number is larger than a float can be."""
+    types = (int,) if kind == "integer" else (int, float)
+
+    def takes(value: Any) -> bool:
+        if isinstance(value, bool) or not isinstance(value, types) or abs(value) > sys.float_info.max:
+            return False
+        return all(_COMPARES[name](value, bound) for name, bound in bounds.items())
+
+    return _Value({"type": kind, **bounds}, expected, takes, says)
 
 
-UNSAID = ("auto", "default", "")
-"""Efforts by which clients say that they name none."""
+@dataclass(frozen=True, slots=True)
+class _Either:
+    """A reader of two kinds of values: the `second` takes those that are its own."""
 
+    first: Reader
+    second: Reader
+    is_second: Callable[[Any], bool]
 
-@_reads(enum=["none", *EFFORTS, *UNSAID])
-def _effort(value: Any, field: str) -> Iterator[ParsedControl]:
-    if value in UNSAID:
-        return
-    if value == "none":
-        yield ParsedControl(field, mode="no_think")
-    elif isinstance(value, str) and value in EFFORTS:
-        yield ParsedControl(field, mode="think", effort=value)
-    else:
-        _wrong(field, "one of none, " + ", ".join(EFFORTS))
+    @property
+    def schema(self) -> Mapping[str, Any]:
+        return {"anyOf": [self.first.schema, self.second.schema]}
 
-
-@_reads(**_effort.schema)
-def _overall_effort(value: Any, field: str) -> Iterator[ParsedControl]:
-    """Anthropic's effort is for thinking and answer together: it stands beside any setting of the thinking."""
-    for said in _effort(value, field):
-        yield replace(said, yields=said.effort is not None)
-
-
-@_reads(**BOOLEAN)
-def _switch(value: Any, field: str) -> Iterator[ParsedControl]:
-    if not isinstance(value, bool):
-        _wrong(field, "true or false")
-    yield ParsedControl(field, mode="think" if value else "no_think")
-
-
-@_reads(type="integer", minimum=UNLIMITED, exclusiveMaximum=2**31)
-def _budget(value: Any, field: str) -> Iterator[ParsedControl]:
-    if isinstance(value, bool) or not isinstance(value, int) or not UNLIMITED <= value < 2**31:
-        _wrong(field, "a number of tokens, or -1 for no limit")
-    yield ParsedControl(field, budget=value)
-
-
-@_reads(enum=get_args(Scope))
-def _scope(value: Any, field: str) -> Iterator[ParsedControl]:
-    if not isinstance(value, str) or value not in get_args(Scope):
-        _wrong(field, "one of " + ", ".join(get_args(Scope)))
-    yield ParsedControl(field, scope=value)  # type: ignore[arg-type]
-
-
-@_reads(enum=["graceful", "hard"])
-def _cut(value: Any, field: str) -> Iterator[ParsedControl]:
-    if value not in ("graceful", "hard"):
-        _wrong(field, "graceful or hard")
-    yield ParsedControl(field, graceful=value == "graceful")
-
-
-@_reads(**BOOLEAN)
-def _prefill(value: Any, field: str) -> Iterator[ParsedControl]:
-    if not isinstance(value, bool):
-        _wrong(field, "true or false")
-    yield ParsedControl(field, prefill=value)
-
-
-@_reads(**BOOLEAN)
-def _target(value: Any, field: str) -> Iterator[ParsedControl]:
-    if not isinstance(value, bool):
-        _wrong(field, "true or false")
-    yield ParsedControl(field, target=value)
-
-
-@_reads(**BOOLEAN)
-def _early_exit(value: Any, field: str) -> Iterator[ParsedControl]:
-    if not isinstance(value, bool):
-        _wrong(field, "true or false")
-    yield ParsedControl(field, early_exit=value)
-
-
-@_reads(type="integer", minimum=0, exclusiveMaximum=2**31)
-def _length(value: Any, field: str) -> Iterator[ParsedControl]:
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**31:
-        _wrong(field, "a number from 0 on")
-    yield ParsedControl(field, length=(field.rpartition(".")[2], value))
-
-
-@_reads(**BOOLEAN)
-def _shown(value: Any, field: str) -> Iterator[ParsedControl]:
-    if not isinstance(value, bool):
-        _wrong(field, "true or false")
-    yield ParsedControl(field, show=value)
-
-
-@_reads(**BOOLEAN)
-def _hidden(value: Any, field: str) -> Iterator[ParsedControl]:
-    if not isinstance(value, bool):
-        _wrong(field, "true or false")
-    yield ParsedControl(field, show=not value)
-
-
-@_reads(anyOf=[_switch.schema, _effort.schema])
-def _think(value: Any, field: str) -> Iterator[ParsedControl]:
-    yield from _switch(value, field) if isinstance(value, bool) else _effort(value, field)
-
-
-@_reads(enum=get_args(Wish))
-def _mode(value: Any, field: str) -> Iterator[ParsedControl]:
-    if not _is_wish(value):
-        _wrong(field, "one of " + ", ".join(get_args(Wish)))
-    yield ParsedControl(field, mode=value)
-
-
-@_reads(type="number", minimum=0, maximum=1)
-def _threshold(value: Any, field: str) -> Iterator[ParsedControl]:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
-        _wrong(field, "a probability between 0 and 1")
-    yield ParsedControl(field, threshold=float(value))
-
-
-@_reads(type="number", exclusiveMinimum=0)
-def _deadline(value: Any, field: str) -> Iterator[ParsedControl]:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
-        _wrong(field, "a number of seconds")
-    yield ParsedControl(field, deadline=float(value))
-
-
-@_reads(type="integer", minimum=1, maximum=MOST_REPLIES)
-def _best_of(value: Any, field: str) -> Iterator[ParsedControl]:
-    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MOST_REPLIES:
-        _wrong(field, f"a number of replies from 1 to {MOST_REPLIES}")
-    yield ParsedControl(field, best_of=value)
-
-
-THINKING_TYPES: Mapping[str, Wish] = {"enabled": "think", "disabled": "no_think", "adaptive": "auto", "auto": "auto"}
-_ON = frozenset(THINKING_TYPES) - {"disabled"}
-DISPLAYS = ("summarized", "updates", "omitted")
-
-
-@_reads(enum=list(THINKING_TYPES))
-def _thinking_type(value: Any, field: str) -> Iterator[ParsedControl]:
-    if not isinstance(value, str) or value not in THINKING_TYPES:
-        _wrong(field, "one of " + ", ".join(THINKING_TYPES))
-    mode = THINKING_TYPES[value]
-    yield ParsedControl(field, mode=mode, adaptive=mode == "auto")
-
-
-@_reads(enum=DISPLAYS)
-def _display(value: Any, field: str) -> Iterator[ParsedControl]:
-    if value not in DISPLAYS:
-        _wrong(field, "one of " + ", ".join(DISPLAYS))
-    yield ParsedControl(field, show=value != "omitted")
-
-
-@_reads()
-def _ignored(value: Any, field: str) -> Iterator[ParsedControl]:
-    del value, field
-    yield from ()
+    def __call__(self, value: Any, field: str) -> Iterator[ParsedControl]:
+        return (self.second if self.is_second(value) else self.first)(value, field)
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,7 +159,7 @@ class _Object:
 
     def __call__(self, value: Any, field: str) -> Iterator[ParsedControl]:
         if not isinstance(value, Mapping):
-            _wrong(field, "an object")
+            raise PolicyError(f"{field}: expected an object", field)
         for key, item in value.items():
             if key not in self.readers:
                 if self.others:
@@ -299,24 +182,50 @@ class _Thinking(_Object):
     """Anthropic's object: a budget of 0 beside thinking that is on is how clients leave the budget open."""
 
     def __call__(self, value: Any, field: str) -> Iterator[ParsedControl]:
-        if (
-            isinstance(value, Mapping)
-            and value.get("budget_tokens") == 0
-            and value.get("type") not in (None, "disabled")
-        ):
+        thinks = _is_object(value) and value.get("type") not in (None, "disabled")
+        if thinks and value.get("budget_tokens") == 0:
             value = {key: item for key, item in value.items() if key != "budget_tokens"}
         yield from _Object.__call__(self, value, field)
 
 
-SCOPED = _Object({"tokens": _budget, "scope": _scope})
+def _is_object(value: object) -> bool:
+    return isinstance(value, Mapping)
 
 
-@_reads(anyOf=[_budget.schema, SCOPED.schema])
-def _scoped_budget(value: Any, field: str) -> Iterator[ParsedControl]:
-    if not isinstance(value, Mapping):
-        yield from _budget(value, field)
-        return
-    yield from SCOPED(value, field)
+UNSAID = ("auto", "default", "")
+"""Efforts by which clients say that they name none."""
+TYPES: Mapping[str, Wish] = {"enabled": "think", "disabled": "no_think", "adaptive": "auto", "auto": "auto"}
+"""Anthropic's types of thinking, and what other clients write for them."""
+
+
+def _of_effort(effort: str) -> Mapping[str, Any]:
+    return {} if effort in UNSAID else {"mode": "no_think"} if effort == "none" else {"mode": "think", "effort": effort}
+
+
+def _of_overall_effort(effort: str) -> Mapping[str, Any]:
+    """Anthropic's effort is for thinking and answer together: it stands beside any setting of the thinking."""
+    said = _of_effort(effort)
+    return {**said, "yields": "effort" in said} if said else said
+
+
+_efforts = ("none", *EFFORTS)
+_effort = _choice((*_efforts, *UNSAID), _of_effort, "one of " + ", ".join(_efforts))
+_switch = _flag(lambda on: {"mode": "think" if on else "no_think"})
+_budget = _number(
+    "integer",
+    "a number of tokens, or -1 for no limit",
+    lambda tokens: {"budget": tokens},
+    minimum=UNLIMITED,
+    exclusiveMaximum=2**31,
+)
+SCOPED = _Object({"tokens": _budget, "scope": _choice(get_args(Scope), lambda scope: {"scope": scope})})
+_ignored = _Value({}, "", lambda value: True, lambda value: {})
+
+
+def _length(name: str) -> _Value:
+    return _number(
+        "integer", "a number from 0 on", lambda tokens: {"length": (name, tokens)}, minimum=0, exclusiveMaximum=2**31
+    )
 
 
 BUDGET_NAMES = (
@@ -336,50 +245,60 @@ REASONING = _Reasoning(
         "effort": _effort,
         "enabled": _switch,
         "max_tokens": _budget,
-        "exclude": _hidden,
+        "exclude": _flag(lambda hidden: {"show": not hidden}),
         **dict.fromkeys(("summary", "generate_summary", "context"), _ignored),
     }
 )
 
-
-@_reads(anyOf=[_effort.schema, REASONING.schema])
-def _effort_or_object(value: Any, field: str) -> Iterator[ParsedControl]:
-    yield from REASONING(value, field) if isinstance(value, Mapping) else _effort(value, field)
-
-
 CONTROLS: Mapping[str, Reader] = {
     "reasond": _Object(
         {
-            "mode": _mode,
-            "think_threshold": _threshold,
-            "budget": _scoped_budget,
-            "cut": _cut,
-            "prefill": _prefill,
-            "best_of": _best_of,
-            "exit": _early_exit,
-            "deadline_seconds": _deadline,
-            "speculative": _Object({"target": _target, **dict.fromkeys(LENGTHS, _length)}),
+            "mode": _choice(get_args(Wish), lambda mode: {"mode": mode}),
+            "think_threshold": _number(
+                "number",
+                "a probability between 0 and 1",
+                lambda share: {"threshold": float(share)},
+                minimum=0,
+                maximum=1,
+            ),
+            "budget": _Either(_budget, SCOPED, _is_object),
+            "cut": _choice(("graceful", "hard"), lambda cut: {"graceful": cut == "graceful"}, "graceful or hard"),
+            "prefill": _flag(lambda on: {"prefill": on}),
+            "best_of": _number(
+                "integer",
+                f"a number of replies from 1 to {MOST_REPLIES}",
+                lambda replies: {"best_of": replies},
+                minimum=1,
+                maximum=MOST_REPLIES,
+            ),
+            "exit": _flag(lambda on: {"early_exit": on}),
+            "deadline_seconds": _number(
+                "number", "a number of seconds", lambda seconds: {"deadline": float(seconds)}, exclusiveMinimum=0
+            ),
+            "speculative": _Object(
+                {"target": _flag(lambda on: {"target": on}), **{name: _length(name) for name in LENGTHS}}
+            ),
         }
     ),
-    "reasoning_effort": _effort_or_object,
+    "reasoning_effort": _Either(_effort, REASONING, _is_object),
     "reasoning": REASONING,
     "thinking": _Thinking(
         {
-            "type": _thinking_type,
+            "type": _choice(TYPES, lambda name: {"mode": TYPES[name], "adaptive": TYPES[name] == "auto"}),
             "budget_tokens": _budget,
-            "display": _display,
+            "display": _choice(("summarized", "updates", "omitted"), lambda form: {"show": form != "omitted"}),
             **dict.fromkeys(TEMPLATE_HINTS, _ignored),
         }
     ),
-    "output_config": _Object({"effort": _overall_effort}),
+    "output_config": _Object({"effort": replace(_effort, says=_of_overall_effort)}),
     "enable_thinking": _switch,
-    "think": _think,
+    "think": _Either(_switch, _effort, lambda value: not isinstance(value, bool)),
     "chat_template_kwargs": _Object(
         {"enable_thinking": _switch, "thinking": _switch, **dict.fromkeys(BUDGET_NAMES, _budget)}, others=True
     ),
     **dict.fromkeys(BUDGET_NAMES, _budget),
     "nvext": _Object({"max_thinking_tokens": _budget}),
-    "include_reasoning": _shown,
+    "include_reasoning": _flag(lambda shown: {"show": shown}),
 }
 """Every control field that a request may carry, and how to read it."""
 
@@ -387,17 +306,6 @@ CONTROLS: Mapping[str, Reader] = {
 def control_schema(field: str) -> dict[str, Any]:
     """The JSON schema of a control field. Null, which says nothing, may stand in all of them."""
     return {"anyOf": [CONTROLS[field].schema, {"type": "null"}]}
-
-
-def control_names() -> list[str]:
-    """Every control with its path, objects taken apart: what the documentation must list."""
-    return [name for field, reader in CONTROLS.items() for name in _names(field, reader)]
-
-
-def _names(path: str, reader: Reader) -> list[str]:
-    if not isinstance(reader, _Object):
-        return [path]
-    return [name for key, inner in reader.readers.items() for name in _names(f"{path}.{key}", inner)]
 
 
 TEMPLATE_CONTROLS = frozenset({"enable_thinking", "thinking"})

@@ -7,13 +7,13 @@ names; a field that the route cannot honour is refused, never ignored.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any
 
 from controllers.policy.controls import CONTROLS, EFFORTS, UNLIMITED, ChosenBy, ParsedControl, PolicyError, Wish
 from controllers.policy.exits import MarginConfig, TrialConfig
-from controllers.policy.load import Deadline, LoadSettings
-from controllers.policy.loop import LoopSettings
-from controllers.policy.speculation import Speculation, TakeoverLimits
+from controllers.policy.load import Deadline, LoadConfig
+from controllers.policy.loop import LoopConfig
+from controllers.policy.speculation import SpeculativeConfig, TakeoverLimits
 from models.formats.reasoning import ReasoningFormat
 
 TOLERANCE = 32
@@ -84,11 +84,11 @@ class Defaults:
     mode: Wish
     think_threshold: float | None = None
     budgets: BudgetSettings = field(default_factory=BudgetSettings)
-    speculation: Speculation | None = None
+    speculation: SpeculativeConfig | None = None
     best_of: int | None = None
-    loop: LoopSettings | None = None
+    loop: LoopConfig | None = None
     early_exit: MarginConfig | TrialConfig | None = None
-    load: LoadSettings = field(default_factory=LoadSettings)
+    load: LoadConfig = field(default_factory=LoadConfig)
     decider: str | None = None
 
 
@@ -127,13 +127,9 @@ def fold(asked: Mapping[str, Any], family: ReasoningFormat, defaults: Defaults, 
     budgets, key = defaults.budgets, key or KeyLimits()
     effort = next((item.effort for item in said if item.effort), None)
     said = _with_efforts(said, family, budgets)
-    mode = _agreed(said, "mode")
-    threshold = _agreed(said, "threshold")
-    show = _agreed(said, "show")
-    best_of = _agreed(said, "best_of")
-    graceful = _agreed(said, "graceful")
-    early_exit = _agreed(said, "early_exit")
-    budget = _agreed(said, "budget")
+    mode, threshold, show, best_of, graceful, early_exit, budget = (
+        _agreed(said, what) for what in ("mode", "threshold", "show", "best_of", "graceful", "early_exit", "budget")
+    )
     _check_budget(said, budget, mode, family)
     limits = _limits(budget, mode, key, budgets, family)
     wish, chosen_by = _mode_of(mode, limits, family, defaults.mode)
@@ -144,13 +140,13 @@ def fold(asked: Mapping[str, Any], family: ReasoningFormat, defaults: Defaults, 
         says = f"{other.field} makes it" if other else "this request's mode is"
         raise PolicyError(f"{threshold.field} needs mode auto; {says} {wish}", threshold.field)
     if show and show.show is False and family.scope == "reply":
-        raise PolicyError(f"{show.field}: thinking and answer stand together in this route's replies", show.field)
+        raise _refusal(show, "thinking and answer stand together in this route's replies")
     if graceful:
         _check_cut(graceful, family, budgets)
     if best_of and defaults.best_of is None:
-        raise PolicyError(f"{best_of.field}: this route has no judge to rank replies with", best_of.field)
+        raise _refusal(best_of, "this route has no judge to rank replies with")
     if early_exit and early_exit.early_exit and defaults.early_exit is None:
-        raise PolicyError(f"{early_exit.field}: this route ends no thought that is settled", early_exit.field)
+        raise _refusal(early_exit, "this route ends no thought that is settled")
     kind = budgets.graceful if graceful is None else graceful.graceful is True
     return Policy(
         mode=wish,
@@ -197,23 +193,23 @@ def _settled(said: list[ParsedControl], possible: Sequence[Wish], own: Wish) -> 
 def _check_cut(asked: ParsedControl, family: ReasoningFormat, budgets: BudgetSettings) -> None:
     """Refuses a way of cutting that no reply of the route can have."""
     if family.scope is None:
-        raise PolicyError(f"{asked.field}: this route's model does not think, so nothing is cut", asked.field)
+        raise _refusal(asked, "this route's model does not think, so nothing is cut")
     if asked.graceful and family.scope == "reply" and not budgets.reserve:
-        raise PolicyError(f"{asked.field}: replies of this route are cut hard, as it has no reserve", asked.field)
+        raise _refusal(asked, "replies of this route are cut hard, as it has no reserve")
     if not asked.graceful and family.scope == "reply" and budgets.reserve:
-        raise PolicyError(f"{asked.field}: this route's replies keep a reserve, so they are not cut hard", asked.field)
+        raise _refusal(asked, "this route's replies keep a reserve, so they are not cut hard")
 
 
-def _lengths(said: list[ParsedControl], speculation: Speculation | None) -> TakeoverLimits | None:
+def _lengths(said: list[ParsedControl], speculation: SpeculativeConfig | None) -> TakeoverLimits | None:
     """The lengths of takeovers, as asked for and within the route's caps; None where nothing was asked."""
-    without = next((item.field for item in said if item.target is False), None)
+    without = next((item for item in said if item.target is False), None)
     for item in said:
         if speculation is None and (item.target is not None or item.length is not None):
-            raise PolicyError(f"{item.field}: this route has no target model", item.field)
+            raise _refusal(item, "this route has no target model")
         if without and item.length is not None:
-            raise PolicyError(f"{without} and {item.field} contradict each other", item.field)
+            raise _contradiction(without, item)
     asked = dict(item.length for item in said if item.length is not None)
-    return speculation.lengths.within(asked, speculation.caps) if asked and speculation is not None else None
+    return speculation.lengths.within(asked, speculation.longest) if asked and speculation is not None else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,26 +253,26 @@ def _deadline(
     said: list[ParsedControl],
     budget: ParsedControl | None,
     key: KeyLimits,
-    load: LoadSettings,
+    load: LoadConfig,
     family: ReasoningFormat,
 ) -> Deadline | None:
     """Request over key over route; only thinking can be held to one."""
     asked = _agreed(said, "deadline")
     if family.scope != "thinking":
         if asked:
-            raise PolicyError(f"{asked.field}: this route's model has no thinking that could end sooner", asked.field)
+            raise _refusal(asked, "this route's model has no thinking that could end sooner")
         return None
     named = asked.deadline if asked else key.deadline
     if named is not None:
         return Deadline(named, "deadline", load.floor)
-    held = load.goal_seconds is not None and (budget is None or load.hold_clients)
-    return Deadline(load.goal_seconds, "load", load.floor) if held and load.goal_seconds else None
+    held = load.goal_seconds and (budget is None or load.hold_clients)
+    return Deadline(load.goal_seconds, "load", load.floor) if held else None
 
 
 def _prefill(said: list[ParsedControl], limits: _Limits, family: ReasoningFormat) -> int | None:
     wanted = _agreed(said, "prefill")
     if wanted and family.budget is None:
-        raise PolicyError(f"{wanted.field}: this route's model has no budget field", wanted.field)
+        raise _refusal(wanted, "this route's model has no budget field")
     if family.budget is None or limits.named in (None, UNLIMITED) or (wanted and not wanted.prefill):
         return None
     return limits.enforced
@@ -319,16 +315,16 @@ def _check_budget(
     for item in said:
         if item.scope is not None and item.scope != family.scope:
             has = f"count its {family.scope}" if family.scope else "do not exist"
-            raise PolicyError(f"{item.field}: budgets of this route's model {has}, not {item.scope}", item.field)
+            raise _refusal(item, f"budgets of this route's model {has}, not {item.scope}")
     if budget is None or budget.budget is None:
         return
     if budget.budget > 0 and family.scope is None:
-        raise PolicyError(f"{budget.field}: this route's model does not think, so it has no budget", budget.field)
+        raise _refusal(budget, "this route's model does not think, so it has no budget")
     if budget.budget == 0 and family.scope == "reply":
-        raise PolicyError(f"{budget.field}: this route's budget is for the whole reply, at least 1", budget.field)
+        raise _refusal(budget, "this route's budget is for the whole reply, at least 1")
     thinks = None if mode is None else mode.mode != "no_think"
     if mode and ((budget.budget == 0 and thinks) or (budget.budget > 0 and not thinks)):
-        raise PolicyError(f"{mode.field} and {budget.field} contradict each other", budget.field)
+        raise _contradiction(mode, budget)
 
 
 def modes(family: ReasoningFormat, decider: str | None = None) -> tuple[Wish, ...]:
@@ -343,17 +339,18 @@ def _check_mode(wish: Wish, field: str, possible: Sequence[Wish]) -> None:
         raise PolicyError(f"{field}: this route's model has no mode {wish}; it has: {able}", field)
 
 
-def _agreed(
-    said: list[ParsedControl],
-    what: Literal["mode", "threshold", "show", "budget", "graceful", "best_of", "prefill", "early_exit", "deadline"],
-) -> ParsedControl | None:
-    first: ParsedControl | None = None
-    for item in said:
-        value = getattr(item, what)
-        if value is None:
-            continue
-        if first is None:
-            first = item
-        elif getattr(first, what) != value:
-            raise PolicyError(f"{first.field} and {item.field} contradict each other", item.field)
-    return first
+def _agreed(said: list[ParsedControl], what: str) -> ParsedControl | None:
+    """The first control that says `what`. Raises `PolicyError` where another says otherwise."""
+    saying = [item for item in said if getattr(item, what) is not None]
+    for item in saying[1:]:
+        if getattr(item, what) != getattr(saying[0], what):
+            raise _contradiction(saying[0], item)
+    return saying[0] if saying else None
+
+
+def _refusal(asked: ParsedControl, why: str) -> PolicyError:
+    return PolicyError(f"{asked.field}: {why}", asked.field)
+
+
+def _contradiction(first: ParsedControl, second: ParsedControl) -> PolicyError:
+    return PolicyError(f"{first.field} and {second.field} contradict each other", second.field)

@@ -4,19 +4,22 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+from pydantic import Field
+
+from models.config import Section, Tokens
+
 FLOOR = 64
 
 
-@dataclass(frozen=True, slots=True)
-class LoadSettings:
-    """A route's own. `goal_seconds` is the deadline of requests that name no budget, and with `hold_clients` of all.
-    Where a deadline leaves less than `floor` tokens of thinking the reply does not think. By `shift` the threshold of a
-    decider goes towards 1 while the engine is slower than it can be."""
+class LoadConfig(Section):
+    """`[routes.NAME.load]`. `goal_seconds` is the deadline of requests that name no budget (0: none), and with
+    `hold_clients` of all. Where a deadline leaves less than `floor` tokens of thinking the reply does not think. By
+    `shift` the threshold of a decider goes towards 1 while the engine is slower than it can be."""
 
-    goal_seconds: float | None = None
-    floor: int = FLOOR
+    goal_seconds: float = Field(default=0.0, ge=0)
+    floor: Tokens = FLOOR
     hold_clients: bool = False
-    shift: float = 0.0
+    shift: float = Field(default=0.0, ge=0, le=1)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,17 +1,19 @@
-"""When a model that repeats itself is stopped: a route's settings."""
+"""When a model that repeats itself is stopped."""
 
-from dataclasses import dataclass
+from pydantic import Field
+
+from models.config import Section
 
 
-@dataclass(frozen=True, slots=True)
-class LoopSettings:
-    """A route's settings, in tokens; `novelty` is a share, and 0 switches the templated sign off. Nothing is looked for
-    in the first `after` tokens."""
+class LoopConfig(Section):
+    """`[routes.NAME.loop]`, in tokens; `novelty` is a share, and 0 switches the templated sign off. Nothing is looked
+    for in the first `after` tokens. `enabled = false` lets a model go on."""
 
-    ngram: int = 8
-    repeats: int = 4
-    span: int = 96
-    answer_span: int = 256
-    novelty: float = 0.05
-    window: int = 2048
-    after: int = 256
+    enabled: bool = True
+    ngram: int = Field(default=8, ge=2)
+    repeats: int = Field(default=4, ge=2)
+    span: int = Field(default=96, ge=16)
+    answer_span: int = Field(default=256, ge=16)
+    novelty: float = Field(default=0.05, ge=0, lt=1)
+    window: int = Field(default=2048, ge=256)
+    after: int = Field(default=256, ge=0)

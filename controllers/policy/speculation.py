@@ -5,12 +5,20 @@ where it gives none (how the threshold and the length of the third takeover grow
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, fields, replace
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from models.config import Section, Tokens
 
 DELIMITERS = ("\n\n",)
 SENTENCE_TOKENS = 20  # the paper's n1
+OPENING_TOKENS = 100  # the paper's, for small models that do not reason
+AtLeastOne = Annotated[int, Field(ge=1)]
+Text = Annotated[str, Field(min_length=1)]
+Cue = Annotated[str, Field(pattern=r"\S")]
 Method = Literal["takeover", "accept"]
 OnFailure = Literal["alone", "fail"]
 
@@ -22,21 +30,20 @@ SCORE_QUESTION = (
 """SpecReason's question (its code, 8c5ee05), put behind the thought itself: a prefix that the target has cached."""
 
 
-@dataclass(frozen=True, slots=True)
-class CueList:
-    """One language's cues, matched without regard to case. Verification cues count as reflection too."""
+class CueList(Section):
+    """One language's cues: whole words, without regard to case. Verification cues count as reflection too."""
 
-    reflection: tuple[str, ...] = ()
-    affirmation: tuple[str, ...] = ()
-    verification: tuple[str, ...] = ()
+    reflection: tuple[Cue, ...] = ()
+    affirmation: tuple[Cue, ...] = ()
+    verification: tuple[Cue, ...] = ()
 
 
 CUES: Mapping[str, CueList] = MappingProxyType(
     {
         "en": CueList(
-            ("wait", "alternatively", "hold on", "another", "verify", "think again", "recap", "check"),
-            ("yeah", "yes", "final answer", "confident"),
-            ("verify", "think again", "recap", "check"),
+            reflection=("wait", "alternatively", "hold on", "another", "verify", "think again", "recap", "check"),
+            affirmation=("yeah", "yes", "final answer", "confident"),
+            verification=("verify", "think again", "recap", "check"),
         )
     }
 )
@@ -69,28 +76,72 @@ class TakeoverLimits:
         return TakeoverLimits(**bounded)
 
 
+USUAL = TakeoverLimits()
 LENGTHS = tuple(each.name for each in fields(TakeoverLimits))
 
 
-@dataclass(frozen=True, slots=True)
-class Speculation:
-    """A route's settings. `small_reasons` False is the paper's variant for small models that do not reason: the target
-    writes behind every delimiter. `method` "accept" is SpecReason's accept-or-rewrite (arXiv 2504.07891): the target
-    scores every step by one token from 0 to 9, and rewrites, in at most `step_tokens`, what scores below
-    `accept_score`."""
+class TakeoverCaps(Section):
+    """Bounds of what requests may ask of takeovers: no more tokens than these, and no fewer negative sentences before
+    one against excess. Left out: the route's own."""
 
-    lengths: TakeoverLimits = field(default_factory=TakeoverLimits)
-    caps: TakeoverLimits = field(default_factory=TakeoverLimits)
+    takeover_tokens: Tokens | None = None
+    verification_tokens: Tokens | None = None
+    excess_tokens: Tokens | None = None
+    excess_after: Tokens | None = None
+    opening_tokens: Tokens | None = None
+    target_tokens: Tokens | None = None
+
+
+class SpeculativeConfig(Section):
+    """`[routes.NAME.speculative]`: a `target` engine beside the route's own, the small one.
+
+    `method` is `takeover` (Speculative Thinking) or `accept` (SpecReason's accept-or-rewrite, arXiv 2504.07891: the
+    target scores every step by one token from 0 to 9, and rewrites, in at most `step_tokens`, what scores below
+    `accept_score`). `small_reasons = false` is the paper's variant for small models that do not reason: the target
+    writes behind every delimiter. `cues` are lists by language; given ones go beside the built-in `en` unless they
+    replace it. `on_failure`: the small model goes on `alone` when the target fails, or the reply fails with it;
+    `patience` is how many seconds the target may be silent, `rest_seconds` how long it is left alone after a failure.
+    """
+
+    target: str
+    adapter: str = ""
     method: Method = "takeover"
     small_reasons: bool = True
-    delimiters: tuple[str, ...] = DELIMITERS
-    cues: tuple[CueList, ...] = tuple(CUES.values())
-    sentence_tokens: int = SENTENCE_TOKENS
+    takeover_tokens: Tokens = USUAL.takeover_tokens
+    verification_tokens: Tokens = USUAL.verification_tokens
+    excess_tokens: Tokens = USUAL.excess_tokens
+    excess_after: AtLeastOne = USUAL.excess_after
+    opening_tokens: Tokens | None = None
+    target_tokens: Tokens | None = None
+    caps: TakeoverCaps = TakeoverCaps()
+    sentence_tokens: AtLeastOne = SENTENCE_TOKENS
+    delimiters: Annotated[tuple[Text, ...], Field(min_length=1)] = DELIMITERS
+    cues: dict[str, CueList] = Field(default_factory=dict)
     excess_prompt: str = "Let us check whether there are some wrong steps."
-    excess_after_step: int = 5
-    excess_after_most: int = 30
-    excess_tokens_step: int = 25
-    excess_tokens_most: int = 200
-    accept_score: float = 7
-    step_tokens: int = 512
+    excess_after_step: Tokens = 5
+    excess_after_most: Tokens = 30
+    excess_tokens_step: Tokens = 25
+    excess_tokens_most: Tokens = 200
+    accept_score: float = Field(default=7, ge=0, le=9)
+    step_tokens: AtLeastOne = 512
     score_question: str = SCORE_QUESTION
+    on_failure: OnFailure = "alone"
+    patience: float | None = Field(default=30.0, gt=0)
+    rest_seconds: float = Field(default=5.0, ge=0)
+
+    @property
+    def lengths(self) -> TakeoverLimits:
+        """Those of a request that names none."""
+        opening = self.opening_tokens
+        if opening is None:
+            opening = 0 if self.small_reasons else OPENING_TOKENS
+        return TakeoverLimits(**{**{name: getattr(self, name) for name in LENGTHS}, "opening_tokens": opening})
+
+    @property
+    def longest(self) -> TakeoverLimits:
+        """What no request may exceed."""
+        return replace(self.lengths, **self.caps.model_dump(exclude_none=True))
+
+    @property
+    def all_cues(self) -> tuple[CueList, ...]:
+        return tuple({**CUES, **self.cues}.values())

@@ -9,7 +9,7 @@ from collections import deque
 
 from controllers.generation.bounds import NEVER
 from controllers.generation.state import ReplyState
-from controllers.policy.loop import LoopSettings
+from controllers.policy.loop import LoopConfig
 from controllers.rules.base import NO_LIMITS, Action, EngineLimits, Rule
 from controllers.rules.limits import ScopeLimits
 
@@ -24,7 +24,7 @@ class Loop(Rule):
 
     __slots__ = ("_fresh", "_ids", "_last", "_limits", "_read", "_section", "_settings")
 
-    def __init__(self, settings: LoopSettings, limits: ScopeLimits) -> None:
+    def __init__(self, settings: LoopConfig, limits: ScopeLimits) -> None:
         self._settings = settings
         self._limits = limits
         self._begin("")

@@ -4,13 +4,15 @@ Yang et al., "Speculative Thinking", arXiv 2504.12329, section 3 and appendix A.
 where it gives none (how the threshold and the length of the third takeover grow) those of the authors' code.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal
 
 from controllers.generation.steps import NEGATIVE, Cues, Sentence, Steps
-from controllers.policy.speculation import Speculation, TakeoverLimits
+from controllers.policy.speculation import SpeculativeConfig, TakeoverLimits
 
+NO_CUES = Cues(())
 TakeoverKind = Literal["opening", "step", "affirmation", "reflection", "verification", "excess", "rewrite"]
 
 
@@ -28,7 +30,7 @@ class Takeover:
 Ruling = Takeover | Literal["keep", "score"]
 
 
-class Guide(Protocol):
+class Guide(ABC):
     """Rules over one reply's thought. Pure: text in, rulings out.
 
     While `holding`, a token of the small model is held back until `small` rules on it: what is held is kept, or
@@ -36,49 +38,47 @@ class Guide(Protocol):
     """
 
     @property
+    @abstractmethod
     def holding(self) -> bool: ...
-    def opening(self) -> Takeover | None:
-        """What begins the thought."""
-        ...
 
+    @abstractmethod
     def small(self, piece: str, last: bool) -> Ruling | None:
         """The small model wrote one token; `last` says that the thought ends with it."""
-        ...
+
+    @abstractmethod
+    def target(self, piece: str) -> int:
+        """The target wrote one token. How many more, or fewer, it is to write than it was to so far."""
+
+    @abstractmethod
+    def ended(self, wrote: bool) -> None:
+        """The takeover is over, and the small model goes on; `wrote` says whether the target said anything."""
+
+    def opening(self) -> Takeover | None:
+        """What begins the thought."""
+        return None
 
     def scored(self, score: float) -> Ruling:
         """The target's score of what is held."""
-        ...
+        return "keep"
 
-    def refused(self, takeover: Takeover) -> None:
+    def refused(self, takeover: Takeover) -> None:  # noqa: B027
         """The target cannot write this: what was held is kept."""
-        ...
 
-    def began(self, takeover: Takeover) -> None:
-        """The target writes this now; what was held is dropped."""
-        ...
-
-    def target(self, piece: str) -> int:
-        """The target wrote one token. How many more, or fewer, it is to write than it was to so far."""
-        ...
-
-    def ended(self, wrote: bool) -> None:
-        """The takeover is over, and the small model goes on; `wrote` says whether the target said anything."""
-        ...
+    def began(self, takeover: Takeover) -> None:  # noqa: B027
+        """The target writes this now; what was held was dropped."""
 
 
-class Takeovers:
+class Takeovers(Guide):
     """The three takeovers, and the variant for small models that do not reason.
 
     A negative sentence counts if it stands in the reply, whoever wrote it. A takeover is extended at most once, by a
     verification.
     """
 
-    __slots__ = ("_after", "_excess_tokens", "_extendable", "_lengths", "_negatives", "_settings", "_steps")
-
-    def __init__(self, settings: Speculation, lengths: TakeoverLimits) -> None:
+    def __init__(self, settings: SpeculativeConfig, lengths: TakeoverLimits, cues: Cues) -> None:
         self._settings = settings
         self._lengths = lengths
-        self._steps = Steps(Cues(settings.cues), settings.delimiters, settings.sentence_tokens)
+        self._steps = Steps(cues, settings.delimiters, settings.sentence_tokens)
         self._negatives = 0
         self._after = lengths.excess_after
         self._excess_tokens = lengths.excess_tokens
@@ -102,10 +102,6 @@ class Takeovers:
         if self._steps.open and (kinds or not held) and (due := self._at_delimiter()) is not None:
             return due
         return "keep" if kinds else None
-
-    def scored(self, score: float) -> Ruling:
-        """Nothing is scored here."""
-        return "keep"
 
     def refused(self, takeover: Takeover) -> None:
         self._stand([takeover.cue])
@@ -160,22 +156,17 @@ class Takeovers:
         self._negatives += sum(sentence in NEGATIVE for sentence in sentences)
 
 
-class AcceptOrRewrite:
+class AcceptOrRewrite(Guide):
     """SpecReason: every step is held until the target has scored it."""
 
-    __slots__ = ("_blank", "_settings", "_steps")
-
-    def __init__(self, settings: Speculation) -> None:
+    def __init__(self, settings: SpeculativeConfig) -> None:
         self._settings = settings
-        self._steps = Steps(Cues(()), settings.delimiters)
+        self._steps = Steps(NO_CUES, settings.delimiters)
         self._blank = True  # whether the step has no text yet
 
     @property
     def holding(self) -> bool:
         return True
-
-    def opening(self) -> Takeover | None:
-        return None
 
     def small(self, piece: str, last: bool) -> Ruling | None:
         self._steps.feed(piece)
@@ -191,12 +182,6 @@ class AcceptOrRewrite:
             return "keep"
         return Takeover("rewrite", self._settings.step_tokens, replaces=True)
 
-    def refused(self, takeover: Takeover) -> None:
-        pass
-
-    def began(self, takeover: Takeover) -> None:
-        pass
-
     def target(self, piece: str) -> int:
         """It writes one step."""
         self._steps.feed(piece)
@@ -206,6 +191,6 @@ class AcceptOrRewrite:
         self._steps.skip()
 
 
-def guide_for(settings: Speculation, limits: TakeoverLimits) -> Guide:
+def guide_for(settings: SpeculativeConfig, limits: TakeoverLimits, cues: Cues) -> Guide:
     """A guide for one reply."""
-    return AcceptOrRewrite(settings) if settings.method == "accept" else Takeovers(settings, limits)
+    return AcceptOrRewrite(settings) if settings.method == "accept" else Takeovers(settings, limits, cues)

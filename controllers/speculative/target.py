@@ -48,19 +48,6 @@ PASSING: tuple[TargetFailure, ...] = ("busy", "full")
 class Target:
     """The target of one reply. `mode` is the mode that its prompt is rendered in."""
 
-    __slots__ = (
-        "_cached",
-        "_hand_overs",
-        "_mode",
-        "_policy",
-        "_request",
-        "_reread",
-        "_scores",
-        "_seconds",
-        "_transcript",
-        "model",
-    )
-
     def __init__(self, model: TargetModel, request: Conversation, policy: Policy, mode: Wish) -> None:
         self.model = model
         self._request = request
@@ -78,13 +65,13 @@ class Target:
             self._transcript = Transcript(inner, prompt.token_ids)
         return self._transcript
 
-    def rests(self) -> bool:
-        """Whether the target is left alone after a failure. A route that fails with its target always asks it."""
-        return self.model.on_failure == "alone" and self.model.breaker.closed(time.monotonic())
+    def may_be_asked(self) -> bool:
+        """Whether it is not left alone after a failure. A route that fails with its target always asks it."""
+        return self.model.settings.on_failure == "fail" or self.model.breaker.try_pass(time.monotonic())
 
     def segment_began(self, state: ReplyState, prompt: Prompt, first: Delta, *, by_target: bool) -> None:
         if by_target:
-            self.model.breaker.answered()
+            self.model.breaker.succeeded()
         if state.segments > 1:
             self._hand_overs += 1
             self._reread += len(prompt.token_ids)
@@ -114,14 +101,14 @@ class Target:
                 question = "".join(token.text for token in held) + question
             prompt = Prompt([*history, *tokenizer.encode(question)], inner.adapter, cache_salt=self._request.cache_salt)
             async with aclosing(inner.engine.generate(prompt, sampling)) as stream:
-                delta = await next_item(stream, interrupt, self.model.patience)
+                delta = await next_item(stream, interrupt, self.model.settings.patience)
             if delta is None:
                 return None
-            self.model.breaker.answered()
+            self.model.breaker.succeeded()
             self._scores += 1
             return float(self.model.scores.index(delta.token_ids[0]))
         except TimeoutError as error:
-            raise TargetSlow(f"no token within {self.model.patience} s") from error
+            raise TargetSlow(f"no token within {self.model.settings.patience} s") from error
         finally:
             self._seconds["target"] += time.perf_counter() - began
 
@@ -154,8 +141,8 @@ def give_up_on(model: TargetModel, error: EngineError) -> TargetFailure:
     if isinstance(error, InvalidRequest) and failure != "full":
         raise error
     if failure not in PASSING:
-        model.breaker.failed(time.monotonic(), model.rest)
-    if model.on_failure == "fail":
+        model.breaker.failed(time.monotonic(), model.settings.rest_seconds)
+    if model.settings.on_failure == "fail":
         raise error
     log.warning("target %s: %s; the small model goes on alone", model.route.engine.name, error)
     return failure

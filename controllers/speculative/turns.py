@@ -34,35 +34,11 @@ class Turns:
     more.
     """
 
-    __slots__ = (
-        "_backlog",
-        "_guide",
-        "_held",
-        "_held_seconds",
-        "_held_since",
-        "_interrupt",
-        "_max_target_tokens",
-        "_opened",
-        "_prompt",
-        "_remaining",
-        "_sections",
-        "_state",
-        "_target",
-        "_target_tokens",
-        "_wrote",
-        "alone",
-        "failure",
-        "score_due",
-        "takeover",
-        "takeovers",
-    )
-
     def __init__(self, state: ReplyState, target: Target, policy: Policy, interrupt: Interrupt) -> None:
-        settings = target.model.settings
-        limits = policy.lengths or settings.lengths
+        limits = policy.lengths or target.model.lengths
         self._state = state
         self._target = target
-        self._guide = guide_for(settings, limits)
+        self._guide = guide_for(target.model.settings, limits, target.model.cues)
         self._interrupt = interrupt
         self._sections = thinking_sections(state.route.family)
         self._max_target_tokens = NEVER if limits.target_tokens is None else limits.target_tokens
@@ -83,7 +59,7 @@ class Turns:
 
     @property
     def timeout(self) -> float | None:
-        return None if self.takeover is None else self._target.model.patience
+        return None if self.takeover is None else self._target.model.settings.patience
 
     def asleep_until(self) -> int:
         """The answer is the small model's, and so is all that it writes alone."""
@@ -247,7 +223,7 @@ class Turns:
             return False
         if driver.limits.room(self._state) <= len(prompt.token_ids):
             return False
-        if self._target.rests():
+        if not self._target.may_be_asked():
             self.alone, self.failure = True, "down"
             return False
         self._prompt, self.takeover, self._wrote = prompt, takeover, False

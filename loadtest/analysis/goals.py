@@ -15,6 +15,7 @@ _SHORT: Final = {
     "tpot": "time_per_output_token_ms",
     "e2el": "request_latency_ms",
 }
+_FROM_START: Final = ("time_to_first_token_ms", "time_to_first_output_token_ms", "request_latency_ms")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +50,10 @@ def is_good(record: RequestRecord, goals: Iterable[Goal]) -> bool:
         return False
     lag = measures.request_dispatch_delay(record) or 0.0
     values = ((measures.TIMES[goal.measure](record), goal) for goal in goals)
-    return all(value is not None and value + _lag(goal, lag) <= goal.limit for value, goal in values)
-
-
-def _lag(goal: Goal, lag: float) -> float:
-    from_start = ("time_to_first_token_ms", "time_to_first_output_token_ms", "request_latency_ms")
-    return lag if goal.measure in from_start else 0.0
+    return all(
+        value is not None and value + (lag if goal.measure in _FROM_START else 0.0) <= goal.limit
+        for value, goal in values
+    )
 
 
 def goodput(result: RunResult, goals: Sequence[Goal]) -> Goodput | None:

@@ -8,6 +8,7 @@ themselves, is `inter_chunk_latency` (aiperf's name). A measure that a record ca
 import re
 from collections.abc import Callable, Iterable, Mapping
 from itertools import pairwise
+from operator import attrgetter
 from typing import Any, Final
 
 from loadtest.records import RequestRecord
@@ -61,14 +62,6 @@ def request_dispatch_delay(record: RequestRecord) -> float | None:
     return _since(record.scheduled_ns, record.start_ns)
 
 
-def output_tokens(record: RequestRecord) -> float | None:
-    return record.output_tokens
-
-
-def reasoning_tokens(record: RequestRecord) -> float | None:
-    return record.thinking_tokens
-
-
 def answer_tokens(record: RequestRecord) -> float | None:
     """Output less reasoning; tags count here unless the server's usage leaves them out."""
     if record.output_tokens is None or record.thinking_tokens is None:
@@ -94,8 +87,12 @@ _TIMES: Final = (
 )
 TIMES: Final[Mapping[str, Measure]] = {f"{measure.__name__}_ms": measure for measure in _TIMES}
 COUNTS: Final[Mapping[str, Measure]] = {
-    measure.__name__: measure for measure in (output_tokens, reasoning_tokens, answer_tokens, reasoning_share)
+    "output_tokens": attrgetter("output_tokens"),
+    "reasoning_tokens": attrgetter("thinking_tokens"),
+    "answer_tokens": answer_tokens,
+    "reasoning_share": reasoning_share,
 }
+MEASURES: Final = {**TIMES, **COUNTS}
 
 
 def _budgets(record: RequestRecord) -> Mapping[str, Any]:

@@ -81,7 +81,7 @@ class Summary:
 def summarise(result: RunResult, goals: Sequence[Goal] = ()) -> Summary:
     """All the figures of one run. Latencies and tokens are those of the requests that succeeded."""
     good = [record for record in result.records if record.error is None]
-    outputs, thoughts = _total(good, measures.output_tokens), _total(good, measures.reasoning_tokens)
+    outputs, thoughts = _total(good, "output_tokens"), _total(good, "thinking_tokens")
     seconds = result.seconds
     variants = grouped(good, _variant)
     difficulties = grouped(
@@ -136,16 +136,15 @@ def _tally(names: Iterable[str | None]) -> dict[str, int]:
     return dict(Counter(name for name in names if name is not None).most_common())
 
 
-def _total(records: Iterable[RequestRecord], measure: measures.Measure) -> int:
-    return int(sum(measure(record) or 0 for record in records))
-
-
-def _values(records: Iterable[RequestRecord], measure: measures.Measure) -> list[float]:
-    return [value for record in records if (value := measure(record)) is not None]
+def _total(records: Iterable[RequestRecord], tokens: str) -> int:
+    return sum(getattr(record, tokens) or 0 for record in records)
 
 
 def _distributions(records: Sequence[RequestRecord]) -> dict[str, Distribution]:
-    samples = {name: _values(records, measure) for name, measure in {**measures.TIMES, **measures.COUNTS}.items()}
+    samples = {
+        name: [value for record in records if (value := measure(record)) is not None]
+        for name, measure in measures.MEASURES.items()
+    }
     samples["inter_chunk_latency_ms"] = [gap for record in records for gap in measures.inter_chunk_latencies(record)]
     found = {name: distribution(sample) for name, sample in samples.items()}
     return {name: figures for name, figures in found.items() if figures is not None}
@@ -167,9 +166,9 @@ def _mode(record: RequestRecord) -> str | None:
 
 def _target_share(records: Iterable[RequestRecord]) -> float | None:
     """Target tokens over output tokens, of the replies whose record counts target tokens."""
-    counted = [record for record in records if measures.target_tokens(record) is not None]
-    outputs = _total(counted, measures.output_tokens)
-    return sum(measures.target_tokens(record) or 0 for record in counted) / outputs if outputs else None
+    counted = [(tokens, one) for one in records if (tokens := measures.target_tokens(one)) is not None]
+    outputs = _total((one for _, one in counted), "output_tokens")
+    return sum(tokens for tokens, _ in counted) / outputs if outputs else None
 
 
 def _budget_figures(records: Iterable[RequestRecord]) -> BudgetFigures | None:

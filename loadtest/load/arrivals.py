@@ -1,24 +1,16 @@
 """When requests start. Plain functions of numbers and a seed: no clock here.
 
 Closed loop: so many in flight, the next starts when one ends. Open loop: starts are fixed beforehand, whatever the
-server does, so that a slow server cannot slow its own load down.
+server does, so that a slow server cannot slow its own load down; `offsets` are seconds from the start of the run, one
+for each request, rising.
 """
 
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
-from typing import Protocol
 
 from loadtest.records import LoadRequest
-
-
-class OpenLoop(Protocol):
-    """A plan of start times, in seconds from the start of the run, one for each request, rising."""
-
-    @property
-    def rate(self) -> float | None: ...
-    def offsets(self, requests: Sequence[LoadRequest]) -> list[float]: ...
 
 
 @dataclass(frozen=True, slots=True)

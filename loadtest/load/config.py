@@ -5,6 +5,7 @@ import json
 import os
 from argparse import ArgumentParser, Namespace
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -206,7 +207,7 @@ def _requests(args: Namespace, body: Mapping[str, Any]) -> list[LoadRequest]:
         found = workload.last_digit(args.requests or 100, args.seed, args.depths, body)
     if args.variant:
         found = workload.crossed(found, args.variant) if args.cross else workload.mixed(found, args.variant, args.seed)
-    return [workload.unstreamed(request) for request in found] if args.no_stream else found
+    return [replace(request, stream=False) for request in found] if args.no_stream else found
 
 
 def arrivals(args: Namespace) -> ArrivalPlan:

@@ -38,7 +38,6 @@ async def run(
     timeout: float = 600.0,
     max_seconds: float | None = None,
     max_concurrency: int | None = None,
-    keep_text: bool = True,
     live: RunProgress | None = None,
     begin: Callable[[], Awaitable[int]] | None = None,
 ) -> RunResult:
@@ -53,7 +52,7 @@ async def run(
     client = LoadClient(target, timeout)
     slots = None if max_concurrency is None else asyncio.Semaphore(max_concurrency)
     seconds = math.inf if max_seconds is None else max_seconds
-    runner = _Runner(client, requests, bodies, keep_text, live or RunProgress(), seconds, slots)
+    runner = _Runner(client, requests, bodies, live or RunProgress(), seconds, slots)
     raise_file_limit()
     if isinstance(arrivals, Concurrent):
         await client.warm(min(arrivals.concurrency, len(requests)))
@@ -86,7 +85,6 @@ class _Runner:
     client: LoadClient
     requests: Sequence[LoadRequest]
     bodies: Sequence[bytes]
-    keep_text: bool
     live: RunProgress
     max_seconds: float
     slots: asyncio.Semaphore | None
@@ -143,7 +141,7 @@ class _Runner:
     def _digest(self) -> Iterator[tuple[int, RequestRecord]]:
         raw, self._raw, self._raw_bytes = self._raw, [], 0
         for number, scheduled_ns, exchange in raw:
-            yield number, record(self.requests[number], scheduled_ns, exchange, self.keep_text)
+            yield number, record(self.requests[number], scheduled_ns, exchange)
 
     def records(self) -> list[RequestRecord]:
         """In the order of the workload."""

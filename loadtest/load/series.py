@@ -4,16 +4,19 @@ import math
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import Any
+from typing import Any, Final
 
 from loadtest.analysis.comparison import LoadComparison, compared
 from loadtest.analysis.distribution import Interval
 from loadtest.analysis.goals import Goal, goodput, is_good
-from loadtest.load.arrivals import ArrivalPlan, Concurrent, Constant, Gamma, synchronous
+from loadtest.load.arrivals import ArrivalPlan, Concurrent, poisson, synchronous
 from loadtest.load.processes import run_in
 from loadtest.load.run import run
 from loadtest.load.workload import repeated
 from loadtest.records import ComparedSide, LoadRequest, LoadTarget, RequestRecord, RunResult
+
+_FEWEST: Final = 20
+"""Requests of a trial."""
 
 
 def rates_between(low: float, high: float, count: int) -> list[float]:
@@ -43,7 +46,7 @@ async def sweep_range(
         yield ends[-1]
     slow, fast = (len(result.records) / result.seconds for result in ends)
     for rate in rates_between(slow, fast, steps):
-        yield await run_in(processes, target, requests, Gamma(rate, seed=seed), **options)
+        yield await run_in(processes, target, requests, poisson(rate, seed), **options)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,24 +98,21 @@ async def search(
     attainment: float = 0.95,
     precision: float = 0.1,
     trial_seconds: float = 20.0,
-    least: int = 20,
-    burstiness: float | None = 1.0,
     seed: int = 0,
     processes: int = 1,
     **options: Any,
 ) -> AsyncIterator[RateTrial]:
     """Trials towards the highest rate at which at least `attainment` of the requests meet all `goals`.
 
-    Each trial offers arrivals for about `trial_seconds`, at least `least` requests, the workload repeated as needed.
-    `burstiness` None means constant arrivals. Ends early where no rate can meet the goals.
+    Each trial offers arrivals for about `trial_seconds`, at least `_FEWEST` requests, the workload repeated as needed.
+    Ends early where no rate can meet the goals.
     """
     tried: list[tuple[float, bool]] = []
     while (rate := next_rate(tried, first, precision)) is not None:
-        plan = Constant(rate) if burstiness is None else Gamma(rate, burstiness, seed)
-        offered = repeated(requests, max(least, math.ceil(rate * trial_seconds)))
-        result = await run_in(processes, target, offered, plan, **options)
+        offered = repeated(requests, max(_FEWEST, math.ceil(rate * trial_seconds)))
+        result = await run_in(processes, target, offered, poisson(rate, seed), **options)
         found = goodput(result, goals)
-        assert found is not None  # at least `least` requests were sent
+        assert found is not None  # requests were sent
         tried.append((rate, found.fraction.value >= attainment))
         yield RateTrial(rate, found.fraction, tried[-1][1], result)
         if is_hopeless(result.records, goals, attainment):

@@ -4,6 +4,7 @@ Reasoning is read from `reasoning` or `reasoning_content`, the answer from `cont
 """
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
@@ -13,7 +14,7 @@ from loadtest.records import HttpExchange, LoadRequest, OutputEvent, OutputKind,
 Json = Mapping[str, Any]
 
 
-def record(request: LoadRequest, scheduled_ns: int, exchange: HttpExchange, keep_text: bool = True) -> RequestRecord:
+def record(request: LoadRequest, scheduled_ns: int, exchange: HttpExchange) -> RequestRecord:
     """Reads what the exchange kept. Never raises: a body that cannot be read is an error kind of its own."""
     reply = _ReplyReader()
     try:
@@ -39,7 +40,7 @@ def record(request: LoadRequest, scheduled_ns: int, exchange: HttpExchange, keep
         completion_tokens=usage.get("completion_tokens"),
         reasoning_tokens=_reasoning_tokens(usage),
         finish_reason=reply.finish_reason,
-        reasoning="".join(reply.reasoning) if keep_text else "",
+        reasoning="".join(reply.reasoning),
         answer="".join(reply.answer),
         decision=reply.decision,
     )
@@ -62,20 +63,20 @@ def _verdict(exchange: HttpExchange, reply: "_ReplyReader") -> tuple[str | None,
     return (None, "") if reply.finish_reason else ("truncated", "the reply ended without a finish reason")
 
 
+@dataclass(slots=True)
 class _ReplyReader:
     """What the events said, as they are read one after another."""
 
-    def __init__(self) -> None:
-        self.events: list[OutputEvent] = []
-        self.exact_tokens = False
-        self.reasoning: list[str] = []
-        self.answer: list[str] = []
-        self.usage: dict[str, Any] = {}
-        self.decision: dict[str, Any] = {}
-        self.finish_reason: str | None = None
-        self.done = False
-        self.error: str | None = None
-        self.error_detail = ""
+    events: list[OutputEvent] = field(default_factory=list)
+    exact_tokens: bool = False
+    reasoning: list[str] = field(default_factory=list)
+    answer: list[str] = field(default_factory=list)
+    usage: dict[str, Any] = field(default_factory=dict)
+    decision: dict[str, Any] = field(default_factory=dict)
+    finish_reason: str | None = None
+    done: bool = False
+    error: str | None = None
+    error_detail: str = ""
 
     def fail(self, kind: str, detail: str) -> None:
         self.error, self.error_detail = kind, detail

@@ -75,13 +75,9 @@ def _question(number: int, depth: int, draw: random.Random, body: Mapping[str, A
         sign = draw.choice("+-*")
         operand = draw.choice(_MULTIPLIERS) if sign == "*" else draw.randint(1, 9)
         value = {"+": value + operand, "-": value - operand, "*": value * operand}[sign] % 10
-        text += f" {_letter(step)}{sign}{operand}"
+        text += f" {chr(ord('a') + step % 26)}{sign}{operand}"
     message = {"role": "user", "content": f"{text}. What is the last digit?"}
     return LoadRequest(f"digit-{number}", (message,), answer=str(value), difficulty=depth, body=body)
-
-
-def _letter(step: int) -> str:
-    return chr(ord("a") + step % 26)
 
 
 def mixed(requests: Iterable[LoadRequest], variants: Sequence[Variant], seed: int = 0) -> list[LoadRequest]:
@@ -104,11 +100,6 @@ def _vary(request: LoadRequest, variant: Variant) -> LoadRequest:
         body={**request.body, **variant.body},
         route=variant.route or request.route,
     )
-
-
-def unstreamed(request: LoadRequest) -> LoadRequest:
-    """The same request for a whole reply."""
-    return replace(request, stream=False)
 
 
 def repeated(requests: Sequence[LoadRequest], count: int) -> list[LoadRequest]:

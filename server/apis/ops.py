@@ -109,14 +109,14 @@ def target_abilities(route: Route) -> dict[str, Any] | None:
         "target": route.target.route.engine.name,
         "method": settings.method,
         "degraded": route.degraded,
-        "on_failure": route.target.on_failure,
-        **asdict(settings.lengths),
-        "caps": asdict(settings.caps),
+        "on_failure": settings.on_failure,
+        **asdict(route.target.lengths),
+        "caps": asdict(settings.longest),
     }
 
 
 def judge_card(judge: Judge) -> dict[str, Any]:
-    return {"family": judge.family.name, "judges": list(judge.family.outcomes), "votes": judge.votes}
+    return {"family": judge.family.name, "judges": list(judge.family.outcomes), "votes": judge.settings.votes}
 
 
 def budget_abilities(route: Route) -> dict[str, Any] | None:
@@ -139,7 +139,7 @@ def budget_abilities(route: Route) -> dict[str, Any] | None:
 async def health(request: Request) -> Response:
     """The process answers, and can mend what is down: a restart is for one that hangs, or has lost an engine."""
     runtime = runtime_of(request)
-    if lost := sorted(name for name in runtime.needed if engine_state(runtime.engines[name]) == "lost"):
+    if lost := sorted(name for name in runtime.config.needed_engines if engine_state(runtime.engines[name]) == "lost"):
         return JSONResponse({"status": "engine lost", "engines": lost}, 503)
     return JSONResponse({"status": "ok"})
 
@@ -152,10 +152,10 @@ async def ready(request: Request) -> Response:
         return JSONResponse({"status": "draining"}, 503)
     alive = await asyncio.gather(*(is_alive(name, engine) for name, engine in runtime.engines.items()))
     down = {name for name, is_up in zip(runtime.engines, alive, strict=True) if not is_up}
-    if down & runtime.needed:
+    if down & runtime.config.needed_engines:
         states = {name: state for name in sorted(down) if (state := engine_state(runtime.engines[name])) != "up"}
         return JSONResponse({"status": "engine down"} | ({"engines": states} if states else {}), 503)
-    degraded = [route for route, target in runtime.targets.items() if target in down]
+    degraded = [route for route, target in runtime.config.targets("alone").items() if target in down]
     return JSONResponse({"status": "ready", "degraded": degraded} if degraded else {"status": "ready"})
 
 

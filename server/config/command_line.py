@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from models.engines import vllm_arguments
-from server.config.load import AUTO, RUN_FILE, ConfigError, read_table
+from server.config.load import RUN_FILE, ConfigError, read_table
+from server.config.routes import AUTO
 
 NOTHING: Mapping[str, Any] = {}
 BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")

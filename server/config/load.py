@@ -13,35 +13,23 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import (
     BeforeValidator,
     Field,
-    PrivateAttr,
     SecretBytes,
-    SerializeAsAny,
     ValidationError,
     ValidationInfo,
     field_validator,
     model_validator,
 )
 
-from controllers.deciders import read_decider
-from controllers.deciders.base import DeciderConfig
-from controllers.policy.controls import EFFORTS, MOST_REPLIES, Wish
-from controllers.policy.exits import ExitConfig
-from controllers.policy.fold import TOLERANCE, BudgetSettings, default_reserve, modes
-from controllers.policy.load import FLOOR, LoadSettings
-from controllers.policy.loop import LoopSettings
+from controllers.policy.fold import modes
 from controllers.policy.speculation import OnFailure
 from models.config import Section, Tokens, resolve
 from models.engines import EngineConfig
 from models.formats import FAMILIES
 from models.formats.reasoning import ReasoningFormat, read_formats
-from models.judge_prompts.families import JUDGE_FAMILIES, Kind, parse_form
-from server.admission import AdmissionConfig
+from models.judge_prompts.families import JUDGE_FAMILIES
 from server.config.engines import AnyEngineConfig, memory_problems
-from server.config.sampling import SamplingConfig
-from server.config.speculative import SpeculativeConfig
+from server.config.routes import AUTO, BudgetsConfig, RouteConfig
 
-LOOP = LoopSettings()
-AUTO = "auto"
 RUN_FILE = "reasond.toml"  # the configuration that a training run leaves in its folder
 MIB = 1024 * 1024
 ROUTE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}")
@@ -129,65 +117,6 @@ class TracingConfig(Section):
     sample: float = Field(default=1.0, ge=0, le=1)
 
 
-class BudgetsConfig(Section):
-    """How much a route's requests may think, in tokens of its family's scope.
-
-    `default` is for requests that name no budget, `cap` bounds every request. `reserve` tokens of `max_tokens` are kept
-    for the answer; 0 keeps none, left out it is `default_reserve`. `efforts` gives the budget of each
-    `reasoning_effort`; those left out keep the server's own. `cut` is how thinking ends at its budget: at a line end
-    within `tolerance` tokens or with the family's phrase (`graceful`), or on the spot (`hard`). `hold_declared` holds a
-    model to the budget that it declares.
-    """
-
-    default: Tokens | None = None
-    cap: Tokens | None = None
-    reserve: Tokens | None = None
-    efforts: dict[Literal["minimal", "low", "medium", "high", "xhigh", "max"], Tokens] = Field(default_factory=dict)
-    cut: Literal["graceful", "hard"] = "graceful"
-    tolerance: Tokens = TOLERANCE
-    hold_declared: bool = False
-
-    def as_policy(self, family: ReasoningFormat, context_length: int) -> BudgetSettings:
-        return BudgetSettings(
-            default=self.default,
-            cap=self.cap,
-            reserve=default_reserve(family, context_length) if self.reserve is None else self.reserve,
-            reserve_share=0.5 if self.reserve is None else 1.0,
-            efforts={**EFFORTS, **{str(effort): tokens for effort, tokens in self.efforts.items()}},
-            graceful=self.cut == "graceful",
-            tolerance=self.tolerance,
-            hold_declared=self.hold_declared,
-        )
-
-
-class LoopConfig(Section):
-    """When a model that repeats itself is stopped: as in `controllers.policy.loop`. `enabled = false` lets it go on."""
-
-    enabled: bool = True
-    ngram: int = Field(default=LOOP.ngram, ge=2)
-    repeats: int = Field(default=LOOP.repeats, ge=2)
-    span: int = Field(default=LOOP.span, ge=16)
-    answer_span: int = Field(default=LOOP.answer_span, ge=16)
-    novelty: float = Field(default=LOOP.novelty, ge=0, lt=1)
-    window: int = Field(default=LOOP.window, ge=256)
-    after: int = Field(default=LOOP.after, ge=0)
-
-    def as_policy(self) -> LoopSettings | None:
-        return LoopSettings(**self.model_dump(exclude={"enabled"})) if self.enabled else None
-
-
-class LoadConfig(Section):
-    """`[routes.NAME.load]`: as in `controllers.policy.load`. `goal_seconds = 0`: no deadline of the route's own."""
-
-    goal_seconds: float = Field(default=0.0, ge=0)
-    floor: Tokens = FLOOR
-    hold_clients: bool = False
-    shift: float = Field(default=0.0, ge=0, le=1)
-
-    def as_policy(self) -> LoadSettings:
-        return LoadSettings(self.goal_seconds or None, self.floor, self.hold_clients, self.shift)
-
-
 class KeyConfig(Section):
     """`[keys.NAME]`: what one API key gets. `budget` goes before a route's default, `budget_cap` beside its cap. By its
     `deadline_seconds` an answer is to begin where the request names no deadline; 0: none.
@@ -198,115 +127,6 @@ class KeyConfig(Section):
     deadline_seconds: float = Field(default=0.0, ge=0)
     max_requests: int = Field(default=0, ge=0)
     tokens_per_minute: Tokens = 0
-
-
-class JudgeConfig(Section):
-    """A judge route's own settings: what it is asked, and how often.
-
-    `templates` are files in place of the family's own, by what is judged. `rubric` is what a single reply is held
-    against where a request brings neither reference nor rubric nor rival. `concurrency` bounds the votes in flight,
-    `cache_size` the verdicts remembered (0: none); `shared_cache` keeps them in `server.store`
-    too. A second try after a reply without a verdict may be `widening` times as long.
-    """
-
-    family: str = "rrm"
-    templates: dict[Kind, str] = Field(default_factory=dict)
-    rubric: str = ""
-    votes: int = Field(default=1, ge=1, le=128)
-    concurrency: int = Field(default=256, ge=1)
-    cache_size: int = Field(default=100_000, ge=0)
-    shared_cache: bool = False
-    widening: float = Field(default=2.0, gt=1)
-    teams: bool = False
-
-    @field_validator("family")
-    @classmethod
-    def _known_family(cls, value: str) -> str:
-        if value not in JUDGE_FAMILIES:
-            raise ValueError(f"unknown judge family {value!r}; known: {', '.join(JUDGE_FAMILIES)}")
-        return value
-
-    @field_validator("templates")
-    @classmethod
-    def _readable(cls, templates: dict[Kind, str], info: ValidationInfo) -> dict[Kind, str]:
-        files: dict[Kind, str] = {kind: resolve(file, info, must_exist=True) for kind, file in templates.items()}
-        for kind, file in files.items():
-            parse_form(kind, Path(file).read_text(encoding="utf-8"))
-        return files
-
-
-class RouteConfig(Section):
-    """A name that clients put in `model`, and further `names` for it. `mode` left out: auto where the family chooses,
-    else think, else no_think.
-
-    `judge` is for routes whose controller is `judge`. `judged_by` names such a route, which ranks replies where a
-    request, or `best_of` here, wants the best of several. `auto` names the decider of mode `auto`, `exit` the rule that
-    ends settled thoughts. The family `auto` is
-    found by the model's own template before anything else is decided (`detected`).
-    """
-
-    engine: str
-    adapter: str = ""
-    family: str = AUTO
-    controller: Literal["mode", "judge", "speculative"] = "mode"
-    judge: JudgeConfig = JudgeConfig()
-    judged_by: str = ""
-    best_of: int = Field(default=1, ge=1, le=MOST_REPLIES)
-    names: tuple[str, ...] = ()
-    mode: Wish | None = None
-    think_threshold: float | None = Field(default=None, ge=0, le=1)
-    description: str = ""
-    sampling: SamplingConfig = SamplingConfig()
-    budgets: BudgetsConfig = BudgetsConfig()
-    loop: LoopConfig = LoopConfig()
-    exit: ExitConfig | None = None
-    load: LoadConfig = LoadConfig()
-    auto: SerializeAsAny[DeciderConfig] | None = None
-    speculative: SpeculativeConfig | None = None
-    admission: AdmissionConfig = AdmissionConfig()
-
-    @field_validator("auto", mode="before")
-    @classmethod
-    def _known_decider(cls, value: Any, info: ValidationInfo) -> Any:
-        return read_decider(value, info.context) if isinstance(value, dict) else value
-
-    _format: ReasoningFormat | None = PrivateAttr(None)
-    _found_by: str = PrivateAttr("named by the configuration")
-
-    @field_validator("family")
-    @classmethod
-    def _known_family(cls, value: str, info: ValidationInfo) -> str:
-        known = _families(info.context)
-        if value != AUTO and value not in known:
-            raise ValueError(f"unknown family {value!r}; known: {', '.join([AUTO, *known])}")
-        return value
-
-    def model_post_init(self, context: Any) -> None:
-        if self.family != AUTO:
-            self._format = _families(context)[self.family]
-
-    def detected(self, family: ReasoningFormat, found_by: str) -> "RouteConfig":
-        """The route with the family that was found for it."""
-        route = self.model_copy(update={"family": family.name})
-        route._format, route._found_by = family, found_by
-        return route
-
-    @property
-    def found_by(self) -> str:
-        """Why the route has its family."""
-        return self._found_by
-
-    @property
-    def of_family(self) -> ReasoningFormat:
-        return self._format or FAMILIES["plain"]
-
-    @property
-    def default_mode(self) -> Wish:
-        if self.mode is not None:
-            return self.mode
-        if self.of_family.chooses or self.auto is not None:
-            return "auto"
-        return "think" if "think" in self.of_family.able else "no_think"
 
 
 class RewardsConfig(Section):
@@ -404,12 +224,6 @@ def parse_table(table: Mapping[str, Any], folder: Path) -> Config:
         return Config.model_validate(table, context={"folder": folder, "families": {**FAMILIES, **own}})
     except ValidationError as error:
         raise ConfigError("\n".join(_lines(error, table))) from error
-
-
-def _families(context: Any) -> Mapping[str, ReasoningFormat]:
-    """What a configuration's routes may name: the built-in families, and its own."""
-    known: Mapping[str, ReasoningFormat] = (context or {}).get("families", FAMILIES)
-    return known
 
 
 def _process_problems(config: Config) -> Iterator[str]:

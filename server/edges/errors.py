@@ -23,7 +23,6 @@ from controllers.judging.scoring import NothingToJudgeBy
 from controllers.policy.controls import PolicyError
 from models.engines.base import EngineBusy, EngineDead, EngineRestarting, InvalidRequest, PromptTooLong
 from server.admission import Refusal
-from server.apis.rewards.batch import NotJudged
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -128,6 +127,13 @@ def validated(validate: Callable[[T], Model], sent: T) -> Model:
 
 class ServerStopping(Exception):
     """The server stopped before the reply was complete."""
+
+
+class NotJudged(Exception):
+    """The server was told to stop before this item was judged."""
+
+    def __init__(self) -> None:
+        super().__init__("the server is stopping: this item was not judged")
 
 
 def model_not_found(name: str, known: Iterable[str]) -> ApiError:

@@ -5,10 +5,11 @@ the server starts, so a request pays for counting and not for looking up.
 """
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
+from itertools import product
 from types import MappingProxyType
-from typing import Literal, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.exposition import generate_latest
@@ -21,6 +22,7 @@ from controllers.policy.controls import ChosenBy, Cut, CutBy
 from controllers.speculative.takeovers import TakeoverKind
 from models.formats.reasoning import Mode
 
+M = TypeVar("M", Counter, Gauge, Histogram)
 Failure = Literal["refused", "overloaded", "error"]
 Outcome = Literal["ok", "aborted"] | Failure
 OUTCOMES: tuple[Outcome, ...] = ("ok", "aborted", "refused", "overloaded", "error")
@@ -39,9 +41,10 @@ class Metrics:
 
     def __init__(self, routes: Iterable[str], engines: Mapping[str, Callable[[], int]] = MappingProxyType({})) -> None:
         self.registry = CollectorRegistry()
-        families = _Families(self.registry)
-        self.routes: Mapping[str, RouteMetrics] = {name: RouteMetrics(families, name) for name in routes}
-        self.responses = {hundreds: families.responses.labels(f"{hundreds}xx") for hundreds in range(1, 6)}
+        known: dict[str, Any] = {}
+        self.routes = {name: RouteMetrics(self.registry, known, name) for name in routes}
+        responses = Counter("reasond:http_responses", "Answers of any path.", ["status"], registry=self.registry)
+        self.responses = {hundreds: responses.labels(f"{hundreds}xx") for hundreds in range(1, 6)}
         self.tasks = Gauge("reasond:asyncio_tasks", "Tasks of the server's event loop.", registry=self.registry)
         self.loop_lag = Histogram(
             "reasond:event_loop_lag_seconds",
@@ -101,64 +104,104 @@ class Metrics:
         return generate_latest(self.registry) + generate_latest(REGISTRY)
 
 
+class _Children:
+    """Makes the children that one route has of every metric. `known` are the metrics by name, those of all routes."""
+
+    def __init__(self, registry: CollectorRegistry, known: dict[str, Any], route: str) -> None:
+        self._registry = registry
+        self._known = known
+        self._route = route
+
+    def _metric(self, kind: type[M], name: str, text: str, labels: Iterable[str] = (), **options: Any) -> M:
+        if name not in self._known:
+            self._known[name] = kind(f"reasond:{name}", text, ["route", *labels], registry=self._registry, **options)
+        metric: M = self._known[name]
+        return metric
+
+    def gauge(self, name: str, text: str) -> Gauge:
+        return self._metric(Gauge, name, text).labels(self._route)
+
+    def counter(self, name: str, text: str) -> Counter:
+        return self._metric(Counter, name, text).labels(self._route)
+
+    def histogram(self, name: str, text: str, buckets: Sequence[float]) -> Histogram:
+        return self._metric(Histogram, name, text, buckets=buckets).labels(self._route)
+
+    def each(self, kind: type[M], name: str, text: str, /, **labels: Any) -> dict[Any, M]:
+        """One for each value of a label, or for each combination of values; a label's values may be a `Literal`."""
+        metric = self._metric(kind, name, text, labels)
+        known = [get_args(values) or values for values in labels.values()]
+        made = {values: metric.labels(self._route, *map(_word, values)) for values in product(*known)}
+        return made if len(known) > 1 else {values[0]: child for values, child in made.items()}
+
+    def counters(self, name: str, text: str, /, **labels: Any) -> dict[Any, Counter]:
+        return self.each(Counter, name, text, **labels)
+
+
+def _word(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
 class RouteMetrics:
     """One route's children of every metric."""
 
-    def __init__(self, families: "_Families", name: str) -> None:
+    def __init__(self, registry: CollectorRegistry, known: dict[str, Any], name: str) -> None:
         self.name = name
-        self.running = families.running.labels(name)
-        self.waiting = families.waiting.labels(name)
-        self.reasoning_tokens = families.reasoning_tokens.labels(name)
-        self.answer_tokens = families.answer_tokens.labels(name)
-        self.first_token = families.first_token.labels(name)
-        self.first_answer = families.first_answer.labels(name)
-        self.empty_answers = families.empty_answers.labels(name)
-        self.budget_used = families.budget_used.labels(name)
-        self.cuts: Mapping[tuple[Cut, CutBy], Counter] = {
-            (cut, by): families.cuts.labels(name, cut, by) for cut in get_args(Cut) for by in get_args(CutBy)
-        }
-        self._probed = families.probe_tokens.labels(name)
-        self.comparisons = families.comparisons.labels(name)
-        self.votes = families.votes.labels(name)
-        self.unparsable = families.unparsable.labels(name)
-        self.cache_hits = families.cache_hits.labels(name)
-        self.decisions: Mapping[tuple[Mode, ChosenBy], Counter] = {
-            (mode, source): families.decisions.labels(name, mode, source)
-            for mode in get_args(Mode)
-            for source in get_args(ChosenBy)
-        }
-        self._p_think = families.p_think.labels(name)
-        self._decision_tokens = families.decision_tokens.labels(name)
-        self._decider_failures: Mapping[DeciderFailure, Counter] = {
-            failure: families.decider_failures.labels(name, failure) for failure in get_args(DeciderFailure)
-        }
-        self._deadlines = {met: families.deadlines.labels(name, str(met).lower()) for met in (True, False)}
-        self._shadows = {same: families.shadows.labels(name, str(same).lower()) for same in (True, False)}
-        self._replies: Mapping[Mode, Gauge] = {mode: families.replies.labels(name, mode) for mode in get_args(Mode)}
-        self._budgets = families.budgets.labels(name)
-        self.thought, self.answered = (families.tokens.labels(name, kind) for kind in ("reasoning", "answer"))
-        self._takeovers: Mapping[TakeoverKind, Counter] = {
-            kind: families.takeovers.labels(name, kind) for kind in get_args(TakeoverKind)
-        }
-        self._target_failures: Mapping[TargetFailure, Counter] = {
-            failure: families.target_failures.labels(name, failure) for failure in get_args(TargetFailure)
-        }
-        self._model_tokens = {model: families.model_tokens.labels(name, model) for model in MODELS}
-        self._model_seconds = {model: families.model_seconds.labels(name, model) for model in MODELS}
-        self._target_share = families.target_share.labels(name)
-        self._held = families.held.labels(name)
-        self._discarded = families.discarded.labels(name)
-        self._reread = families.reread.labels(name)
-        self._reread_cached = families.reread_cached.labels(name)
-        self.outcomes: Mapping[Outcome, Counter] = {
-            outcome: families.requests.labels(name, outcome) for outcome in OUTCOMES
-        }
-        self.aborts: Mapping[AbortCause, Counter] = {
-            cause: families.aborts.labels(name, cause) for cause in get_args(AbortCause)
-        }
+        make = _Children(registry, known, name)
+        gauge, counter, counters, histogram = make.gauge, make.counter, make.counters, make.histogram
+        self.running = gauge("num_requests_running", "Requests that have had their first token.")
+        self.waiting = gauge("num_requests_waiting", "Requests that wait for their first token.")
+        self._replies = make.each(
+            Gauge, "replies_running", "Replies that have decided and not ended, by mode.", mode=Mode
+        )
+        self._budgets = gauge("budgets_running", "Those of them that the server holds to a budget.")
+        self.tokens = counters(
+            "generated_tokens", "Tokens of replies while they are written.", kind=("reasoning", "answer")
+        )
+        self._reasoning_tokens = histogram("request_reasoning_tokens", "Thinking tokens of a reply.", TOKENS)
+        self._answer_tokens = histogram("request_answer_tokens", "Answer tokens of a reply.", TOKENS)
+        self.first_token = histogram("time_to_first_token_seconds", "Arrival to first token of any kind.", SECONDS)
+        self.first_answer = histogram(
+            "time_to_first_answer_token_seconds", "Arrival to first token of the answer.", SECONDS
+        )
+        self._decisions = counters("mode_decisions", "Modes of replies, by who chose them.", mode=Mode, source=ChosenBy)
+        self._p_think = histogram("p_think", "Deciders' probability that a reply gains from thinking.", RATIOS)
+        self._decision_tokens = counter("decision_tokens", "Tokens generated for decisions and thrown away.")
+        self._decider_failures = counters(
+            "decider_failures", "Decisions that a decider failed to make.", cause=DeciderFailure
+        )
+        self._deadlines = counters(
+            "deadlines", "Replies with a deadline, by whether the answer began in time.", met=(True, False)
+        )
+        self._shadows = counters(
+            "shadow_replies", "Direct replies that were thought through as well, unseen.", same=(True, False)
+        )
+        self._budget_used = histogram("budget_used_ratio", "Tokens used of the budget that was requested.", RATIOS)
+        self._cuts = counters("cuts", "Stretches ended by the server, by how and for whose sake.", cut=Cut, by=CutBy)
+        self._probed = counter("probe_tokens", "Tokens of trial answers, beside the replies.")
+        self._empty_answers = counter("empty_answers", "Replies whose answer has no token.")
+        self._takeovers = counters(
+            "takeovers", "Stretches that the target model wrote, by what called for them.", kind=TakeoverKind
+        )
+        self._target_failures = counters(
+            "target_failures", "Replies that went on without their target, by why.", cause=TargetFailure
+        )
+        self._model_tokens = counters("model_tokens", "Tokens of replies, by the model that wrote them.", model=MODELS)
+        self._model_seconds = counters("model_seconds", "Time that replies spent in each model.", model=MODELS)
+        self._target_share = histogram("target_token_share", "Share of a reply's tokens from the target.", RATIOS)
+        self._held = histogram("held_seconds", "Time for which a reply's text was held back in all.", SECONDS)
+        self._discarded = counter("discarded_tokens", "Tokens that were generated and thrown away.")
+        self._reread = counter("reread_tokens", "Prompt tokens of hand-overs.")
+        self._reread_cached = counter("reread_cached_tokens", "Prompt tokens of hand-overs that an engine had cached.")
+        self._comparisons = counter("judge_comparisons", "Comparisons that a judge was asked for.")
+        self._votes = counter("judge_votes", "Votes on comparisons, remembered ones included.")
+        self._unparsable = counter("judge_unparsable_verdicts", "Replies of a judge that held no verdict.")
+        self._cache_hits = counter("judge_cache_hits", "Votes that the cache of verdicts answered.")
+        self.outcomes = counters("requests", "Requests, by how they ended.", outcome=OUTCOMES)
+        self.aborts = counters("request_aborts", "Requests ended before their reply was, by cause.", cause=AbortCause)
 
     def decided(self, decision: Decision) -> None:
-        self.decisions[decision.mode, decision.chosen_by].inc()
+        self._decisions[decision.mode, decision.chosen_by].inc()
         if decision.p_think is not None:
             self._p_think.observe(decision.p_think)
         if decision.decision_tokens:
@@ -184,10 +227,10 @@ class RouteMetrics:
 
     def replied(self, end: Finished, *, empty: bool) -> None:
         """One choice is complete; `empty` says that its answer has no text."""
-        self.reasoning_tokens.observe(end.reasoning_tokens)
-        self.answer_tokens.observe(end.answer_tokens)
+        self._reasoning_tokens.observe(end.reasoning_tokens)
+        self._answer_tokens.observe(end.answer_tokens)
         if empty:
-            self.empty_answers.inc()
+            self._empty_answers.inc()
         if end.discarded_tokens:
             self._discarded.inc(end.discarded_tokens)
         if end.target is not None:
@@ -195,9 +238,9 @@ class RouteMetrics:
         if end.early_exit is not None:
             self._probed.inc(end.early_exit.probe_tokens)
         if end.cut is not None and end.cut_by is not None:
-            self.cuts[end.cut, end.cut_by].inc()
+            self._cuts[end.cut, end.cut_by].inc()
         if end.budget is not None and end.budget.requested and end.budget.requested > 0:
-            self.budget_used.observe(end.budget.used / end.budget.requested)
+            self._budget_used.observe(end.budget.used / end.budget.requested)
 
     def helped(self, use: TargetUse) -> None:
         """One choice of a speculative route is complete."""
@@ -216,59 +259,7 @@ class RouteMetrics:
 
     def judged(self, verdict: Verdict) -> None:
         """One comparison of a judge, asked or remembered."""
-        self.comparisons.inc()
-        self.votes.inc(len(verdict.votes))
-        self.unparsable.inc(sum(vote.unparsable for vote in verdict.votes))
-        self.cache_hits.inc(sum(vote.cached for vote in verdict.votes))
-
-
-class _Families:
-    """The metrics themselves, before labels."""
-
-    def __init__(self, registry: CollectorRegistry) -> None:
-        def histogram(name: str, text: str, buckets: tuple[float, ...]) -> Histogram:
-            return Histogram(f"reasond:{name}", text, ["route"], buckets=buckets, registry=registry)
-
-        def counter(name: str, text: str, *labels: str) -> Counter:
-            return Counter(f"reasond:{name}", text, ["route", *labels], registry=registry)
-
-        def gauge(name: str, text: str, *labels: str) -> Gauge:
-            return Gauge(f"reasond:{name}", text, ["route", *labels], registry=registry)
-
-        self.running = gauge("num_requests_running", "Requests that have had their first token.")
-        self.waiting = gauge("num_requests_waiting", "Requests that wait for their first token.")
-        self.replies = gauge("replies_running", "Replies that have decided and not ended, by mode.", "mode")
-        self.budgets = gauge("budgets_running", "Those of them that the server holds to a budget.")
-        self.tokens = counter("generated_tokens", "Tokens of replies while they are written.", "kind")
-        self.reasoning_tokens = histogram("request_reasoning_tokens", "Thinking tokens of a reply.", TOKENS)
-        self.answer_tokens = histogram("request_answer_tokens", "Answer tokens of a reply.", TOKENS)
-        self.first_token = histogram("time_to_first_token_seconds", "Arrival to first token of any kind.", SECONDS)
-        self.first_answer = histogram(
-            "time_to_first_answer_token_seconds", "Arrival to first token of the answer.", SECONDS
-        )
-        self.decisions = counter("mode_decisions", "Modes of replies, by who chose them.", "mode", "source")
-        self.p_think = histogram("p_think", "Deciders' probability that a reply gains from thinking.", RATIOS)
-        self.decision_tokens = counter("decision_tokens", "Tokens generated for decisions and thrown away.")
-        self.decider_failures = counter("decider_failures", "Decisions that a decider failed to make.", "cause")
-        self.deadlines = counter("deadlines", "Replies with a deadline, by whether the answer began in time.", "met")
-        self.shadows = counter("shadow_replies", "Direct replies that were thought through as well, unseen.", "same")
-        self.budget_used = histogram("budget_used_ratio", "Tokens used of the budget that was requested.", RATIOS)
-        self.cuts = counter("cuts", "Stretches ended by the server, by how and for whose sake.", "cut", "by")
-        self.probe_tokens = counter("probe_tokens", "Tokens of trial answers, beside the replies.")
-        self.empty_answers = counter("empty_answers", "Replies whose answer has no token.")
-        self.takeovers = counter("takeovers", "Stretches that the target model wrote, by what called for them.", "kind")
-        self.target_failures = counter("target_failures", "Replies that went on without their target, by why.", "cause")
-        self.model_tokens = counter("model_tokens", "Tokens of replies, by the model that wrote them.", "model")
-        self.model_seconds = counter("model_seconds", "Time that replies spent in each model.", "model")
-        self.target_share = histogram("target_token_share", "Share of a reply's tokens from the target.", RATIOS)
-        self.held = histogram("held_seconds", "Time for which a reply's text was held back in all.", SECONDS)
-        self.discarded = counter("discarded_tokens", "Tokens that were generated and thrown away.")
-        self.reread = counter("reread_tokens", "Prompt tokens of hand-overs.")
-        self.reread_cached = counter("reread_cached_tokens", "Prompt tokens of hand-overs that an engine had cached.")
-        self.comparisons = counter("judge_comparisons", "Comparisons that a judge was asked for.")
-        self.votes = counter("judge_votes", "Votes on comparisons, remembered ones included.")
-        self.unparsable = counter("judge_unparsable_verdicts", "Replies of a judge that held no verdict.")
-        self.cache_hits = counter("judge_cache_hits", "Votes that the cache of verdicts answered.")
-        self.requests = counter("requests", "Requests, by how they ended.", "outcome")
-        self.aborts = counter("request_aborts", "Requests ended before their reply was, by cause.", "cause")
-        self.responses = Counter("reasond:http_responses", "Answers of any path.", ["status"], registry=registry)
+        self._comparisons.inc()
+        self._votes.inc(len(verdict.votes))
+        self._unparsable.inc(sum(vote.unparsable for vote in verdict.votes))
+        self._cache_hits.inc(sum(vote.cached for vote in verdict.votes))

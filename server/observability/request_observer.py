@@ -58,22 +58,6 @@ class RequestObserver:
     `cut` is set when the server ends what its drain left over: it tells that abort from a client's.
     """
 
-    __slots__ = (
-        "_answered",
-        "_began",
-        "_cut",
-        "_decision",
-        "_ends",
-        "_first_answer",
-        "_first_token",
-        "_next_report",
-        "_outcome",
-        "_reported",
-        "_route",
-        "_running",
-        "usage",
-    )
-
     def __init__(self, route: RouteMetrics, cut: asyncio.Event) -> None:
         self.usage = UsageCounter()
         self._route = route
@@ -129,8 +113,8 @@ class RequestObserver:
         thought, answered = self._reported
         self._reported = (self.usage.reasoning_tokens, self.usage.completion_tokens - self.usage.reasoning_tokens)
         self._next_report = self.usage.completion_tokens + COUNTED_AT_ONCE
-        self._route.thought.inc(self._reported[0] - thought)
-        self._route.answered.inc(self._reported[1] - answered)
+        self._route.tokens["reasoning"].inc(self._reported[0] - thought)
+        self._route.tokens["answer"].inc(self._reported[1] - answered)
 
     def spoke(self) -> None:
         """There is text."""

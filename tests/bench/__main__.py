@@ -132,7 +132,7 @@ async def one(
         for side in sides if number % 2 == 0 else reversed(sides):
             before = side.served.cpu_seconds()
             share = side.requests[number :: options.rounds]
-            side.results.append(await run(side.target, share, Concurrent(concurrency), keep_text=False))
+            side.results.append(await run(side.target, share, Concurrent(concurrency)))
             side.cpu_seconds += side.served.cpu_seconds() - before
     check(sides)
     return {"mode": case.mode, "stream": stream, "concurrency": concurrency, **figures(*sides)}

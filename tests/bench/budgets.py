@@ -90,7 +90,7 @@ async def cost(url: str, server: int, options: argparse.Namespace) -> list[dict[
     for number in range(options.rounds):
         for name in list(sides) if number % 2 == 0 else reversed(sides):
             before = session_seconds(server)
-            result = await run(target, sides[name], arrivals, keep_text=False)
+            result = await run(target, sides[name], arrivals)
             good(result.records)
             tokens = sum(record.completion_tokens or 0 for record in result.records)
             work[name].append((session_seconds(server) - before) / tokens)

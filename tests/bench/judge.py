@@ -25,12 +25,13 @@ import httpx
 import orjson
 import uvloop
 
+from controllers.judging.settings import JudgeConfig
 from demo.tasks import TASKS
 from models.engines.base import Delta, Engine, Prompt, Sampling
 from models.engines.scripted import ScriptedEngine
 from models.text.tokenizer import HubTokenizer
 from server.app import create_app
-from server.config.load import Config, JudgeConfig, parse_config
+from server.config.load import Config, parse_config
 from server.engines import start_engines
 from server.serve import build_server
 from tests.processes import ROOT

@@ -114,7 +114,7 @@ async def one_round(tree: Tree, route: str, stream: bool, number: int, options: 
     asked = last_digit(options.requests, seed=number, body={"max_tokens": 2000})
     requests = [replace(request, stream=stream) for request in asked]
     before = tree.cpu_seconds()
-    result = await run(LoadTarget(tree.url, route), requests, Concurrent(options.concurrency), keep_text=False)
+    result = await run(LoadTarget(tree.url, route), requests, Concurrent(options.concurrency))
     if failed := [record for record in result.records if record.error]:
         raise SystemExit(f"{len(failed)} requests went wrong at {tree.url}; the first: {failed[0]}")
     if number >= 0:

@@ -7,6 +7,7 @@ import pytest
 from controllers import CONTROLLERS
 from controllers.generation.route import Route, build_route
 from controllers.judging.judge import Judge
+from controllers.judging.settings import JudgeConfig
 from controllers.policy.fold import Defaults
 from models.engines.scripted import Line, Script, ScriptedEngine
 from models.formats import FAMILIES
@@ -49,8 +50,9 @@ def make_judge(tokenizer: HubTokenizer, make_route: MakeRoute) -> MakeJudge:
         **options,
     ) -> tuple[Judge, Reader]:
         reader = Reader(tokenizer, rule, single)
-        of_family = JUDGE_FAMILIES[family]
-        route = make_route(reader, **(engine or {}))
-        return Judge(route, CONTROLLERS["mode"], of_family, load_forms(of_family, {}), **options), reader
+        route, forms = make_route(reader, **(engine or {})), load_forms(JUDGE_FAMILIES[family], {})
+        own = {name: value for name, value in options.items() if name in JudgeConfig.model_fields}
+        others = {name: value for name, value in options.items() if name not in own}
+        return Judge(route, CONTROLLERS["mode"], forms, JudgeConfig(family=family, **own), **others), reader
 
     return make

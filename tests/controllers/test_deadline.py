@@ -16,7 +16,7 @@ from controllers.generation.route import Route, build_route
 from controllers.generation.throughput import ThroughputEstimate
 from controllers.policy.controls import PolicyError
 from controllers.policy.fold import Defaults, KeyLimits, Policy, fold
-from controllers.policy.load import Deadline, LoadSettings
+from controllers.policy.load import Deadline, LoadConfig
 from models.engines.base import Prompt, Sampling
 from models.engines.scripted import Line, ScriptedEngine
 from models.formats import FAMILIES
@@ -131,14 +131,14 @@ def test_a_penalty_and_a_deadline_of_the_request_contradict_each_other() -> None
 
 
 def test_request_over_key_over_route_says_the_deadline() -> None:
-    load = LoadSettings(goal_seconds=9.0, floor=5)
+    load = LoadConfig(goal_seconds=9.0, floor=5)
     defaults, key = Defaults("think", load=load), KeyLimits(deadline=7.0)
     asked = {"reasond": {"deadline_seconds": 3}}
     assert fold(asked, FAMILY, defaults, key).deadline == Deadline(3.0, "deadline", 5)
     assert fold({}, FAMILY, defaults, key).deadline == Deadline(7.0, "deadline", 5)
     assert fold({}, FAMILY, defaults).deadline == Deadline(9.0, "load", 5)
     assert fold({"thinking_budget": 50}, FAMILY, defaults).deadline is None
-    held = Defaults("think", load=replace(load, hold_clients=True))
+    held = Defaults("think", load=load.model_copy(update={"hold_clients": True}))
     assert fold({"thinking_budget": 50}, FAMILY, held).deadline == Deadline(9.0, "load", 5)
     assert fold({}, FAMILY, Defaults("think")).deadline is None
     for wrong in (0, -1, "5", True, float("inf")):
@@ -162,7 +162,7 @@ def test_a_route_may_think_less_where_its_engine_is_slow() -> None:
     def chosen(shift: float) -> Decision:
         plain = route_of()
         plain.pace.token, plain.pace.quiet = 0.04, 0.01
-        defaults = Defaults("auto", load=LoadSettings(shift=shift), decider="random")
+        defaults = Defaults("auto", load=LoadConfig(shift=shift), decider="random")
         decider = load_decider(read_decider({"decider": "ask"}), TOKENIZER)
         route = replace(plain, defaults=defaults, decider=decider)
         events, _ = virtual_time.run(timed(route, Policy("auto", "route"), Sampling(max_tokens=5)))

@@ -19,7 +19,7 @@ from controllers.generation.events import Conversation, Decision, Event, Finishe
 from controllers.generation.route import Route, build_route, with_target
 from controllers.generation.state import ReplyState
 from controllers.policy.fold import BudgetSettings, Defaults, Policy
-from controllers.policy.speculation import Speculation, TakeoverLimits
+from controllers.policy.speculation import SpeculativeConfig
 from controllers.rules.base import Action, Rule
 from models.engines.base import Delta, EngineDead, Grammar, Prompt, Sampling
 from models.engines.scripted import ScriptedEngine, ScriptedReply
@@ -151,9 +151,9 @@ def test_no_way_of_cutting_the_stream_changes_a_reply(data: st.DataObject) -> No
         small = engine(goes_on(thought, answer), cut=cut, seed=seed)
         route = build_route("r", CONTROLLERS["mode"], FAMILIES["lhrm"], small, defaults)
         if speculative:
-            lengths = TakeoverLimits(takeover_tokens=7, excess_after=1, excess_tokens=9)
+            settings = SpeculativeConfig(target="large", takeover_tokens=7, excess_after=1, excess_tokens=9)
             large = engine(lambda prompt, sampling: TARGET, cut=cut, seed=seed + 1, name="large")
-            route = with_target(route, large, Speculation(lengths), CircuitBreaker())
+            route = with_target(route, large, settings, CircuitBreaker())
         return run(route, policy, sampling, shape=shape)
 
     assert essence(reply(1)) == essence(reply(8))
@@ -249,7 +249,8 @@ def test_every_engine_request_carries_salt_and_priority(method: str) -> None:
         return small(prompt, sampling)
 
     route = build_route("r", CONTROLLERS["mode"], FAMILIES["lhrm"], engine(script), Defaults("auto"))
-    route = with_target(route, engine(target, name="large"), Speculation(method=method), CircuitBreaker())  # type: ignore[arg-type]
+    settings = SpeculativeConfig(target="large", method=method)  # type: ignore[arg-type]
+    route = with_target(route, engine(target, name="large"), settings, CircuitBreaker())
     policy = Policy("auto", "route", think_threshold=0.1, budget=30, requested=30)
     run(route, policy, Sampling(priority=7), cache_salt="tenant")
     for model in (small, large, probed):
@@ -261,7 +262,7 @@ def test_every_engine_request_carries_salt_and_priority(method: str) -> None:
 def test_a_route_that_fails_with_its_target_fails_each_time() -> None:
     dead = engine([ScriptedReply("x", error=EngineDead("gone"))], name="large")
     route = build_route("r", CONTROLLERS["mode"], FAMILIES["lhrm"], engine(goes_on(THOUGHT, "so")), Defaults("think"))
-    route = with_target(route, dead, Speculation(), CircuitBreaker(), on_failure="fail", rest=60.0)
+    route = with_target(route, dead, SpeculativeConfig(target="dead", on_failure="fail"), CircuitBreaker())
     for _ in range(3):
         with pytest.raises(EngineDead):
             run(route, Policy("think", "client"), Sampling())

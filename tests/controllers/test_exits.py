@@ -14,7 +14,7 @@ from controllers.generation.route import Route, build_route, with_target
 from controllers.policy.controls import PolicyError
 from controllers.policy.exits import MarginConfig, TrialConfig
 from controllers.policy.fold import Defaults, Policy, fold
-from controllers.policy.speculation import Speculation, TakeoverLimits
+from controllers.policy.speculation import SpeculativeConfig
 from models.engines.base import Delta, EngineBusy, Prompt, Sampling
 from models.engines.scripted import ScriptedEngine, ScriptedReply
 from models.formats import FAMILIES
@@ -297,7 +297,8 @@ def test_the_target_s_turn_is_let_be(tokenizer: HubTokenizer, exits: Any, same: 
     model = Thinker(tokenizer, near=-0.3, thought=opening + THOUGHT)
     other = tokenizer if same else other_tokenizer("bytes")
     target = ScriptedEngine(other, lambda prompt, sampling: opening, name="t", context_length=2048)
-    settings = Speculation(TakeoverLimits(opening_tokens=len(other.encode(opening)), takeover_tokens=0))
+    opening_tokens = len(other.encode(opening))
+    settings = SpeculativeConfig(target="t", opening_tokens=opening_tokens, takeover_tokens=0)
     route = with_target(route_of(model, exits), target, settings, CircuitBreaker())
     thought, end, _ = run(route)
     assert end.cut_by == "settled"

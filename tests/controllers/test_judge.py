@@ -9,6 +9,7 @@ from controllers.concurrency import gather, gather_bounded
 from controllers.generation.events import Conversation
 from controllers.judging.judge import CannotJudge, Judge, wider
 from controllers.judging.ranking import TournamentRules, rank
+from controllers.judging.settings import JudgeConfig
 from controllers.judging.tournament import Match, VoteCount
 from controllers.judging.verdicts import JudgeComparison
 from controllers.policy.fold import BudgetSettings, Defaults, KeyLimits, fold
@@ -363,7 +364,7 @@ async def test_a_controller_that_never_ends_its_reply_is_an_error(make_judge):
         return
         yield
 
-    broken = Judge(judge.route, silent, judge.family, judge.forms)
+    broken = Judge(judge.route, silent, judge.forms, judge.settings)
     with pytest.raises(AssertionError, match="ends with Finished"):
         await broken.compare(PAIR, judge.params())
 
@@ -480,3 +481,12 @@ async def test_a_judge_without_a_prompt_for_rubrics_says_so(make_judge):
 async def test_nothing_to_do_together_is_done_at_once():
     assert await gather([]) == []
     assert await gather_bounded(5, []) == []
+
+
+def test_a_judge_s_family_and_its_own_templates_are_known_when_its_settings_are_read(tmp_path):
+    own = tmp_path / "own.txt"
+    own.write_text("[user]\n{query} {first} {second}")
+    assert JudgeConfig(templates={"pair": str(own)}).templates == {"pair": str(own.resolve())}
+    for wrong in ({"family": "oracle"}, {"templates": {"pair": str(tmp_path / "none.txt")}}):
+        with pytest.raises(ValueError, match=r"oracle|exist"):
+            JudgeConfig(**wrong)

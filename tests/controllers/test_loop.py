@@ -2,7 +2,6 @@
 
 import asyncio
 import random
-from dataclasses import replace
 
 import pytest
 
@@ -10,14 +9,14 @@ from controllers import CONTROLLERS
 from controllers.generation.events import Conversation, Finished
 from controllers.generation.route import build_route
 from controllers.policy.fold import Defaults, Policy
-from controllers.policy.loop import LoopSettings
+from controllers.policy.loop import LoopConfig
 from demo.tasks import TASKS
 from models.engines.base import Prompt, Sampling
 from models.engines.scripted import Line, ScriptedEngine
 from models.formats import FAMILIES
 from models.text.tokenizer import HubTokenizer
 
-LOOP = LoopSettings()
+LOOP = LoopConfig()
 PHRASE = 26  # tokens of the family's phrase, at most
 
 
@@ -27,7 +26,7 @@ def reply(
     answer: list[int],
     *,
     sampling: Sampling | None = None,
-    settings: LoopSettings | None = LOOP,
+    settings: LoopConfig | None = LOOP,
     family: str = "lhrm",
 ) -> Finished:
     closing = tokenizer.control_id("</think>")
@@ -119,7 +118,7 @@ def test_loops_of_all_periods_are_broken_in_time(tokenizer: HubTokenizer) -> Non
     for period in range(1, 257):
         draw = random.Random(period)
         round_ = [draw.randrange(700) for _ in range(period)]
-        end = reply(tokenizer, round_ * (2000 // period), tokenizer.encode("so 4"), settings=replace(LOOP, after=0))
+        end = reply(tokenizer, round_ * (2000 // period), tokenizer.encode("so 4"), settings=LoopConfig(after=0))
         assert (end.cut_by, end.reason, end.answer_tokens > 0) == ("loop", "stop", True), period
         assert end.reasoning_tokens <= 4 * period + 110 + PHRASE, period
 
@@ -131,5 +130,5 @@ def test_thoughts_as_the_demo_models_learn_them_go_on(tokenizer: HubTokenizer, t
     for _ in range(40):
         drawn = (asked.draw(rng.choice(tuple(asked.difficulties)), rng) for _ in range(6))
         thought = tokenizer.encode("\n\n".join(written for _, written, _ in drawn))
-        end = reply(tokenizer, thought, tokenizer.encode("so 4"), settings=replace(LOOP, after=0))
+        end = reply(tokenizer, thought, tokenizer.encode("so 4"), settings=LoopConfig(after=0))
         assert (end.cut, end.reasoning_tokens) == (None, len(thought))

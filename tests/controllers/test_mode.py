@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from controllers.concurrency import merge
+from controllers.concurrency import gather
 from controllers.generation.events import Conversation, Decision, Event, Finished
 from controllers.generation.route import Route
 from controllers.policy.fold import Policy
@@ -125,17 +125,6 @@ def test_stray_tags_before_the_decision_are_counted_all_the_same(make_route: Mak
     assert sum(len(event.token_ids) for event in events if isinstance(event, Chunk)) == 7
 
 
-def test_one_choice_is_its_run(make_route: MakeRoute) -> None:
-    route = make_route(["<think>1</think>2"])
-
-    async def collect() -> list[tuple[int, Event]]:
-        return [item async for item in merge([route.controller(route, ASK, AUTO, Sampling())])]
-
-    events = asyncio.run(collect())
-    assert {index for index, _ in events} == {0}
-    assert text([event for _, event in events], "answer") == "2"
-
-
 def test_a_first_word_that_is_held_back_waits_for_its_section(make_route: MakeRoute) -> None:
     route = make_route(["<think>"], family="lhrm")
     thinking = replace(route.family, thinking=("<thinking>", "</thinking>"), closing="</thinking>", direct=None)
@@ -217,14 +206,21 @@ def test_a_probe_without_an_answer_is_an_error(make_route: MakeRoute) -> None:
             reply(replace(route, engine=Mute(route, speaks)), Policy("auto", "route", 0.5))  # type: ignore[arg-type]
 
 
+def choices(route: Route, count: int) -> list[tuple[int, Event]]:
+    """The events of several replies that are written side by side, as they come."""
+    found: list[tuple[int, Event]] = []
+
+    async def read(index: int) -> None:
+        async for event in route.controller(route, ASK, AUTO, Sampling()):
+            found.append((index, event))
+
+    asyncio.run(gather([read(index) for index in range(count)]))
+    return found
+
+
 def test_choices_run_side_by_side_and_keep_their_own_order(make_route: MakeRoute) -> None:
     route = make_route([f"<think>{'12' * 40}</think>3", f"<no_think>{'45' * 40}</no_think>"], token_delay=0.001)
-
-    async def collect() -> list[tuple[int, Event]]:
-        runs = [route.controller(route, ASK, AUTO, Sampling()) for _ in range(2)]
-        return [item async for item in merge(runs)]
-
-    events = asyncio.run(collect())
+    events = choices(route, 2)
     assert [text([event for i, event in events if i == index], "answer") for index in (0, 1)] == ["3", "45" * 40]
     first_end = next(at for at, (_, event) in enumerate(events) if isinstance(event, Finished))
     assert {index for index, _ in events[:first_end]} == {0, 1}
@@ -232,25 +228,6 @@ def test_choices_run_side_by_side_and_keep_their_own_order(make_route: MakeRoute
 
 def test_the_first_error_ends_all_choices(make_route: MakeRoute) -> None:
     route = make_route([ScriptedReply("<think>1", error=EngineDead("gone")), "<think>" + "1" * 500], token_delay=0.001)
-
-    async def collect() -> None:
-        runs = [route.controller(route, ASK, AUTO, Sampling()) for _ in range(2)]
-        async for _ in merge(runs):
-            pass
-
     with pytest.raises(EngineDead):
-        asyncio.run(collect())
+        choices(route, 2)
     assert route.engine.running() == 0
-
-
-def test_leaving_early_ends_all_choices(make_route: MakeRoute) -> None:
-    route = make_route(["<think>" + "1" * 500], token_delay=0.001)
-
-    async def leave() -> None:
-        runs = [route.controller(route, ASK, AUTO, Sampling()) for _ in range(3)]
-        async with aclosing(merge(runs)) as events:
-            async for _ in events:
-                break
-        assert route.engine.running() == 0
-
-    asyncio.run(leave())

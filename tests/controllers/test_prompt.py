@@ -13,8 +13,8 @@ from controllers.generation.route import Route, build_route, with_target
 from controllers.generation.state import new_reply
 from controllers.generation.transcripts import Span
 from controllers.policy.fold import Defaults, Policy
-from controllers.policy.loop import LoopSettings
-from controllers.policy.speculation import Speculation
+from controllers.policy.loop import LoopConfig
+from controllers.policy.speculation import SpeculativeConfig
 from controllers.reply import leaving_room
 from controllers.rules import RULES
 from controllers.rules.base import NO_LIMITS, Rule
@@ -118,14 +118,16 @@ def test_rules_that_have_nothing_to_say_say_nothing(tokenizer: HubTokenizer) -> 
     assert (silent.before_segment(state), silent.after_token(state)) == (None, None)
     assert AnswerGrammar(route, Grammar("regex", ".*")).engine_limits(state) is NO_LIMITS
     state.position, state.grammar_pending = 512, True
-    assert Loop(LoopSettings(), limits).after_token(state) is None
+    assert Loop(LoopConfig(), limits).after_token(state) is None
     assert "loop" in RULES
 
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
 async def test_a_score_is_not_waited_for_by_a_client_who_has_left(tokenizer: HubTokenizer) -> None:
-    route = with_target(route_of(tokenizer), ScriptedEngine(tokenizer, ["5"]), Speculation(), CircuitBreaker())
+    route = with_target(
+        route_of(tokenizer), ScriptedEngine(tokenizer, ["5"]), SpeculativeConfig(target="large"), CircuitBreaker()
+    )
     request, interrupt = Conversation([USER]), Interrupt()
     state = new_reply(route, Sampling(), render_prompt(route, request, "think", THINK), None)
     assert route.target is not None

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from controllers import CONTROLLERS
-from controllers.concurrency import merge
+from controllers.concurrency import gather
 from controllers.generation.events import Conversation, Decision, Event, Finished, Interrupt, Progress
 from controllers.generation.route import Route, build_route
 from controllers.policy.controls import PolicyError
@@ -552,8 +552,12 @@ def test_a_cancellation_does_not_wait_for_the_engine(thinker: MakeThinker, polic
         loop = asyncio.get_running_loop()
         loop.call_later(0.05, interrupt.ask, "cancel")
         begun = loop.time()
-        events = [event async for _, event in merge(runs)]
-        return events, loop.time() - begun
+
+        async def read(run: AsyncGenerator[Event, None]) -> list[Event]:
+            return [event async for event in run]
+
+        events = await gather([read(run) for run in runs])
+        return [event for each in events for event in each], loop.time() - begun
 
     events, seconds = asyncio.run(cancelled())
     ends = [event for event in events if isinstance(event, Finished)]

@@ -4,7 +4,7 @@ import asyncio
 import re
 from collections.abc import Callable, Sequence
 from contextlib import aclosing
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import cache
 from itertools import pairwise
 
@@ -15,9 +15,10 @@ from controllers.generation.answer_format import AnswerFormat
 from controllers.generation.circuit_breaker import CircuitBreaker
 from controllers.generation.events import Conversation, Decision, Event, Finished, Interrupt
 from controllers.generation.route import Route, build_route, with_target
+from controllers.generation.steps import Cues
 from controllers.policy.controls import PolicyError
 from controllers.policy.fold import Defaults, Policy, fold
-from controllers.policy.speculation import Speculation, TakeoverLimits
+from controllers.policy.speculation import CueList, SpeculativeConfig, TakeoverCaps, TakeoverLimits
 from controllers.speculative.takeovers import guide_for
 from models.engines.base import EngineBusy, EngineDead, EngineError, Grammar, InvalidRequest, Prompt, Sampling
 from models.engines.scripted import Line, ScriptedEngine, ScriptedReply
@@ -48,9 +49,6 @@ class Pair:
         other: HubTokenizer | None = None,
         family: str = "lhrm",
         mode: str = "think",
-        rest: float = 60.0,
-        on_failure: str = "alone",
-        patience: float | None = None,
         thinking: tuple[str, str] | None = None,
         small_delays: dict[str, float] | None = None,
         target_delays: dict[str, float] | None = None,
@@ -68,16 +66,9 @@ class Pair:
         )
         self.outage = CircuitBreaker()
         route = build_route("r", CONTROLLERS["speculative"], FAMILIES[family], self.small_engine, Defaults(mode))  # type: ignore[arg-type]
-        self.settings = Speculation(lengths=lengths or TakeoverLimits(), **settings)  # type: ignore[arg-type]
-        self.route: Route = with_target(
-            route,
-            self.target_engine,
-            self.settings,
-            self.outage,
-            on_failure=on_failure,
-            patience=patience,
-            rest=rest,  # type: ignore[arg-type]
-        )
+        settings = {"patience": None, "rest_seconds": 60.0, **asdict(lengths or TakeoverLimits()), **settings}
+        self.settings = SpeculativeConfig(target="target", **settings)  # type: ignore[arg-type]
+        self.route: Route = with_target(route, self.target_engine, self.settings, self.outage)
 
     def events(
         self, policy: Policy = THINK, sampling: Sampling | None = None, interrupt: Interrupt | None = None
@@ -518,7 +509,7 @@ def test_a_client_that_wants_the_answer_now_gets_it_whoever_writes(pair: MakePai
         TakeoverLimits(takeover_tokens=500, opening_tokens=0),
         small_delays={"token_delay": 0.001},
         target_delays={"token_delay": 0.001},
-        cues=(),
+        cues={"en": CueList()},
         sentence_tokens=100,
     )
     interrupt = Interrupt()
@@ -721,7 +712,7 @@ def test_without_room_for_the_target_a_poor_step_stands(pair: MakePair) -> None:
 
 
 def test_the_takeovers_score_nothing() -> None:
-    assert guide_for(Speculation(), TakeoverLimits()).scored(0.0) == "keep"
+    assert guide_for(SpeculativeConfig(target="target"), TakeoverLimits(), Cues()).scored(0.0) == "keep"
 
 
 def test_blank_steps_are_not_scored(pair: MakePair) -> None:
@@ -808,7 +799,7 @@ def test_a_target_that_is_too_slow_is_done_without(pair: MakePair, method: str) 
 
 
 def test_after_a_failure_the_target_is_left_alone_for_a_while_and_then_tried_again(pair: MakePair) -> None:
-    two = pair(lambda r: "x</think>y" if "Hold" in r else recites(SMALL)(r), TARGET, rest=0.1)
+    two = pair(lambda r: "x</think>y" if "Hold" in r else recites(SMALL)(r), TARGET, rest_seconds=0.1)
     well = two.target_engine._script
     two.target_engine._script = failing(EngineDead("gone"))
     assert use(two.events()).failure == "dead"
@@ -920,8 +911,8 @@ def test_fifty_streams_finish_on_the_small_model_when_the_target_dies_among_them
 def test_a_request_may_change_lengths_within_the_route_s_caps() -> None:
     defaults = Defaults(
         "think",
-        speculation=Speculation(
-            TakeoverLimits(), TakeoverLimits(takeover_tokens=64, excess_after=10, target_tokens=500)
+        speculation=SpeculativeConfig(
+            target="target", caps=TakeoverCaps(takeover_tokens=64, excess_after=10, target_tokens=500)
         ),
     )
     asked = {"takeover_tokens": 100, "verification_tokens": 7, "excess_after": 3}
@@ -940,7 +931,11 @@ def test_a_route_without_a_target_refuses_what_is_asked_of_one(asked: dict[str, 
 @pytest.mark.parametrize("asked", [{"takeover_tokens": -1}, {"takeover_tokens": True}, {"target": 1}, {"other": 1}])
 def test_wrong_values_are_refused(asked: dict[str, object]) -> None:
     with pytest.raises(PolicyError):
-        fold({"reasond": {"speculative": asked}}, FAMILIES["lhrm"], Defaults("think", speculation=Speculation()))
+        fold(
+            {"reasond": {"speculative": asked}},
+            FAMILIES["lhrm"],
+            Defaults("think", speculation=SpeculativeConfig(target="target")),
+        )
 
 
 def test_the_lengths_of_a_request_are_its_own(pair: MakePair) -> None:

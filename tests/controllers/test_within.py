@@ -25,7 +25,7 @@ from controllers.generation.circuit_breaker import CircuitBreaker
 from controllers.generation.events import Conversation, Decision, Event, Finished, Interrupt
 from controllers.generation.route import Route, build_route, with_target
 from controllers.policy.fold import Defaults, Policy
-from controllers.policy.speculation import Speculation
+from controllers.policy.speculation import SpeculativeConfig
 from models.engines.base import Delta, EngineBusy, EngineDead, Grammar, Prompt, PromptTooLong, Sampling
 from models.engines.scripted import Line, ScriptedEngine, ScriptedReply
 from models.formats import FAMILIES
@@ -375,7 +375,7 @@ def test_a_direct_reply_never_wakes_the_target() -> None:
     route = with_target(
         route_of(Script(DIRECT), DRAFT),
         ScriptedEngine(TOKENIZER, asleep, name="large"),
-        Speculation(),
+        SpeculativeConfig(target="large"),
         CircuitBreaker(),
     )
     events = run(route)

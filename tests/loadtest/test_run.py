@@ -246,7 +246,7 @@ def test_the_search_finds_the_rate_that_a_server_can_bear(emitted: Emitted) -> N
 
     async def trials() -> list[Any]:
         goals, requests = [Goal("request_latency_ms", 150)], all_asking(5, {"first": 0.02})
-        options = {"first": 10.0, "precision": 0.5, "trial_seconds": 0.7, "burstiness": None, "max_concurrency": 1}
+        options = {"first": 10.0, "precision": 0.5, "trial_seconds": 0.7, "max_concurrency": 1}
         return [trial async for trial in search(emitted.target, requests, goals, **options)]
 
     found = uvloop.run(trials())

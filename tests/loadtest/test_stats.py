@@ -27,7 +27,7 @@ def test_latencies_are_those_of_the_field() -> None:
 
 def test_the_servers_usage_counts_before_the_number_of_events() -> None:
     counted = made(reasoning=[10], answer=[30], completion_tokens=11, reasoning_tokens=8)
-    assert (measures.output_tokens(counted), measures.reasoning_tokens(counted)) == (11, 8)
+    assert (counted.output_tokens, counted.thinking_tokens) == (11, 8)
     assert measures.answer_tokens(counted) == 3
     assert measures.inter_token_latency(counted) == 2  # (30 - 10) / 10
     assert measures.reasoning_share(counted) == pytest.approx(8 / 11)

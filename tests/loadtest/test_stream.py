@@ -126,11 +126,6 @@ def test_a_connection_that_ends_after_the_last_event_ended_the_reply() -> None:
     assert record(ASKED, 0, made).error == "disconnect"
 
 
-def test_text_is_dropped_on_request_but_never_the_answer() -> None:
-    found = record(ASKED, 0, exchange([chunk({"reasoning": "a"}), chunk({"content": "b"}, "stop")]), keep_text=False)
-    assert (found.reasoning, found.answer) == ("", "b")
-
-
 @given(st.data(), st.booleans())
 def test_events_are_the_same_wherever_the_bytes_are_split(draw: st.DataObject, crlf: bool) -> None:
     end = b"\r\n" if crlf else b"\n"

@@ -127,7 +127,7 @@ def test_one_of_something_else_is_refused_in_a_line(
 
 def test_the_server_does_not_start_with_it(tmp_path: Path, model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = tmp_path / "reasond.toml"
-    config.write_text(calibrated(tmp_path))
+    config.write_text("server = { port = 0 }\n" + calibrated(tmp_path))
     weights(model)
     fingerprint.files_digest.cache_clear()
     for command in ("serve", "check"):

@@ -1,6 +1,7 @@
 """A real server on the loopback: it answers, and it drains before it stops."""
 
 import asyncio
+import gc
 import json
 import os
 import re
@@ -18,7 +19,15 @@ from starlette.responses import Response, StreamingResponse
 from server.config.load import Config, ConfigError, parse_config
 from server.edges.endpoints import Routes
 from server.observability.metrics import LAGS
-from server.serve import SIGNALS, _serve_app, build_server, require_free_port, stop_signals, unless_stopped
+from server.serve import (
+    SIGNALS,
+    DrainingServer,
+    _serve_app,
+    build_server,
+    require_free_port,
+    stop_signals,
+    unless_stopped,
+)
 from tests.server.conftest import ENGINE_AND_ROUTE, ROOT
 from tests.server.running import running, wait_until_ready
 
@@ -127,6 +136,20 @@ async def test_a_signal_while_engines_are_loading_stops_the_loading():
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@pytest.mark.anyio
+async def test_while_the_server_runs_the_collector_leaves_alone_what_libraries_made(make_app, monkeypatch):
+    frozen: list[int] = []
+
+    async def served(self: DrainingServer, sockets: object = None) -> None:
+        frozen.append(gc.get_freeze_count())
+
+    monkeypatch.setattr(DrainingServer, "serve", served)
+    app = make_app()
+    await _serve_app(app.state.runtime.config, app, asyncio.Event(), sys.stdout)
+    assert frozen[0] > 10_000
+    assert gc.get_freeze_count() == 0
 
 
 @pytest.mark.anyio

@@ -51,7 +51,7 @@ def client_of(app) -> httpx.AsyncClient:
 
 
 def settings(text: str):
-    return parse_config(text, ROOT).routes["both"].speculative.as_settings()
+    return parse_config(text, ROOT).routes["both"].speculative
 
 
 def test_a_route_s_settings_are_the_paper_s_unless_it_says_otherwise():
@@ -62,15 +62,15 @@ def test_a_route_s_settings_are_the_paper_s_unless_it_says_otherwise():
         125,
     )
     assert (found.lengths.excess_after, found.lengths.opening_tokens, found.sentence_tokens) == (15, 0, 20)
-    assert found.caps == found.lengths
-    assert found.cues == tuple(CUES.values())
+    assert found.longest == found.lengths
+    assert found.all_cues == tuple(CUES.values())
 
 
 def test_caps_cues_and_the_variant_for_small_models_that_do_not_reason_are_settings():
     extra = 'small_reasons = false\ncaps = { takeover_tokens = 9 }\ncues.de = { reflection = ["moment"] }\n'
     found = settings(ROUTES + extra)
-    assert (found.lengths.opening_tokens, found.caps.takeover_tokens, found.small_reasons) == (100, 9, False)
-    assert found.cues[-1] == CueList(("moment",))
+    assert (found.lengths.opening_tokens, found.longest.takeover_tokens, found.small_reasons) == (100, 9, False)
+    assert found.all_cues[-1] == CueList(reflection=("moment",))
     assert settings(ROUTES + "small_reasons = false\nopening_tokens = 7\n").lengths.opening_tokens == 7
 
 
@@ -83,7 +83,7 @@ def test_caps_cues_and_the_variant_for_small_models_that_do_not_reason_are_setti
         (('controller = "speculative"', ""), "routes.both.controller"),
         (
             ('target = "large"', 'target = "large"\ncues.de = { reflection = [" "] }'),
-            "speculative.cues: de",
+            "speculative.cues.de.reflection.0",
         ),
     ],
 )

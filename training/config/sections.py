@@ -322,50 +322,10 @@ class CalibrateRecipe(Recipe):
         )
 
 
-class EvaluateRecipe(Recipe):
-    """Forced modes on test questions: `questions` per difficulty, `samples` replies per mode of `modes`.
+class MeasuringRecipe(Recipe):
+    """What measures a model on `questions` test questions a difficulty. `temperature` 0 is greedy."""
 
-    With both modes the free choice is measured too: the model's own first token, or with `think_threshold` a route's
-    choice, which thinks where P(think) of the two mode tokens is at least that.
-
-    `margin` is HAcc's: two modes whose mean scores are no further apart are equal, and the shorter one is right.
-    `temperature` 0 is greedy.
-    """
-
-    method: Literal["evaluate"] = "evaluate"
     model: ModelSection
-    data: DataSection
-    out: Path
-    seed: int = 1
-    questions: PositiveInt = 250
-    modes: Modes = ("think", "no_think")
-    samples: PositiveInt = 4
-    temperature: float = Field(1.0, ge=0)
-    max_new_tokens: PositiveInt = 64
-    batch: PositiveInt = 256
-    margin: float = Field(0.0, ge=0)
-    think_threshold: float | None = Field(None, ge=0, le=1)
-    resamples: PositiveInt = 2000
-
-    @model_validator(mode="after")
-    def _everything_is_read(self) -> Self:
-        self.refuse_unread(("model.lora",), "only what trains has a new adapter; merge one first")
-        if set(self.modes) != {"think", "no_think"}:
-            self.refuse_unread(("margin", "think_threshold"), "they are for a choice between both modes")
-        return self
-
-
-class EvaluateBudgetRecipe(Recipe):
-    """A model that declares its budget against its own `base`, on `questions` test questions a difficulty.
-
-    Three ways: the base, the model's own budget, and a random pre-filled one within the lengths of the difficulty in
-    `samples`. `temperature` 0 is greedy.
-    """
-
-    method: Literal["evaluate-budget"] = "evaluate-budget"
-    model: ModelSection
-    base: ModelSection
-    samples: Path
     data: DataSection
     out: Path
     seed: int = 1
@@ -376,9 +336,41 @@ class EvaluateBudgetRecipe(Recipe):
     resamples: PositiveInt = 2000
 
     @model_validator(mode="after")
-    def _everything_is_read(self) -> Self:
+    def _no_new_adapter(self) -> Self:
         self.refuse_unread(("model.lora", "base.lora"), "only what trains has a new adapter; merge one first")
         return self
+
+
+class EvaluateRecipe(MeasuringRecipe):
+    """Forced modes: `samples` replies to a question in each mode of `modes`.
+
+    With both modes the free choice is measured too: the model's own first token, or with `think_threshold` a route's
+    choice, which thinks where P(think) of the two mode tokens is at least that.
+
+    `margin` is HAcc's: two modes whose mean scores are no further apart are equal, and the shorter one is right.
+    """
+
+    method: Literal["evaluate"] = "evaluate"
+    modes: Modes = ("think", "no_think")
+    samples: PositiveInt = 4
+    max_new_tokens: PositiveInt = 64
+    margin: float = Field(0.0, ge=0)
+    think_threshold: float | None = Field(None, ge=0, le=1)
+
+    @model_validator(mode="after")
+    def _choice_is_read(self) -> Self:
+        if set(self.modes) != {"think", "no_think"}:
+            self.refuse_unread(("margin", "think_threshold"), "they are for a choice between both modes")
+        return self
+
+
+class EvaluateBudgetRecipe(MeasuringRecipe):
+    """A model that declares its budget, against its own `base`. Three ways: the base, the model's own budget, and a
+    random pre-filled one within the lengths of the difficulty in `samples`."""
+
+    method: Literal["evaluate-budget"] = "evaluate-budget"
+    base: ModelSection
+    samples: Path
 
 
 class DownloadRecipe(Recipe):

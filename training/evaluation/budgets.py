@@ -5,7 +5,6 @@ pre-filled. Writes `evaluation.json` and `evaluation.md`: accuracy and tokens, c
 of replies near their budget, and the slope of length on pre-filled budgets. Every figure has a bootstrap interval.
 """
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +20,8 @@ from training.data.budget_replies import BudgetFormat, BudgetReply, budget_forma
 from training.data.errors import UserError
 from training.data.questions import QuestionSource, TrainingQuestion
 from training.data.samples import budget_ranges, read_samples
-from training.evaluation import plots
+from training.evaluation import plots, results
+from training.evaluation.results import markdown, shown
 from training.evaluation.statistics import BudgetTrial, compression, interval, mean, slope, within
 from training.sampling.batches import sample
 from training.weights import store
@@ -113,34 +113,22 @@ def _cell(found: Mapping[str, Sequence[BudgetTrial]], recipe: EvaluateBudgetReci
 
 def table(result: dict[str, Any]) -> str:
     """The measurement as two markdown tables: its own budgets against the base, and pre-filled ones."""
-    rows = [*result["by_difficulty"], {"difficulty": "all", **result["overall"]}]
-    first = [
-        "| difficulty | accuracy base | own budget | tokens base | own budget | fewer | declared | within 10/20/50 % |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    second = [
-        "| difficulty | budgets | accuracy | tokens | within 10 / 20 / 50 % | slope of length on budget |",
-        "|---|---|---|---|---|---|",
-    ]
-    for row in rows:
+    own_columns = "difficulty | accuracy base | own budget | tokens base | own budget | fewer | declared"
+    filled_columns = "difficulty | budgets | accuracy | tokens | within 10 / 20 / 50 % | slope of length on budget"
+    first, second = [], []
+    for row in [*result["by_difficulty"], {"difficulty": "all", **result["overall"]}]:
         base, own, filled = (row[way] for way in WAYS)
-        first.append(
-            f"| {row['difficulty']} | {_shown(base['accuracy'])} | {_shown(own['accuracy'])} "
-            f"| {_shown(base['tokens'], 1)} | {_shown(own['tokens'], 1)} | {_shown(row['compression'])} "
-            f"| {own['declared']:.1f} | {_near(own)} |"
-        )
-        budgets = "-".join(map(str, row["budgets"])) if "budgets" in row else ""
-        line = _shown(filled["slope"]) if "budgets" in row else "by difficulty"
-        second.append(
-            f"| {row['difficulty']} | {budgets} | {_shown(filled['accuracy'])} | {_shown(filled['tokens'], 1)} "
-            f"| {_near(filled)} | {line} |"
-        )
-    return "\n".join([*first, "", "Random budgets, pre-filled:", "", *second])
-
-
-def _shown(figure: Mapping[str, Any], places: int = 3) -> str:
-    low, high = figure["interval"]
-    return f"{figure['value']:.{places}f} ({low:.{places}f} to {high:.{places}f})"
+        accuracy = [shown(way["accuracy"]) for way in (base, own)]
+        tokens = [shown(way["tokens"], 1) for way in (base, own)]
+        declared = f"{own['declared']:.1f}"
+        first.append((row["difficulty"], *accuracy, *tokens, shown(row["compression"]), declared, _near(own)))
+        one_range = "budgets" in row
+        budgets = "-".join(map(str, row["budgets"])) if one_range else ""
+        line = shown(filled["slope"]) if one_range else "by difficulty"
+        ends = shown(filled["accuracy"]), shown(filled["tokens"], 1), _near(filled), line
+        second.append((row["difficulty"], budgets, *ends))
+    own_table = markdown(f"{own_columns} | within 10/20/50 %", first)
+    return f"{own_table}\n\nRandom budgets, pre-filled:\n\n{markdown(filled_columns, second)}"
 
 
 def _near(way: Mapping[str, Any]) -> str:
@@ -148,9 +136,7 @@ def _near(way: Mapping[str, Any]) -> str:
 
 
 def write(result: dict[str, Any], out: Path) -> None:
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "evaluation.json").write_text(json.dumps(result, indent=1) + "\n")
-    (out / "evaluation.md").write_text(table(result) + "\n")
+    results.write(out, "evaluation", result, table(result))
     cells = [
         {
             "difficulty": cell["difficulty"],

@@ -17,7 +17,7 @@ import numpy as np
 from training.config.sections import CalibrateRecipe, RouteSection
 from training.data.errors import UserError
 from training.data.samples import read_samples
-from training.evaluation import plots, thresholds
+from training.evaluation import plots, results, thresholds
 from training.evaluation.deciders import DeciderReport, table
 from training.evaluation.outcomes import DeciderReplies, Outcomes, Rows, grouped, read
 from training.evaluation.thresholds import Scored, Side, fit_gain, gains
@@ -33,8 +33,7 @@ def main(recipe: CalibrateRecipe, resume: bool = False) -> str:
     sample.main(recipe.sampling, resume)
     outcomes = read(grouped(read_samples(recipe.sampling.out), len(recipe.sampling.asked)), list(cards))
     result = evaluate(outcomes, recipe, cards)
-    (recipe.out / "calibration.json").write_text(json.dumps(result, indent=1) + "\n")
-    (recipe.out / "calibration.md").write_text(table(result) + "\n")
+    results.write(recipe.out, "calibration", result, table(result))
     plots.deciders(result, recipe.out)
     return table(result)
 

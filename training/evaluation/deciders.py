@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 
 from training.config.sections import CalibrateRecipe
 from training.evaluation.outcomes import DeciderReplies, Outcomes, Rows
+from training.evaluation.results import markdown, shown
+from training.evaluation.statistics import resampled
 from training.evaluation.thresholds import Floats
 
 GRID, STEPS = 201, 65
@@ -139,40 +141,26 @@ class DeciderReport:
         return found[int(np.argmax(worth))][0]
 
     def _interval(self, figure: Callable[[Rows], float]) -> dict[str, Any]:
-        rng, count = np.random.default_rng(self.recipe.seed), len(self.rows)
-        drawn = [figure(self.rows[rng.integers(count, size=count)]) for _ in range(self.recipe.resamples)]
-        known = np.array([value for value in drawn if np.isfinite(value)])
-        low, high = np.quantile(known, [0.025, 0.975]) if len(known) else (np.nan, np.nan)
-        value = float(figure(self.rows))
-        return {"value": value, "interval": [float(low), float(high)]} if np.isfinite(value) else {"value": None}
+        value, recipe = float(figure(self.rows)), self.recipe
+        if not np.isfinite(value):
+            return {"value": None}
+        low, high = resampled(lambda at: figure(self.rows[at]), len(self.rows), recipe.resamples, recipe.seed)
+        return {"value": value, "interval": [low, high]}
 
 
 def table(result: Mapping[str, Any]) -> str:
     """Two markdown tables, and a line for each decider that was calibrated."""
-    first = [
-        "| way | accuracy | against always | all tokens | thinks | over the chord | of the way to the oracle |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    second = [
-        "| way | needed | direct sufficed | missed | wasted | neither right | s to first text | s to answer |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
+    columns = "way | accuracy | against always | all tokens | thinks | over the chord | of the way to the oracle"
+    shares = "way | needed | direct sufficed | missed | wasted | neither right | s to first text | s to answer"
+    first, second = [], []
     for name, way in result["ways"].items():
-        first.append(
-            f"| {name} | {_shown(way['accuracy'])} | {_shown(way['against_always'])} | {way['tokens']:.1f} "
-            f"| {way['think_rate']:.3f} | {way['over_chord']:+.3f} | {_shown(way['recovered'])} |"
-        )
-        shares = " | ".join(f"{share:.3f}" for share in way["shares"].values())
-        second.append(f"| {name} | {shares} | {way['seconds_to_first']:.2f} | {way['seconds_to_answer']:.2f} |")
+        tokens, rate, above = f"{way['tokens']:.1f}", f"{way['think_rate']:.3f}", f"{way['over_chord']:+.3f}"
+        accuracy = shown(way["accuracy"]), shown(way["against_always"])
+        first.append((name, *accuracy, tokens, rate, above, shown(way["recovered"])))
+        seconds = (f"{way[which]:.2f}" for which in ("seconds_to_first", "seconds_to_answer"))
+        second.append((name, *(f"{share:.3f}" for share in way["shares"].values()), *seconds))
     lines = [_told(name, own) for name, own in result["deciders"].items()]
-    return "\n".join([*first, "", *second, "", *lines])
-
-
-def _shown(figure: Mapping[str, Any]) -> str:
-    if figure["value"] is None:
-        return ""
-    low, high = figure["interval"]
-    return f"{figure['value']:.3f} ({low:.3f} to {high:.3f})"
+    return "\n".join([markdown(columns, first), "", markdown(shares, second), "", *lines])
 
 
 def _told(name: str, own: Mapping[str, Any]) -> str:

@@ -4,7 +4,6 @@ Writes `evaluation.json` and `evaluation.md`: accuracy with a bootstrap interval
 a model with both modes also think ratio, P(think) and Hybrid Accuracy.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +19,8 @@ from training.config.source import open_source
 from training.data.errors import UserError
 from training.data.questions import QuestionSource, TrainingQuestion
 from training.data.replies import MODES, ReplyFormat, format_of
-from training.evaluation import plots
+from training.evaluation import plots, results
+from training.evaluation.results import markdown
 from training.evaluation.statistics import ModeTrial, bootstrap, hits, mean
 from training.sampling.batches import first_token_probabilities, sample
 from training.weights import store
@@ -174,43 +174,35 @@ def table(result: dict[str, Any]) -> str:
 
 
 def _mode_table(result: dict[str, Any]) -> str:
-    lines = [
-        "| mode | difficulty | accuracy | 95 % interval | mean tokens | 10 / 50 / 90 % |",
-        "|---|---|---|---|---|---|",
-    ]
+    rows = []
     for mode, overall in result["overall"].items():
         cells = [(cell["difficulty"], cell[mode]) for cell in result["by_difficulty"]]
         for difficulty, cell in [*cells, ("all", overall)]:
-            low, high = cell["interval"]
-            tokens = " / ".join(str(count) for count in cell["tokens_10_50_90"])
-            lines.append(
-                f"| {mode} | {difficulty} | {cell['accuracy']:.3f} | {low:.3f} to {high:.3f} "
-                f"| {cell['mean_tokens']:.1f} | {tokens} |"
-            )
-    return "\n".join(lines)
+            accuracy, (low, high) = f"{cell['accuracy']:.3f}", cell["interval"]
+            tokens = f"{cell['mean_tokens']:.1f}", " / ".join(map(str, cell["tokens_10_50_90"]))
+            rows.append((mode, difficulty, accuracy, f"{low:.3f} to {high:.3f}", *tokens))
+    return markdown("mode | difficulty | accuracy | 95 % interval | mean tokens | 10 / 50 / 90 %", rows)
 
 
 def _hybrid_table(result: dict[str, Any]) -> str:
-    lines = [
-        "| difficulty | no_think | think | free | tokens no / think / free | think ratio | P(think) | HAcc |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
+    columns = "difficulty | no_think | think | free | tokens no / think / free | think ratio | P(think) | HAcc"
+    rows = []
     for cell in result["by_difficulty"]:
         kinds = [cell["no_think"], cell["think"], cell["free"]]
-        accuracies = " | ".join(f"{kind['accuracy']:.3f}" for kind in kinds)
+        accuracies = [f"{kind['accuracy']:.3f}" for kind in kinds]
         tokens = " / ".join(f"{kind['mean_tokens']:.1f}" for kind in kinds)
-        choice = f"{cell['think_ratio']:.3f} | {cell['think_probability']:.3f} | {cell['hybrid_accuracy']['value']:.3f}"
-        lines.append(f"| {cell['difficulty']} | {accuracies} | {tokens} | {choice} |")
+        choice = cell["think_ratio"], cell["think_probability"], cell["hybrid_accuracy"]["value"]
+        rows.append((cell["difficulty"], *accuracies, tokens, *(f"{value:.3f}" for value in choice)))
     total = result["hybrid_accuracy"]
     low, high = total["interval"]
-    lines.append(f"\nHAcc {total['value']:.3f} (95 % interval {low:.3f} to {high:.3f}, {total['questions']} questions)")
-    return "\n".join(lines)
+    return (
+        f"{markdown(columns, rows)}\n\n"
+        f"HAcc {total['value']:.3f} (95 % interval {low:.3f} to {high:.3f}, {total['questions']} questions)"
+    )
 
 
 def write(result: dict[str, Any], out: Path) -> None:
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "evaluation.json").write_text(json.dumps(result, indent=1) + "\n")
-    (out / "evaluation.md").write_text(table(result) + "\n")
+    results.write(out, "evaluation", result, table(result))
     ways = [way for way in (*MODES, "free") if way in result["by_difficulty"][0]]
     cells = [
         {"difficulty": cell["difficulty"], **{way: _point(cell[way]) for way in ways}}

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from models.formats.reasoning import Mode
 
@@ -70,22 +71,28 @@ def compression(pairs: Sequence[tuple[BudgetTrial, BudgetTrial]]) -> float:
     return 1 - mean([after.tokens for _, after in pairs]) / mean([before.tokens for before, _ in pairs])
 
 
-def interval(
-    figure: Callable[[Sequence[T]], float], values: Sequence[T], resamples: int, seed: int, level: float = 0.95
+def resampled(
+    figure: Callable[[NDArray[np.intp]], float], count: int, resamples: int, seed: int, level: float = 0.95
 ) -> tuple[float, float]:
-    """The percentile interval of a figure: values are drawn again with replacement, `resamples` times. A draw for which
-    the figure is not defined is left out."""
-    rows = np.random.default_rng(seed).integers(len(values), size=(resamples, len(values)))
-    found = [_figure_or_nan(figure, [values[i] for i in row]) for row in rows.tolist()]
-    low, high = np.nanquantile(found, [(1 - level) / 2, (1 + level) / 2])
+    """The percentile interval of a figure of `count` rows, which are drawn again with replacement. A draw for which the
+    figure is not defined is left out."""
+    drawn = np.random.default_rng(seed).integers(count, size=(resamples, count))
+    low, high = np.nanquantile([figure(rows) for rows in drawn], [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 
 
-def _figure_or_nan(figure: Callable[[Sequence[T]], float], values: Sequence[T]) -> float:
-    try:
-        return figure(values)
-    except ValueError:
-        return math.nan
+def interval(
+    figure: Callable[[Sequence[T]], float], values: Sequence[T], resamples: int, seed: int, level: float = 0.95
+) -> tuple[float, float]:
+    """The same of a figure of values."""
+
+    def of_rows(rows: NDArray[np.intp]) -> float:
+        try:
+            return figure([values[i] for i in rows.tolist()])
+        except ValueError:
+            return math.nan
+
+    return resampled(of_rows, len(values), resamples, seed, level)
 
 
 def bootstrap(values: Sequence[float], resamples: int, seed: int, level: float = 0.95) -> tuple[float, float]:

@@ -20,7 +20,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from controllers.concurrency import gather_bounded
-from controllers.judging.judge import Judge, JudgeParams, Vote
+from controllers.judging.judge import Judge, JudgeParams
 from controllers.judging.ranking import TournamentRules
 from controllers.judging.scoring import Criterion, Scores, criterion_for, score
 from controllers.policy.controls import MOST_REPLIES
@@ -132,7 +132,7 @@ class ProtocolCall:
 
     async def score(self, query: str, replies: Sequence[str], criterion: Criterion) -> Scores:
         """Scores of one prompt's replies."""
-        rules = TournamentRules(teams=self.judge.teams)
+        rules = TournamentRules(teams=self.judge.settings.teams)
         scores = await score(self.judge, query, replies, self.params, rules, criterion)
         self.usage.judged(scores.votes)
         return scores
@@ -141,10 +141,8 @@ class ProtocolCall:
         """The score of a single reply."""
         return known((await self.score(query, [reply], criterion)).values)[0]
 
-    async def score_pairs(
-        self, pairs: Sequence[tuple[str, str]], criteria: Sequence[Criterion]
-    ) -> tuple[list[float], list[Vote]]:
-        """Scores of (prompt, reply) pairs, in order, and all votes. Those that share prompt and criterion are a group.
+    async def score_pairs(self, pairs: Sequence[tuple[str, str]], criteria: Sequence[Criterion]) -> list[float]:
+        """Scores of (prompt, reply) pairs, in order. Those that share prompt and criterion are a group.
 
         Raises before any work where a group is too large or has nothing to be judged by.
         """
@@ -160,17 +158,17 @@ class ProtocolCall:
             partial(self.score, query, [pairs[i][1] for i in members], criterion)
             for (query, criterion), members in groups.items()
         ]
-        scored = await gather_bounded(self.judge.concurrency, works)
+        scored = await gather_bounded(self.judge.settings.concurrency, works)
         values: list[float | None] = [None] * len(pairs)
         for members, scores in zip(groups.values(), scored, strict=True):
             for i, value in zip(members, scores.values, strict=True):
                 values[i] = value
-        return known(values), [vote for scores in scored for vote in scores.votes]
+        return known(values)
 
-    def listed(self, name: str, data: list[dict[str, Any]], votes: Sequence[Vote]) -> dict[str, Any]:
+    def listed(self, name: str, data: list[dict[str, Any]]) -> dict[str, Any]:
         """The answer of vLLM's list-like protocols."""
-        created, model = int(time.time()), self.judge.route.name
-        return {"id": name, "object": "list", "created": created, "model": model, "data": data, "usage": usage(votes)}
+        head = {"id": name, "object": "list", "created": int(time.time()), "model": self.judge.route.name}
+        return {**head, "data": data, "usage": usage(self.usage)}
 
 
 def known(values: Sequence[float | None]) -> list[float]:

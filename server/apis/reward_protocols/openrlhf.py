@@ -28,5 +28,5 @@ async def get_reward(call: ProtocolCall, body: GetReward) -> dict[str, Any]:
     sent = zip(body.query, body.prompts or [""] * len(body.query), strict=True)
     pairs = [call.pair(f"query.{i}", query, prompt) for i, (query, prompt) in enumerate(sent)]
     criteria = [criterion_in({"label": label}) for label in body.labels or [None] * len(pairs)]
-    scores, _ = await call.score_pairs(pairs, criteria)
+    scores = await call.score_pairs(pairs, criteria)
     return {"rewards": scores, "scores": scores, "extra_logs": {}}

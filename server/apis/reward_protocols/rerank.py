@@ -26,8 +26,8 @@ class Rerank(WithModel):
 async def rerank(call: ProtocolCall, body: Rerank) -> dict[str, Any]:
     """Cohere's, Jina's and vLLM's rerank API: the documents are replies, best first."""
     replies = [document if isinstance(document, str) else document.text for document in body.documents]
-    scores, votes = await call.score_pairs([(body.query, reply) for reply in replies], [body.criterion] * len(replies))
+    scores = await call.score_pairs([(body.query, reply) for reply in replies], [body.criterion] * len(replies))
     order = sorted(range(len(replies)), key=lambda i: (-scores[i], i))[: body.top_n or len(replies)]
     shown = [{"document": {"text": reply}} if body.return_documents else {} for reply in replies]
     results = [{"index": i, **shown[i], "relevance_score": scores[i]} for i in order]
-    return {"id": "rerank", "model": call.judge.route.name, "results": results, "usage": usage(votes)}
+    return {"id": "rerank", "model": call.judge.route.name, "results": results, "usage": usage(call.usage)}

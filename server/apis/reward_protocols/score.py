@@ -39,6 +39,6 @@ def _texts(new: str | list[str] | None, old: str | list[str] | None) -> list[str
 
 async def vllm_score(call: ProtocolCall, body: Score) -> dict[str, Any]:
     """vLLM's score API: the documents to one query are judged against each other."""
-    scores, votes = await call.score_pairs(body.pairs, [body.criterion] * len(body.pairs))
+    scores = await call.score_pairs(body.pairs, [body.criterion] * len(body.pairs))
     data = [{"index": i, "object": "score", "score": value} for i, value in enumerate(scores)]
-    return call.listed("score", data, votes)
+    return call.listed("score", data)

@@ -20,6 +20,6 @@ class Classify(WithModel):
 async def classify(call: ProtocolCall, body: Classify) -> dict[str, Any]:
     """verl's discriminative reward model, which reads `data[-1].probs[-1]`."""
     pairs = [call.pair("input", text) for text in ([body.input] if isinstance(body.input, str) else body.input)]
-    scores, votes = await call.score_pairs(pairs, [body.criterion] * len(pairs))
+    scores = await call.score_pairs(pairs, [body.criterion] * len(pairs))
     data = [{"index": i, "label": None, "probs": [value], "num_classes": 1} for i, value in enumerate(scores)]
-    return call.listed("classify", data, votes)
+    return call.listed("classify", data)

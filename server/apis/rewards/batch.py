@@ -6,14 +6,9 @@ from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
+from server.edges.errors import NotJudged
+
 Result = TypeVar("Result")
-
-
-class NotJudged(Exception):
-    """The server was told to stop before this item was judged."""
-
-    def __init__(self) -> None:
-        super().__init__("the server is stopping: this item was not judged")
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,10 +13,10 @@ import orjson
 
 from controllers.judging.judge import ignore
 from controllers.judging.scoring import NothingToJudgeBy
-from server.apis.rewards.batch import NotJudged, WorkItem, in_order
+from server.apis.rewards.batch import WorkItem, in_order
 from server.apis.rewards.encoder import event_frame, usage
 from server.apis.rewards.judging import ItemResult, JudgingJob
-from server.edges.errors import ApiError, InvalidBody, reported
+from server.edges.errors import ApiError, InvalidBody, NotJudged, reported
 from server.edges.sse import DONE
 from server.observability.request_observer import RequestObserver
 
@@ -31,16 +31,15 @@ class BatchAnswer:
         self._request_id = request_id
         self._judged = self._sent = 0
         self._not_judged: list[int] = []
-        self._usage = usage(())
         self._opened = job.body.stream  # a stream of events has no beginning
 
     async def frames(self) -> AsyncGenerator[bytes, None]:
         """A result an event, or one JSON object that is sent while it grows. The end has the totals."""
         job, items = self._job, self._job.body.items or ()
         grace = job.runtime.config.server.drain_seconds / 2
-        run = in_order(map(self._work, items), 2 * job.judge.concurrency, job.runtime.closing, grace)
+        run = in_order(map(self._work, items), 2 * job.judge.settings.concurrency, job.runtime.closing, grace)
         with self._watch:
-            async with job.admitted(job.judge.concurrency, self._watch.usage), aclosing(run) as results:
+            async with job.admitted(job.judge.settings.concurrency, self._watch.usage), aclosing(run) as results:
                 if opening := self._opening():
                     yield opening
                 async for result in results:
@@ -65,7 +64,8 @@ class BatchAnswer:
 
     def _end(self, more: dict[str, Any]) -> bytes:
         stopped = {"not_judged": self._not_judged} if self._not_judged else {}
-        totals = {"judged": self._judged, "failed": self._sent - self._judged, **stopped, "usage": self._usage, **more}
+        counts = {"judged": self._judged, "failed": self._sent - self._judged}
+        totals = {**counts, **stopped, "usage": usage(self._watch.usage), **more}
         if self._job.body.stream:
             return event_frame({**self._job.head, "object": "reward.end", **totals}) + DONE
         return self._opening() + b"]," + orjson.dumps(totals)[1:]
@@ -91,8 +91,6 @@ class BatchAnswer:
         if isinstance(result, ItemResult):
             self._judged += 1
             self._watch.usage.judged(result.votes)
-            more = usage(result.votes)
-            self._usage = {name: count + more[name] for name, count in self._usage.items()}
         elif isinstance(result, NotJudged):
             self._not_judged.append(self._sent)
         self._sent += 1

@@ -1,6 +1,6 @@
 """Verdicts and rankings as JSON."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import orjson
@@ -8,6 +8,7 @@ import orjson
 from controllers.judging.judge import Verdict, Vote
 from controllers.judging.ranking import Ranking, RankingProgress
 from controllers.judging.tournament import VoteCount
+from server.observability.request_observer import UsageCounter
 
 
 def verdict_json(verdict: Verdict) -> dict[str, Any]:
@@ -73,15 +74,13 @@ def count_json(count: VoteCount) -> dict[str, float]:
     return {"first": count.first, "second": count.second, "abstained": count.abstained, "of": count.k}
 
 
-def usage(votes: Sequence[Vote]) -> dict[str, int]:
-    """Every token that the judge read and wrote for these votes; remembered ones cost none."""
-    prompt = sum(vote.prompt_tokens for vote in votes)
-    completion = sum(vote.completion_tokens for vote in votes)
+def usage(counted: UsageCounter) -> dict[str, int]:
+    """Every token that the judge read and wrote; remembered votes cost none."""
     return {
-        "prompt_tokens": prompt,
-        "completion_tokens": completion,
-        "total_tokens": prompt + completion,
-        "reasoning_tokens": sum(vote.reasoning_tokens for vote in votes),
+        "prompt_tokens": counted.prompt_tokens,
+        "completion_tokens": counted.completion_tokens,
+        "total_tokens": counted.prompt_tokens + counted.completion_tokens,
+        "reasoning_tokens": counted.reasoning_tokens,
     }
 
 

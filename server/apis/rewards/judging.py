@@ -44,7 +44,7 @@ class ItemPlan:
 def admitted(request: Request, judge: Judge, votes: int, usage: UsageCounter) -> AbstractAsyncContextManager[None]:
     """What a request to a judge runs inside: each of the votes that it has in flight at once reads its body."""
     runtime, key_name = runtime_of(request), request.scope["state"].get("key_name")
-    route, votes = judge.route.name, min(votes, judge.concurrency)
+    route, votes = judge.route.name, min(votes, judge.settings.concurrency)
     prompt = int(request.headers.get("content-length", 0)) // BYTES_A_TOKEN
     work = runtime.admission.estimate(route, prompt, judge.route.sampling.max_tokens, None, votes)
     return runtime.admission.admitted(route, key_name, work, usage, votes)
@@ -105,7 +105,7 @@ def rules_of(body: RewardBody, judge: Judge) -> TournamentRules:
     if not isinstance(body, RatedBody):
         return TournamentRules()
     method = body.method if isinstance(body, RankRequest) else "round_robin"
-    teams = judge.teams if body.teams is None else body.teams
+    teams = judge.settings.teams if body.teams is None else body.teams
     return TournamentRules(method, body.rating, body.elo_k, body.elo_start, teams)
 
 

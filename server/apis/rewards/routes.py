@@ -26,13 +26,7 @@ from server.apis.rewards.judging import (
     rules_of,
     score_item,
 )
-from server.apis.rewards.schema import (
-    CompareRequest,
-    Item,
-    RankRequest,
-    RewardBody,
-    ScoreRequest,
-)
+from server.apis.rewards.schema import CompareRequest, Item, RankRequest, RewardBody, ScoreRequest
 from server.assemble import runtime_of
 from server.edges.endpoints import Routes, json_body
 from server.edges.sse import DONE, EventStream, while_connected
@@ -63,14 +57,14 @@ async def _answer(request: Request, body: RewardBody, judge_item: JudgeItem, kin
 async def one_item(job: JudgingJob, item: Item, plan: ItemPlan, watch: RequestObserver) -> Response:
     with watch:
         async with job.admitted(plan.max_votes, watch.usage):
-            result = await job.judge_item(job, item, ignore)
-            watch.usage.judged(result.votes)
+            answer = _whole(job, await job.judge_item(job, item, ignore), watch)
         watch.spoke()
-    return Response(orjson.dumps(_whole(job, result)), media_type="application/json")
+    return Response(orjson.dumps(answer), media_type="application/json")
 
 
-def _whole(job: JudgingJob, result: ItemResult) -> dict[str, Any]:
-    return {**job.head, **result.answer, "usage": usage(result.votes)}
+def _whole(job: JudgingJob, result: ItemResult, watch: RequestObserver) -> dict[str, Any]:
+    watch.usage.judged(result.votes)
+    return {**job.head, **result.answer, "usage": usage(watch.usage)}
 
 
 async def item_events(
@@ -87,8 +81,7 @@ async def item_events(
             async for event in events:
                 watch.spoke()
                 if isinstance(event, ItemResult):
-                    watch.usage.judged(event.votes)
-                    yield event_frame(_whole(job, event))
+                    yield event_frame(_whole(job, event, watch))
                 elif isinstance(event, VoteCount):
                     yield event_frame({**head, "done": 0, "of": comparisons, "votes": count_json(event)})
                 else:
