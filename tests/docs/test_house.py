@@ -31,7 +31,7 @@ LIMITS = {
     "floors of controllers/generation": 5,
     "floors of models": 6,
     "floors of training": 5,
-    "lines": 29_650,
+    "lines": 29_730,
     "chat files that ARCHITECTURE.md does not name in order": 5,
 }
 """Goals that are not met today, with today's figure."""
