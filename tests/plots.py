@@ -1,8 +1,7 @@
 """The pictures of results in the documents, drawn from the figures that measurements left: `make figures`.
 
-`modes.svg` is drawn from the evaluations of the demo models, the others from `docs/results`, where
-`tests.accept.speculative_pair` and `tests.bench.budgets` put theirs with `--out`, and `tests.accept.methods` by itself.
-The same figures give the same files.
+`modes.svg` is drawn from the evaluations of the demo models, the other two from `docs/results`, where
+`tests.accept.speculative_pair` and `tests.bench.budgets` put theirs with `--out`. The same figures give the same files.
 """
 
 from collections.abc import Mapping, Sequence
@@ -86,21 +85,6 @@ def pair(rows: Mapping[str, Any]) -> Figure:
     return figure
 
 
-def methods(rows: Sequence[Mapping[str, Any]]) -> Figure:
-    """Accuracy of the free choice against tokens, one panel a start; the square is where all methods began."""
-    starts = dict.fromkeys(row["start"] for row in rows)
-    figure, panels = pyplot.subplots(1, len(starts), figsize=(9, 4), sharey=True, squeeze=False, layout="constrained")
-    for axes, start in zip(panels[0], starts, strict=True):
-        for row in rows:
-            if row["start"] == start:
-                right = (row["accuracy"], *row["intervals"]["accuracy"])
-                _point(axes, row["tokens"], right, "s" if row["method"] == "HFT" else "o", row["method"])
-        axes.set(xlabel="tokens of a reply", title=f"start: {start}")
-    panels[0][0].set_ylabel("accuracy, % (95 % interval)")
-    figure.legend(*panels[0][0].get_legend_handles_labels(), loc="outside right upper", fontsize=8)
-    return figure
-
-
 def _point(axes: Axes, cost: float, share: Sequence[float], shape: str, name: str) -> None:
     value, low, high = (100 * end for end in share)
     axes.errorbar(cost, value, [[value - low], [high - value]], fmt=shape, capsize=3, label=name)
@@ -113,7 +97,6 @@ def draw(folder: Path) -> None:
             "modes": modes({title: _read(ROOT / model / "evaluation.json") for title, model in MODELS.items()}),
             "budget-sweep": budgets(_read(DOCS / "results/budget-sweep.json")),
             "speculative-pair": pair(_read(DOCS / "results/speculative-pair.json")),
-            "training-methods": methods(_read(DOCS / "results/training-methods.json")),
         }
         for name, figure in figures.items():
             figure.savefig(folder / f"{name}.svg", metadata={"Date": None})

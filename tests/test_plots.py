@@ -48,18 +48,6 @@ def test_a_way_is_the_mean_of_its_difficulties() -> None:
     pyplot.close(figure)
 
 
-def test_every_method_is_a_point_in_the_panel_of_its_start() -> None:
-    rows = [
-        {"start": start, "method": name, "accuracy": 0.5, "intervals": {"accuracy": [0.4, 0.6]}, "tokens": tokens}
-        for start, name, tokens in (("even", "HFT", 20), ("even", "HGPO", 30), ("seldom", "HFT", 10))
-    ]
-    figure = plots.methods(rows)
-    assert [axes.get_title() for axes in figure.axes] == ["start: even", "start: seldom"]
-    found = [{bars.get_label(): bars[0].get_xydata().tolist() for bars in axes.containers} for axes in figure.axes]
-    assert found == [{"HFT": [[20, 50]], "HGPO": [[30, 50]]}, {"HFT": [[10, 50]]}]
-    pyplot.close(figure)
-
-
 def test_the_pictures_of_the_documents_are_those_of_the_figures(tmp_path: Path) -> None:
     plots.draw(tmp_path)
     drawn = {path.name: path.read_text(encoding="utf-8") for path in tmp_path.iterdir()}

@@ -31,11 +31,11 @@ def test_a_family_and_a_template_that_agree_make_a_route(family, template):
 @pytest.mark.parametrize(
     ("family", "template", "fault"),
     [
-        ("lhrm", OPENS, "already opens '<think>'"),
-        ("kimi_k2", OPENS, "already opens '<think>'"),
-        ("qwen3", CLOSED, r"the same with and without thinking \(enable_thinking=False\)"),
-        ("deepseek_r1", CLOSED, "does not open '<think>'"),
-        ("gemma4", CLOSED, r"neither the template nor the vocabulary knows '<\|channel>thought"),
+        ("lhrm", OPENS, r"ends with '[^']*<think>\\\\n' in mode think, where the family opens thinking itself with '<think>"),
+        ("kimi_k2", OPENS, r"ends with '[^']*<think>\\\\n' in mode think, where the family opens thinking itself"),
+        ("qwen3", CLOSED, r"assistant\\\\n' with and without thinking \(enable_thinking=False\)"),
+        ("deepseek_r1", CLOSED, r"assistant\\\\n' in mode no_think, where the family closes thinking with '</think>"),
+        ("gemma4", CLOSED, r"the template writes a turn as '.*neither it nor the vocabulary knows '<\|channel>thought"),
     ],
 )
 def test_a_family_and_a_template_that_disagree_are_refused(family, template, fault):

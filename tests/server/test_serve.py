@@ -169,7 +169,7 @@ async def test_a_signal_between_the_load_and_the_open_port_is_not_lost(make_app)
     ("settings", "told"),
     [
         (ENGINE_AND_ROUTE.replace("demo/tokenizer", "demo"), r"^engines\.demo: .+$"),
-        (ENGINE_AND_ROUTE.replace("lhrm", "deepseek_r1"), r"^routes\.demo\.family: .*<think>.*$"),
+        (ENGINE_AND_ROUTE.replace("lhrm", "deepseek_r1"), r"^routes\.demo\.family: .*</think>.*$"),
     ],
 )
 def test_an_engine_that_cannot_start_is_one_clean_line(tmp_path, settings, told):

@@ -95,7 +95,7 @@ def files(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("real", [False, True], ids=["demo", "real"])
+@pytest.mark.parametrize("real", [False, pytest.param(True, marks=pytest.mark.accept)], ids=["demo", "real"])
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_step_of_a_recipe_for_a_real_model(name, real, files, tmp_path):
     config_class, model_class, family, model = RECIPES[name]

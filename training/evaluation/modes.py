@@ -88,7 +88,7 @@ def evaluate(subject: ModeSubject) -> dict[str, Any]:
     recipe, rng = subject.recipe, Random(subject.recipe.seed)
     torch.manual_seed(recipe.seed)
     cells, trials = [], []
-    scored: dict[str, list[list[ModeReply]]] = {mode: [] for mode in recipe.modes}
+    scored: dict[Mode, list[list[ModeReply]]] = {mode: [] for mode in recipe.modes}
     groups: list[tuple[int, ...]] = [(one,) for one in sorted(set(recipe.data.difficulties))] or [()]
     for group in tqdm(groups, desc="difficulties"):
         questions = subject.source.draw(group, recipe.questions, "test", rng)
@@ -98,10 +98,9 @@ def evaluate(subject: ModeSubject) -> dict[str, Any]:
             "distinct_questions": len({question.text for question in questions}),
         }
         if set(recipe.modes) == set(MODES):
-            choice, found, free = _choice(subject, questions, forced)
+            choice, found = _choice(subject, questions, forced)
             cell |= choice
             trials += found
-            scored.setdefault("free", []).extend(free)
         for mode, replies in forced.items():
             cell[mode] = _summary(replies, recipe)
             scored[mode] += replies
@@ -109,33 +108,25 @@ def evaluate(subject: ModeSubject) -> dict[str, Any]:
     settings = recipe.model_dump(mode="json", exclude={"out"})
     overall = {mode: _summary(replies, recipe) for mode, replies in scored.items()}
     result = {"recipe": settings, "by_difficulty": cells, "overall": overall}
-    if not trials:
-        return result
-    thinks = _share([float(trial.chosen == "think") for trial in trials], recipe)
-    return result | {"think_ratio": thinks, "hybrid_accuracy": _hybrid(trials, recipe)}
+    return result | {"hybrid_accuracy": _hybrid(trials, recipe)} if trials else result
 
 
 def _choice(
     subject: ModeSubject, questions: Sequence[TrainingQuestion], forced: Mapping[Mode, Sequence[Sequence[ModeReply]]]
-) -> tuple[dict[str, Any], list[ModeTrial], list[list[ModeReply]]]:
-    """What a model with both modes chooses freely, or by the recipe's threshold, whether it is the better mode, and the
-    replies."""
+) -> tuple[dict[str, Any], list[ModeTrial]]:
+    """What a model with both modes chooses freely, or by the recipe's threshold, and whether it is the better mode."""
     likely, threshold = subject.think_probabilities(questions), subject.recipe.think_threshold
     if threshold is None:
         free = subject.replies(questions, None, 1)
     else:
         free = [[forced["think" if p >= threshold else "no_think"][i][0]] for i, p in enumerate(likely)]
     trials = [_trial(forced["think"][i], forced["no_think"][i], free[i][0]) for i in range(len(questions))]
-    return (
-        {
-            "free": _summary(free, subject.recipe),
-            "think_ratio": mean([reply.mode == "think" for (reply,) in free]),
-            "think_probability": mean(likely),
-            "hybrid_accuracy": _hybrid(trials, subject.recipe),
-        },
-        trials,
-        free,
-    )
+    return {
+        "free": _summary(free, subject.recipe),
+        "think_ratio": mean([reply.mode == "think" for (reply,) in free]),
+        "think_probability": mean(likely),
+        "hybrid_accuracy": _hybrid(trials, subject.recipe),
+    }, trials
 
 
 def _trial(think: Sequence[ModeReply], no_think: Sequence[ModeReply], free: ModeReply) -> ModeTrial:
@@ -161,10 +152,7 @@ def _summary(replies: Sequence[Sequence[ModeReply]], recipe: EvaluateRecipe) -> 
 
 
 def _hybrid(trials: Sequence[ModeTrial], recipe: EvaluateRecipe) -> dict[str, Any]:
-    return _share(hits(trials, recipe.margin), recipe)
-
-
-def _share(hit: Sequence[float], recipe: EvaluateRecipe) -> dict[str, Any]:
+    hit = hits(trials, recipe.margin)
     return {"value": mean(hit), "interval": bootstrap(hit, recipe.resamples, recipe.seed), "questions": len(hit)}
 
 
