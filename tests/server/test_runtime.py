@@ -31,10 +31,14 @@ def test_a_family_and_a_template_that_agree_make_a_route(family, template):
 @pytest.mark.parametrize(
     ("family", "template", "fault"),
     [
-        ("lhrm", OPENS, r"ends with '[^']*<think>\\\\n' in mode think, where the family opens thinking itself with '<think>"),
-        ("kimi_k2", OPENS, r"ends with '[^']*<think>\\\\n' in mode think, where the family opens thinking itself"),
-        ("qwen3", CLOSED, r"assistant\\\\n' with and without thinking \(enable_thinking=False\)"),
-        ("deepseek_r1", CLOSED, r"assistant\\\\n' in mode no_think, where the family closes thinking with '</think>"),
+        (
+            "lhrm",
+            OPENS,
+            r"ends with '[^']*<think>\\n' in mode think, where the family opens thinking itself with '<think>",
+        ),
+        ("kimi_k2", OPENS, r"ends with '[^']*<think>\\n' in mode think, where the family opens thinking itself"),
+        ("qwen3", CLOSED, r"assistant\\n' with and without thinking \(enable_thinking=False\)"),
+        ("deepseek_r1", CLOSED, r"assistant\\n' in mode no_think, where the family closes thinking with '</think>"),
         ("gemma4", CLOSED, r"the template writes a turn as '.*neither it nor the vocabulary knows '<\|channel>thought"),
     ],
 )
