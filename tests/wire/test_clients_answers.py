@@ -9,7 +9,7 @@ from tests.wire.conversations import CONFIG, SHOWS, USER, chat, message, respons
 
 LONG = " ".join(f"w{i}" for i in range(300))
 OPENS = SHOWS.partition("{%- if enable_thinking")[0] + "{{ '<think>\\n' }}{% endif %}"
-KINDS = {"q": (SHOWS, CONFIG), "r1": (OPENS, CONFIG.replace("qwen3", "deepseek_r1"))}
+KINDS = {"q": (SHOWS, CONFIG), "r1": (OPENS, CONFIG.replace("qwen3", "qwq"))}
 """A model that may be told not to think, and one whose template ends within the thinking."""
 OFF = CONFIG + "budgets = { reserve = 0 }\n"
 SCHEMA = {"name": "x", "schema": {"type": "object", "properties": {"a": {"type": "integer"}}}}
