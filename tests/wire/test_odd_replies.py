@@ -31,7 +31,7 @@ family = "qwen3"
 mode = "think"
 [routes.r1]
 engine = "opens"
-family = "deepseek_r1"
+family = "qwq"
 [routes.lhrm]
 engine = "plain"
 family = "lhrm"
