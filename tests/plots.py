@@ -1,7 +1,8 @@
 """The pictures of results in the documents, drawn from the figures that measurements left: `make figures`.
 
-`modes.svg` is drawn from the evaluations of the demo models, the other two from `docs/results`, where
-`tests.accept.speculative_pair` and `tests.bench.budgets` put theirs with `--out`. The same figures give the same files.
+`modes.svg` is drawn from the evaluations of the demo models, the others from `docs/results`, where
+`tests.accept.speculative_pair`, `tests.accept.deciders` and `tests.bench.budgets` put theirs with `--out`. The same
+figures give the same files.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,6 +20,7 @@ from matplotlib.figure import Figure
 
 from loadtest.analysis.distribution import wilson
 from tests.processes import ROOT
+from training.evaluation.plots import choices
 
 DOCS = ROOT / "docs"
 MODELS = {"0.9 M parameters, sums of last digits": "demo/hybrid", "135 M parameters, plain English": "demo/english"}
@@ -85,6 +87,15 @@ def pair(rows: Mapping[str, Any]) -> Figure:
     return figure
 
 
+def deciders(models: Mapping[str, Mapping[str, Any]]) -> Figure:
+    """Accuracy against all tokens, one panel a model: every way to decide, and the front of those that none beats."""
+    figure, panels = pyplot.subplots(1, len(models), figsize=(6 * len(models), 5), squeeze=False, layout="constrained")
+    for axes, (name, result) in zip(panels[0], models.items(), strict=True):
+        choices(axes, result)
+        axes.set_title(f"demo/{name}")
+    return figure
+
+
 def _point(axes: Axes, cost: float, share: Sequence[float], shape: str, name: str) -> None:
     value, low, high = (100 * end for end in share)
     axes.errorbar(cost, value, [[value - low], [high - value]], fmt=shape, capsize=3, label=name)
@@ -96,6 +107,7 @@ def draw(folder: Path) -> None:
         figures = {
             "modes": modes({title: _read(ROOT / model / "evaluation.json") for title, model in MODELS.items()}),
             "budget-sweep": budgets(_read(DOCS / "results/budget-sweep.json")),
+            "deciders": deciders(_read(DOCS / "results/deciders.json")),
             "speculative-pair": pair(_read(DOCS / "results/speculative-pair.json")),
         }
         for name, figure in figures.items():
