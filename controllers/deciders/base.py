@@ -129,7 +129,7 @@ async def probability(question: Question, prompt: RenderedPrompt, chosen: int, o
         priority=question.sampling.priority,
     )
     salt = question.request.cache_salt
-    request = Prompt(prompt.token_ids, route.adapter, cache_salt=salt, sight=prompt.sight)
+    request = Prompt(prompt.token_ids, route.adapter, cache_salt=salt, image_inputs=prompt.image_inputs)
     async with aclosing(route.engine.generate(request, sampling)) as stream:
         while (delta := await next_item(stream, question.interrupt)) is not None:
             question.spent.tokens += len(delta.token_ids)

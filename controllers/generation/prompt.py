@@ -17,20 +17,21 @@ from models.formats.reasoning import effort_word
 @dataclass(frozen=True, slots=True)
 class RenderedPrompt:
     """A prompt's token ids, up to where the engine goes on. `opening` are those at its end that belong to the reply:
-    they say whether its thinking is open, closed, or not begun. `sight` is what the engine made of its images."""
+    they say whether its thinking is open, closed, or not begun. `image_inputs` is what the engine made of its images.
+    """
 
     token_ids: list[int]
     opening: Sequence[int] = ()
-    sight: Any = None
+    image_inputs: Any = None
 
 
 async def prompt_of(route: Route, request: Conversation, mode: Wish, policy: Policy) -> RenderedPrompt:
     """The conversation in a mode, rendered in a thread where it is long: other replies go on meanwhile."""
     prompt = await off_loop(request.characters, partial(render_prompt, route, request, mode, policy))
-    if not request.images or route.engine.look is None:
+    if not request.images or route.engine.process_images is None:
         return prompt
-    seen = await route.engine.look(prompt.token_ids, request.images)
-    return replace(prompt, token_ids=seen.token_ids, sight=seen.sight)
+    seen = await route.engine.process_images(prompt.token_ids, request.images)
+    return replace(prompt, token_ids=seen.token_ids, image_inputs=seen.image_inputs)
 
 
 def render_prompt(route: Route, request: Conversation, mode: Wish, policy: Policy) -> RenderedPrompt:

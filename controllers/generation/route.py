@@ -147,7 +147,7 @@ def build_route(
         calls_constrained=calls is not None and has_grammar(calls) and not family.answer,
         system_place=system_place(tokenizer),
         found_by=found_by,
-        sees=engine.look is not None and takes_images(tokenizer),
+        sees=engine.process_images is not None and takes_images(tokenizer),
     )
 
 

@@ -42,8 +42,8 @@ class ReplyState:
     """One reply as it stands.
 
     Who writes: `own` is the transcript of the route's engine, `writer` that of the engine that writes now, `spans` what
-    each wrote. `sight` is what the route's engine made of the prompt's images. Where it stands: `position` is the
-    number of its tokens, forced ones included, `max_tokens` how many there may be, `parser.section` the section.
+    each wrote. `image_inputs` is what the route's engine made of the prompt's images. Where it stands: `position` is
+    the number of its tokens, forced ones included, `max_tokens` how many there may be, `parser.section` the section.
     `scope_opened` is the position at which the stretch began that the budget counts, None before it; `wrapped_up` says
     that the model has been told to come to an end. `engine_budget` says that the running request itself keeps the
     budget, `more_logprobs` that it gives more log-probabilities than the client wants, `grammar_pending` that the
@@ -61,7 +61,7 @@ class ReplyState:
     own: Transcript
     writer: Transcript
     spans: list[Span]
-    sight: Any = None
+    image_inputs: Any = None
     grammar_pending: bool = False
     position: int = 0
     segments: int = 0
@@ -105,8 +105,8 @@ class ReplyState:
         self.clock.asked(self.route.pace if self.writer is self.own else None)
         self.segment_over, self.more_logprobs = False, "logprobs" in changes
         ended = True if "grammar" in changes else None
-        sight = self.sight if self.writer is self.own else None
-        prompt = Prompt(self.writer.read(self.spans), self.writer.route.adapter, ended, cache_salt, sight)
+        image_inputs = self.image_inputs if self.writer is self.own else None
+        prompt = Prompt(self.writer.read(self.spans), self.writer.route.adapter, ended, cache_salt, image_inputs)
         changes = {"stop": (), "include_stop": False, **changes}
         if self.position:
             changes.setdefault("max_tokens", self.max_tokens - self.position)
@@ -285,7 +285,7 @@ def new_reply(route: Route, sampling: Sampling, prompt: RenderedPrompt, answer: 
         own=own,
         writer=own,
         spans=[Span(own)],
-        sight=prompt.sight,
+        image_inputs=prompt.image_inputs,
     )
     tokenizer = route.engine.tokenizer
     state.parser.resume(prompt.opening, [tokenizer.token_text(token_id) for token_id in prompt.opening])

@@ -111,7 +111,7 @@ class Trial(EarlyExit[TrialConfig]):
         history = state.own.read(state.spans)
         prompt = [*history[: len(history) - (state.position - turn)], *self._inducer]
         sampling = replace(self._sampling, priority=state.sampling.priority)
-        request = Prompt(prompt, state.route.adapter, cache_salt=self._cache_salt, sight=state.sight)
+        request = Prompt(prompt, state.route.adapter, cache_salt=self._cache_salt, image_inputs=state.image_inputs)
         self._trial = asyncio.create_task(_tried(state.route.engine, request, sampling))
         self._looks += 1
         self._read += len(prompt)

@@ -58,26 +58,26 @@ class Prompt:
 
     `token_ids` is the whole prompt, forced prefix and earlier segments included. `adapter` names a LoRA adapter that
     the engine was configured with. `reasoning_ended` tells a grammar whether thinking is closed at the end of the
-    prompt: with False the grammar waits for the closing tag, with True it holds from the first new token. `sight` is
-    what the engine's own `look` made of its images.
+    prompt: with False the grammar waits for the closing tag, with True it holds from the first new token.
+    `image_inputs` is what the engine's own `process_images` made of its images.
     """
 
     token_ids: Sequence[int]
     adapter: str | None = None
     reasoning_ended: bool | None = None
     cache_salt: str | None = None
-    sight: Any = None
+    image_inputs: Any = None
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class ProcessedPrompt:
     """A prompt with its images looked at: the ids with those that stand for them, and what the engine needs beside."""
 
     token_ids: list[int]
-    sight: Any
+    image_inputs: Any
 
 
-Look = Callable[[Sequence[int], Sequence[bytes]], Awaitable[Seen]]
+ImageProcessor = Callable[[Sequence[int], Sequence[bytes]], Awaitable[ProcessedPrompt]]
 """Looks at the files of a prompt's images, in their order. Raises `InvalidRequest` for what is no image."""
 
 
@@ -284,7 +284,7 @@ class Engine(Protocol):
         ...
 
     @property
-    def look(self) -> Look | None:
+    def process_images(self) -> ImageProcessor | None:
         """None where the model sees no images."""
         ...
 

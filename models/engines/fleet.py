@@ -42,14 +42,14 @@ ServerState = Literal["up", "down", "draining"]
 
 @dataclass(slots=True)
 class Server:
-    """One of the servers. `used` counts requests over all, so that equals are taken in turn. `look` is the last look at
-    it: one that takes its time holds up no other's."""
+    """One of the servers. `used` counts requests over all, so that equals are taken in turn. `check` is the last check
+    of it: one that takes its time holds up no other's."""
 
     url: str
     engine: RemoteEngine | None = None
     state: ServerState = "down"
     used: int = 0
-    look: asyncio.Task[Exception | None] | None = None
+    check: asyncio.Task[Exception | None] | None = None
 
     @property
     def running(self) -> int:
@@ -97,7 +97,7 @@ class RemoteFleet:
         self.tokenizer = up[0].tokenizer
         self.adapters = up[0].adapters
         self.native_budget = up[0].native_budget
-        self.look = up[0].look
+        self.process_images = up[0].process_images
         self.context_length = min(engine.context_length for engine in up)
         self.servers = {server.url: server for server in servers}
         self._urls = urls
@@ -110,7 +110,7 @@ class RemoteFleet:
     async def start(cls, name: str, urls: Urls, connect: Connect, check_seconds: float) -> Self:
         """Raises what a server said that will never do, and what the first one said where none is up."""
         servers = [Server(url) for url in urls()]
-        failures = [error for error in await asyncio.gather(*(_look_at(one, connect) for one in servers)) if error]
+        failures = [error for error in await asyncio.gather(*(_check(one, connect) for one in servers)) if error]
         wrong = next((error for error in failures if isinstance(error, ValueError)), None)
         if wrong is not None or len(failures) == len(servers):
             await _disconnect(servers)
@@ -178,8 +178,8 @@ class RemoteFleet:
             for server in [server for url, server in self.servers.items() if url not in wanted]:
                 await self._drain(server)
             for server in (self.servers[url] for url in wanted):
-                if server.look is None or server.look.done():
-                    server.look = asyncio.create_task(_look_at(server, self._connect, self.context_length))
+                if server.check is None or server.check.done():
+                    server.check = asyncio.create_task(_check(server, self._connect, self.context_length))
 
     async def _drain(self, server: Server) -> None:
         """Nothing new goes to the server; when it has nothing left, it is forgotten."""
@@ -189,7 +189,7 @@ class RemoteFleet:
             await _disconnect([server])
 
 
-async def _look_at(server: Server, connect: Connect, context_length: int = 0) -> Exception | None:
+async def _check(server: Server, connect: Connect, context_length: int = 0) -> Exception | None:
     """Brings its state up to date, and says why it is down."""
     try:
         if server.engine is None:
@@ -218,7 +218,7 @@ def _down(server: Server, error: Exception) -> None:
 
 async def _disconnect(servers: Iterable[Server]) -> None:
     for server in servers:
-        if server.look is not None:
-            server.look.cancel()
+        if server.check is not None:
+            server.check.cancel()
         if server.engine is not None:
             await server.engine.close()

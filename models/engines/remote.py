@@ -20,8 +20,8 @@ from models.engines.base import (
     EngineBusy,
     EngineDead,
     EngineError,
+    ImageProcessor,
     InvalidRequest,
-    Look,
     PositionLogprobs,
     Prompt,
     Sampling,
@@ -64,7 +64,7 @@ class RemoteEngine:
         self.context_length = context_length
         self.adapters = frozenset(adapters)
         self.native_budget = native_budget
-        self.look: Look | None = None  # its API takes token ids only
+        self.process_images: ImageProcessor | None = None  # its API takes token ids only
         self._client = client
         self._served_model = served_model
         self._served_adapters = dict(adapters)

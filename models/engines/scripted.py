@@ -16,8 +16,8 @@ from models.engines.base import (
     Delta,
     EngineDead,
     Finish,
+    ImageProcessor,
     InvalidRequest,
-    Look,
     PositionLogprobs,
     Prompt,
     Sampling,
@@ -71,7 +71,7 @@ class ScriptedEngine:
         self.context_length = context_length
         self.adapters = adapters
         self.native_budget = thinking
-        self.look: Look | None = None
+        self.process_images: ImageProcessor | None = None
         self.first_token_delay = first_token_delay
         self.token_delay = token_delay
         self._tokens_per_step = tokens_per_step

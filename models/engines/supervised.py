@@ -20,7 +20,7 @@ from models.engines.base import (
     EngineError,
     EngineRestarting,
     FailoverStream,
-    Look,
+    ImageProcessor,
     Prompt,
     Sampling,
     Tokenizer,
@@ -91,8 +91,8 @@ class SupervisedEngine:
         self._watching = asyncio.create_task(self._watch(), name=f"supervision of {self.name}")
 
     @property
-    def look(self) -> Look | None:
-        return self._engine.look
+    def process_images(self) -> ImageProcessor | None:
+        return self._engine.process_images
 
     def generate(self, prompt: Prompt, sampling: Sampling) -> AsyncGenerator[Delta, None]:
         return FailoverStream(lambda: self._begun(prompt, sampling))

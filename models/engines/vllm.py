@@ -18,7 +18,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from psutil import virtual_memory
 from vllm import SamplingParams
 from vllm import exceptions as vllm_exceptions
@@ -38,12 +38,12 @@ from models.engines.base import (
     EngineDead,
     EngineError,
     Grammar,
+    ImageProcessor,
     InvalidRequest,
-    Look,
     PositionLogprobs,
+    ProcessedPrompt,
     Prompt,
     Sampling,
-    Seen,
     admit,
 )
 from models.engines.processes import EngineProcesses
@@ -64,6 +64,7 @@ DEFAULTED = (
 )
 CACHE_SIZES = frozenset({"kv_cache_memory_bytes", "gpu_memory_utilization", "num_gpu_blocks_override"})
 CPU_CACHE_SHARE = 0.25  # of the memory that is free when the engine starts
+MOST_PIXELS = 1 << 26  # of an image: it is unpacked to three bytes each
 PICTURE_ERRORS = (OSError, Image.DecompressionBombError)
 EXTENSION = "models.engines.vllm_worker.TakesWeights"
 CHANGING: Mapping[str, Any] = {"worker_extension_cls": EXTENSION, "enforce_eager": True}
@@ -97,7 +98,7 @@ class VllmEngine:
             for number, (adapter, path) in enumerate(adapters.items(), 1)
         }
         self.native_budget = native_budget
-        self.look: Look | None = self._look if _sees(llm) else None
+        self.process_images: ImageProcessor | None = self._process_images if _sees(llm) else None
         # What the model's makers recommend, and vLLM's own server applies to whatever a client left out.
         self._defaults: dict[str, Any] = llm.model_config.get_diff_sampling_param()
 
@@ -156,17 +157,17 @@ class VllmEngine:
                     if delta.finish is not None:
                         return
 
-    async def _look(self, token_ids: Sequence[int], images: Sequence[bytes]) -> Seen:
+    async def _process_images(self, token_ids: Sequence[int], images: Sequence[bytes]) -> ProcessedPrompt:
         try:
             pictures = await asyncio.to_thread(lambda: [_picture(image) for image in images])
             prompt = {"prompt_token_ids": list(token_ids), "multi_modal_data": {"image": pictures}}
             seen = await self._llm.renderer.process_for_engine_async(prompt, time.time(), skip_mm_cache=True)
         except (*PICTURE_ERRORS, ValueError, CLIENT_ERROR) as error:
             raise InvalidRequest(f"an image cannot be read: {error}", "messages") from error
-        return Seen(list(seen["prompt_token_ids"]), seen)
+        return ProcessedPrompt(list(seen["prompt_token_ids"]), seen)
 
     def _stream(self, prompt: Prompt, sampling: Sampling, most: int) -> AsyncGenerator[RequestOutput, None]:
-        engine_input: dict[str, Any] = dict(prompt.sight or {"type": "token"})
+        engine_input: dict[str, Any] = dict(prompt.image_inputs or {"type": "token"})
         engine_input["prompt_token_ids"] = list(prompt.token_ids)
         if prompt.cache_salt is not None:
             engine_input["cache_salt"] = prompt.cache_salt
@@ -255,7 +256,14 @@ def _sees(llm: AsyncLLM) -> bool:
 
 
 def _picture(image: bytes) -> Image.Image:
-    return Image.open(BytesIO(image)).convert("RGB")
+    """Unpacked. Raises `ValueError` for what is no image, or one that is too large."""
+    try:
+        picture = Image.open(BytesIO(image))
+    except UnidentifiedImageError as error:
+        raise ValueError("its format is not known") from error
+    if picture.width * picture.height > MOST_PIXELS:
+        raise ValueError(f"it has more than {MOST_PIXELS} pixels")
+    return picture.convert("RGB")
 
 
 def sampling_params(sampling: Sampling, most: int, defaults: Mapping[str, Any]) -> SamplingParams:

@@ -23,7 +23,7 @@ from controllers.rules.grammar import AnswerGrammar
 from controllers.rules.limits import scope_limits
 from controllers.rules.loop import Loop
 from controllers.speculative.target import Target
-from models.engines.base import Grammar, Sampling, Seen
+from models.engines.base import Grammar, ProcessedPrompt, Sampling
 from models.engines.scripted import ScriptedEngine
 from models.formats import FAMILIES
 from models.text.tokenizer import HubTokenizer
@@ -157,16 +157,16 @@ def test_what_is_kept_for_the_answer_of_a_small_limit(
 
 @pytest.mark.anyio
 async def test_images_are_looked_at_by_the_engine_whose_prompt_they_are_in(tokenizer: HubTokenizer) -> None:
-    async def look(token_ids: Sequence[int], images: Sequence[bytes]) -> Seen:
-        return Seen([7, *token_ids], images)
+    async def look(token_ids: Sequence[int], images: Sequence[bytes]) -> ProcessedPrompt:
+        return ProcessedPrompt([7, *token_ids], images)
 
     request, route = Conversation([USER], images=(b"a", b"b")), route_of(tokenizer)
     blind = await prompt_of(route, request, "think", THINK)
     assert isinstance(route.engine, ScriptedEngine)
-    route.engine.look = look
+    route.engine.process_images = look
     seen = await prompt_of(route, request, "think", THINK)
-    assert (blind.sight, seen.sight) == (None, (b"a", b"b"))
+    assert (blind.image_inputs, seen.image_inputs) == (None, (b"a", b"b"))
     assert seen.token_ids == [7, *blind.token_ids]
     state = new_reply(route, Sampling(), seen, None)
     prompt, _ = state.next_request(None, {})
-    assert (prompt.sight, prompt.token_ids[0]) == ((b"a", b"b"), 7)
+    assert (prompt.image_inputs, prompt.token_ids[0]) == ((b"a", b"b"), 7)

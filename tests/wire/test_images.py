@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from models.engines.base import InvalidRequest, Prompt, Sampling, Seen
+from models.engines.base import InvalidRequest, ProcessedPrompt, Prompt, Sampling
 from models.engines.scripted import ScriptedEngine
 from models.text.tokenizer import HubTokenizer
 from server.app import create_app
@@ -90,18 +90,18 @@ class Server:
         self.tokenizer = HubTokenizer(ROOT / "demo/tokenizer", chat_template=template)
         self.engine = ScriptedEngine(self.tokenizer, self._reply, name="main")
         if sees:
-            self.engine.look = self._look
+            self.engine.process_images = self._process_images
         self.app = create_app(parse_config(SETTINGS, ROOT), {"main": self.engine})
 
     def _reply(self, prompt: Prompt, sampling: Sampling) -> str:
         self.prompts.append(prompt)
         return "A cat."
 
-    async def _look(self, token_ids: Sequence[int], images: Sequence[bytes]) -> Seen:
+    async def _process_images(self, token_ids: Sequence[int], images: Sequence[bytes]) -> ProcessedPrompt:
         if b"broken" in images:
             raise InvalidRequest("an image cannot be read: it is broken", "messages")
         seen = self.tokenizer.encode("x ")[:1] * TOKENS_OF_AN_IMAGE * len(images)
-        return Seen([*seen, *token_ids], list(images))
+        return ProcessedPrompt([*seen, *token_ids], list(images))
 
     def post(self, path: str, body: dict[str, Any]) -> httpx.Response:
         async def posted() -> httpx.Response:
@@ -121,7 +121,7 @@ def test_a_model_that_sees_is_shown_the_images_in_their_places(path: str) -> Non
     assert answer.status_code == 200, answer.text
     assert "A cat." in answer.text
     assert "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\n[picture]and[picture]<|im_end|>" in server.read()
-    assert server.prompts[-1].sight == [FIRST, SECOND]
+    assert server.prompts[-1].image_inputs == [FIRST, SECOND]
     usage = answer.json()["usage"]
     assert (usage.get("prompt_tokens") or usage["input_tokens"]) == len(server.prompts[-1].token_ids)
 
@@ -142,7 +142,7 @@ def test_a_model_or_a_template_that_sees_nothing_reads_a_line_instead(path: str,
     assert answer.status_code == 200, answer.text
     line = "[image: this model reads text only]"
     assert f"{line}\nand\n{line}" in server.read()
-    assert server.prompts[-1].sight is None
+    assert server.prompts[-1].image_inputs is None
 
 
 def test_images_that_are_elsewhere_or_no_base64_are_told() -> None:
@@ -170,4 +170,4 @@ def test_every_request_behind_a_cut_has_the_images_too() -> None:
     answer = server.post("/v1/chat/completions", {**ASKED["/v1/chat/completions"], "thinking_budget": 1})
     assert answer.status_code == 200, answer.text
     assert len(server.prompts) == 2
-    assert [prompt.sight for prompt in server.prompts] == [[FIRST, SECOND]] * 2
+    assert [prompt.image_inputs for prompt in server.prompts] == [[FIRST, SECOND]] * 2
