@@ -54,16 +54,16 @@ class FrontEnd:
 
 
 @dataclass(frozen=True, slots=True)
-class Keeping:
-    """The process that runs an engine for the others, who come to its `door`. It stands open however often the process
-    is started again."""
+class KeeperProcess:
+    """The process that runs an engine for the others, who connect to its `listener`. That stays open however often the
+    process is started again."""
 
     engine: str
-    door: socket.socket
+    listener: socket.socket
 
 
 def serve_together(
-    config: Config, run: Callable[[Config, FrontEnd], int], keep: Callable[[Config, Keeping], int]
+    config: Config, run: Callable[[Config, FrontEnd], int], keep: Callable[[Config, KeeperProcess], int]
 ) -> int:
     """Runs `config.server.processes` times `run`, and `keep` for each engine that they share, until a stop signal.
     Returns the worst of their exit statuses; raises the first `ConfigError` that one of them has raised."""
@@ -80,14 +80,14 @@ class _Watch:
         config: Config,
         folder: Path,
         run: Callable[[Config, FrontEnd], int],
-        keep: Callable[[Config, Keeping], int],
+        keep: Callable[[Config, KeeperProcess], int],
     ) -> None:
         self._config = config
         self._run = run
         self._keep = keep
         self._sockets = [folder / f"{number}.sock" for number in range(config.server.processes)]
-        self._doors = {
-            name: _door(engine.keeper)
+        self._listeners = {
+            name: _listener_at(engine.keeper)
             for name, engine in config.engines.items()
             if isinstance(engine, KeptVllmEngineConfig)
         }
@@ -104,7 +104,7 @@ class _Watch:
     def until_all_have_ended(self) -> int:
         server = self._config.server
         log.info("%d processes listen on http://%s:%d", server.processes, server.host, server.port)
-        for name in (*self._doors, *range(server.processes)):
+        for name in (*self._listeners, *range(server.processes)):
             self._start(name)
         while self._running:
             process, status = os.waitpid(-1, 0)
@@ -118,7 +118,7 @@ class _Watch:
         return self._status
 
     def _front_ends(self) -> list[int]:
-        return [process for process, name in self._running.items() if name not in self._doors]
+        return [process for process, name in self._running.items() if name not in self._listeners]
 
     def _ended(self, name: int | str, status: int) -> None:
         if self._stopping:
@@ -156,7 +156,7 @@ class _Watch:
             signal.signal(signalled, signal.SIG_DFL)
         Thread(target=_end_with, args=(self._reading,), daemon=True).start()
         if isinstance(name, str):
-            return self._keep(self._config, Keeping(name, self._doors[name]))
+            return self._keep(self._config, KeeperProcess(name, self._listeners[name]))
         own, others = self._sockets[name], (*self._sockets[:name], *self._sockets[name + 1 :])
         with _bound(self._config) as listener:
             return self._run(self._config, FrontEnd(listener, own, others))
@@ -179,11 +179,11 @@ def _end_with(watcher: int) -> None:
     os._exit(LOST)
 
 
-def _door(keeper: str) -> socket.socket:
-    door = socket.socket(socket.AF_UNIX)
-    door.bind(keeper)
-    door.listen()
-    return door
+def _listener_at(keeper: str) -> socket.socket:
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(keeper)
+    listener.listen()
+    return listener
 
 
 def _bound(config: Config) -> socket.socket:

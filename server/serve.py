@@ -30,7 +30,7 @@ from server.fingerprint import check_calibrations
 from server.observability import logs
 from server.observability.foreign import ForeignOutput, diverted
 from server.observability.tracing import start_tracing
-from server.processes import LOST, FrontEnd, Keeping, serve_together
+from server.processes import LOST, FrontEnd, KeeperProcess, serve_together
 from server.ready import ready_lines
 from server.stores import open_responses
 
@@ -127,7 +127,7 @@ def serve(config: Config) -> int:
     return serve_together(config, run, keep_engine)
 
 
-def keep_engine(config: Config, keeping: Keeping) -> int:
+def keep_engine(config: Config, keeping: KeeperProcess) -> int:
     """Runs an engine that several front ends share, until SIGTERM."""
     signal.signal(signal.SIGTERM, _leave)
     with diverted() as foreign, suppress(SystemExit):
@@ -137,7 +137,7 @@ def keep_engine(config: Config, keeping: Keeping) -> int:
         assert isinstance(engine, VllmEngineConfig)
         tags = thinking_tags(config, keeping.engine)
         try:
-            keep(engine, tags, keeping.door, config.server.processes, foreign.started, foreign.cause)
+            keep(engine, tags, keeping.listener, config.server.processes, foreign.started, foreign.cause)
         except START_ERRORS as error:
             raise ConfigError(f"engines.{keeping.engine}: {reason_of(error)}") from error
     return 0

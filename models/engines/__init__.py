@@ -207,7 +207,7 @@ async def _load_vllm(name: str, config: VllmEngineConfig, thinking: Tags | None)
 def keep(
     config: VllmEngineConfig,
     thinking: Tags | None,
-    door: socket,
+    listener: socket,
     processes: int,
     up: Callable[[], None],
     cause: Callable[[], str],
@@ -217,7 +217,9 @@ def keep(
         from models.engines.vllm import engine_arguments
         from models.engines.vllm_keeper import keep_core
 
-        keep_core(engine_arguments(config.model, config.args, config.adapters, thinking), door, processes, up, cause)
+        keep_core(
+            engine_arguments(config.model, config.args, config.adapters, thinking), listener, processes, up, cause
+        )
 
 
 def _check_vllm(config: VllmEngineConfig) -> None:

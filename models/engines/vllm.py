@@ -47,7 +47,7 @@ from models.engines.base import (
     admit,
 )
 from models.engines.processes import EngineProcesses
-from models.engines.vllm_keeper import CorePlace
+from models.engines.vllm_keeper import CoreConnection
 from models.text.detokenizer import ReplyText
 from models.text.tokenizer import HubTokenizer
 
@@ -80,7 +80,7 @@ class VllmEngine:
     def __init__(
         self,
         llm: AsyncLLM,
-        processes: EngineProcesses | CorePlace,
+        processes: EngineProcesses | CoreConnection,
         tokenizer: HubTokenizer,
         *,
         name: str,
@@ -127,9 +127,9 @@ class VllmEngine:
             revision=engine_args.tokenizer_revision or engine_args.revision,
             mode=engine_args.tokenizer_mode,
         )
-        processes: EngineProcesses | CorePlace
+        processes: EngineProcesses | CoreConnection
         if keeper:
-            processes = CorePlace(keeper)
+            processes = CoreConnection(keeper)
             try:
                 llm = await asyncio.to_thread(processes.client)
             except BaseException:  # who no longer waits for the core leaves its place
